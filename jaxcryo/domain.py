@@ -1,0 +1,253 @@
+"""What the project is about: particle types, voxel grids, tomograms and picks.
+
+Imports nothing else of the project but its error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike, NDArray
+
+from jaxcryo.errors import InputError
+
+# Added when a position in ångströms becomes a label's voxel, before truncation (paper section 2.2: the particle's
+# disc is drawn from pixel centres, on average).
+LABEL_OFFSET_VOXEL = 1.0
+# Truncation moves a position half a voxel down on average; added back when a voxel is reported (section 2.6).
+CENTER_OFFSET_VOXEL = 0.5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ParticleType:
+    """A kind of particle to find. Its channel in a heatmap is its place in the tuple of types in use."""
+
+    name: str
+    radius_angstrom: float
+    weight: float = 1.0
+    """Weight in the metric's mean; 0 leaves the type out of it."""
+    threshold: float = 0.3
+    """Peaks of the heatmap at or below it are not picks. Training replaces it by the swept one."""
+    sigma_angstrom: float | None = None
+    """Width of the target's Gaussian; None leaves it to the recipe's rule."""
+    color: tuple[int, int, int] = (255, 255, 255)
+
+    def __post_init__(self) -> None:
+        if not self.name or "_" in self.name or "/" in self.name:
+            raise InputError(f"a particle type is called {self.name!r}; it needs a name without '_' and '/'")
+        if not self.radius_angstrom > 0:
+            raise InputError(f"{self.name}: the radius is {self.radius_angstrom} Å; it must be above 0")
+        if not self.weight >= 0:
+            raise InputError(f"{self.name}: the weight is {self.weight}; it must not be negative")
+
+
+CZII_TYPES = (
+    ParticleType(name="apo-ferritin", radius_angstrom=60, weight=1, color=(0, 255, 0)),
+    ParticleType(name="beta-galactosidase", radius_angstrom=90, weight=2, color=(255, 0, 255)),
+    ParticleType(name="ribosome", radius_angstrom=150, weight=1, color=(0, 92, 255)),
+    ParticleType(name="thyroglobulin", radius_angstrom=130, weight=2, color=(255, 136, 0)),
+    ParticleType(name="virus-like-particle", radius_angstrom=135, weight=1, color=(255, 30, 53)),
+    ParticleType(name="beta-amylase", radius_angstrom=65, weight=0, color=(0, 240, 255)),
+)
+"""The six types of the CZII challenge in yu4u's channel order; their weights are the metric's."""
+
+
+def particle_types_from_copick(path: str | pathlib.Path) -> tuple[ParticleType, ...]:
+    """The particles among the `pickable_objects` of a copick `config.json`, in its order.
+
+    `metadata.score_weight` and `metadata.score_threshold` are used where they are given.
+
+    Raises:
+        InputError: the file cannot be read, or lists no particle with a name and a radius.
+    """
+    path = pathlib.Path(path)
+    try:
+        objects = json.loads(path.read_text())["pickable_objects"]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); expected a copick config.json") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: expected a copick config.json with a list 'pickable_objects' ({error})") from error
+    types = []
+    for entry in objects:
+        try:
+            if not entry.get("is_particle", True):
+                continue
+            metadata = entry.get("metadata") or {}
+            types.append(
+                ParticleType(
+                    name=str(entry["name"]),
+                    radius_angstrom=float(entry["radius"]),
+                    weight=float(metadata.get("score_weight", 1.0)),
+                    threshold=float(metadata.get("score_threshold", 0.3)),
+                    color=tuple(int(c) for c in (entry.get("color") or (255, 255, 255))[:3]),  # type: ignore[arg-type]
+                )
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise InputError(
+                f"{path}: the pickable object {entry!r} cannot be used ({error}); a particle needs 'name' and "
+                "'radius' in ångströms"
+            ) from error
+    if not types:
+        raise InputError(f"{path}: lists no particle; 'pickable_objects' needs at least one with is_particle true")
+    check_types(types)
+    return tuple(types)
+
+
+def check_types(types: Sequence[ParticleType]) -> None:
+    """Raises InputError where two types have one name."""
+    names = [t.name for t in types]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise InputError(f"particle types named twice: {', '.join(twice)}")
+
+
+def types_to_json(types: Iterable[ParticleType]) -> list[dict[str, Any]]:
+    """Plain values that `types_from_json` reads back."""
+    return [dataclasses.asdict(t) for t in types]
+
+
+def types_from_json(entries: Iterable[dict[str, Any]]) -> tuple[ParticleType, ...]:
+    """Particle types from what `types_to_json` gave.
+
+    Raises:
+        InputError: an entry has missing or unknown fields.
+    """
+    types = []
+    for entry in entries:
+        try:
+            types.append(ParticleType(**{**entry, "color": tuple(entry["color"])}))
+        except (TypeError, KeyError) as error:
+            raise InputError(f"not a particle type: {entry!r} ({error})") from error
+    check_types(types)
+    return tuple(types)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VoxelGrid:
+    """The one place where voxels become ångströms and the other way round.
+
+    Ångströms are x, y, z from the volume's corner, as copick and the challenge give them. Voxel positions are
+    z, y, x array indices; an integer is a voxel's centre.
+    """
+
+    shape_zyx: tuple[int, int, int]
+    spacing_zyx_angstrom: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if len(self.shape_zyx) != 3 or min(self.shape_zyx) < 1:
+            raise InputError(f"a volume's shape is {self.shape_zyx}; expected three sizes (z, y, x) above 0")
+        if not all(np.isfinite(s) and s > 0 for s in self.spacing_zyx_angstrom):
+            raise InputError(
+                f"the voxel spacing is {self.spacing_zyx_angstrom} Å; expected values above 0: "
+                "give the true one with --voxel-spacing"
+            )
+
+    @property
+    def spacing_angstrom(self) -> float:
+        """The mean spacing, for what is the same along all axes (radii, target widths)."""
+        return float(np.mean(self.spacing_zyx_angstrom))
+
+    def to_voxel(self, xyz_angstrom: Float[ArrayLike, "n 3"]) -> Float[NDArray[np.float64], "n 3"]:
+        """Sub-voxel z, y, x positions of the given x, y, z: the exact inverse of `to_angstrom`."""
+        xyz = np.asarray(xyz_angstrom, np.float64).reshape(-1, 3)
+        return xyz[:, ::-1] / np.asarray(self.spacing_zyx_angstrom) + LABEL_OFFSET_VOXEL - CENTER_OFFSET_VOXEL
+
+    def to_label_voxel(self, xyz_angstrom: Float[ArrayLike, "n 3"]) -> Int[NDArray[np.int64], "n 3"]:
+        """Whole z, y, x voxels as the published training code draws its labels (`02_create_mask.py`)."""
+        xyz = np.asarray(xyz_angstrom, np.float64).reshape(-1, 3)
+        return np.trunc(xyz[:, ::-1] / np.asarray(self.spacing_zyx_angstrom) + LABEL_OFFSET_VOXEL).astype(np.int64)
+
+    def to_angstrom(self, zyx_voxel: Float[ArrayLike, "n 3"]) -> Float[NDArray[np.float64], "n 3"]:
+        """x, y, z in ångströms of z, y, x voxel positions (paper section 2.6)."""
+        zyx = np.asarray(zyx_voxel, np.float64).reshape(-1, 3)
+        return ((zyx + CENTER_OFFSET_VOXEL - LABEL_OFFSET_VOXEL) * np.asarray(self.spacing_zyx_angstrom))[:, ::-1]
+
+    def contains(self, zyx_voxel: Float[ArrayLike, "n 3"]) -> NDArray[np.bool_]:
+        """Which positions lie in the volume, counting half a voxel around its outermost voxels' centres."""
+        zyx = np.asarray(zyx_voxel, np.float64).reshape(-1, 3)
+        return np.all((zyx >= -CENTER_OFFSET_VOXEL) & (zyx <= np.asarray(self.shape_zyx) - CENTER_OFFSET_VOXEL), axis=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Volume:
+    """A tomogram: voxels in z, y, x order (a NumPy array, or anything that slices to one) on a grid."""
+
+    name: str
+    voxels: Any
+    grid: VoxelGrid
+
+    def load(self) -> Float[NDArray[np.float32], "z y x"]:
+        """The voxels as float32 in memory.
+
+        Raises:
+            InputError: a chunk cannot be read, or values are not finite.
+        """
+        return self.read(0, self.grid.shape_zyx[0])
+
+    def read(self, z_start: int, z_stop: int) -> Float[NDArray[np.float32], "z y x"]:
+        """The slices from `z_start` up to `z_stop` as float32 in memory; raises as `load` does."""
+        try:
+            slab = np.asarray(self.voxels[z_start:z_stop], dtype=np.float32)
+        except Exception as error:  # storage backends raise their own kinds for a damaged chunk
+            raise InputError(
+                f"{self.name}: slices {z_start} to {z_stop - 1} cannot be read "
+                f"({type(error).__name__}: {str(error) or 'damaged chunk'}); the file is truncated or damaged: "
+                "copy it again"
+            ) from error
+        bad = int(slab.size - np.count_nonzero(np.isfinite(slab)))
+        if bad:
+            raise InputError(
+                f"{self.name}: {bad} voxels of slices {z_start} to {z_stop - 1} are NaN or infinite; "
+                "expected finite intensities: reconstruct again, or replace them by the mean"
+            )
+        return slab
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Picks:
+    """Particle positions of one run: x, y, z in ångströms, the type of each (index into `types`) and a score."""
+
+    run: str
+    types: tuple[ParticleType, ...]
+    xyz_angstrom: Float[NDArray[np.float64], "n 3"]
+    type_index: Int[NDArray[np.int64], "n"]
+    score: Float[NDArray[np.float64], "n"] | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.type_index)
+        if self.xyz_angstrom.shape != (n, 3) or (self.score is not None and self.score.shape != (n,)):
+            raise InputError(f"{self.run}: positions, types and scores of picks differ in number")
+
+    def __len__(self) -> int:
+        return len(self.type_index)
+
+    def of_type(self, index: int) -> Float[NDArray[np.float64], "n 3"]:
+        """x, y, z of the picks of one type."""
+        return self.xyz_angstrom[self.type_index == index]
+
+    def select(self, keep: NDArray[Any]) -> Picks:
+        """The picks that a mask or an array of indices names."""
+        return dataclasses.replace(
+            self,
+            xyz_angstrom=self.xyz_angstrom[keep],
+            type_index=self.type_index[keep],
+            score=None if self.score is None else self.score[keep],
+        )
+
+
+def concatenate_picks(parts: Sequence[Picks], run: str, types: tuple[ParticleType, ...]) -> Picks:
+    """All picks of `parts` as those of one run."""
+    scored = bool(parts) and all(p.score is not None for p in parts)
+    return Picks(
+        run=run,
+        types=types,
+        xyz_angstrom=np.concatenate([np.zeros((0, 3)), *(p.xyz_angstrom for p in parts)]),
+        type_index=np.concatenate([np.zeros(0, np.int64), *(p.type_index for p in parts)]),
+        score=np.concatenate([p.score for p in parts if p.score is not None]) if scored else None,
+    )

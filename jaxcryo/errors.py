@@ -1,0 +1,9 @@
+"""The one error that bad input raises."""
+
+
+class InputError(ValueError):
+    """Something that came from outside (a file, an option, a value) cannot be used.
+
+    The message says what came, what was expected and what to do. Command lines print it as it is, without a
+    traceback, and exit with code 2.
+    """
