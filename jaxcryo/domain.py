@@ -216,8 +216,8 @@ class Picks:
     run: str
     types: tuple[ParticleType, ...]
     xyz_angstrom: Float[NDArray[np.float64], "n 3"]
-    type_index: Int[NDArray[np.int64], "n"]
-    score: Float[NDArray[np.float64], "n"] | None = None
+    type_index: Int[NDArray[np.int64], " n"]
+    score: Float[NDArray[np.float64], " n"] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.type_index)

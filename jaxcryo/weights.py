@@ -1,0 +1,105 @@
+"""A model in one file: averaged weights with everything that is needed to use them, as safetensors."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from jaxcryo.config import TrainConfig
+from jaxcryo.domain import ParticleType, types_from_json, types_to_json
+from jaxcryo.errors import InputError
+from jaxcryo.io.atomic import atomic_path
+from jaxcryo.models import Weights, build
+from jaxcryo.serialize import from_plain, to_plain
+
+_KEY = "jaxcryo"
+_STATISTICS = "stats:"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """What a training, or a port of somebody's checkpoint, leaves behind."""
+
+    config: TrainConfig
+    types: tuple[ParticleType, ...]
+    """With the thresholds that validation chose."""
+    spacing_angstrom: float | None
+    """Of the tomograms it was trained on; None where that is not known."""
+    params: Weights
+    stats: Weights
+    source: str
+    """Where it comes from, for people."""
+
+
+def save_model(path: str | pathlib.Path, model: TrainedModel) -> None:
+    """Writes the file atomically; parameters and statistics keep their dtype."""
+    facts = {
+        "config": to_plain(model.config),
+        "types": types_to_json(model.types),
+        "spacing_angstrom": model.spacing_angstrom,
+        "source": model.source,
+    }
+    arrays = {k: np.ascontiguousarray(v) for k, v in model.params.items()}
+    arrays |= {_STATISTICS + k: np.ascontiguousarray(v) for k, v in model.stats.items()}
+    with atomic_path(path) as temporary:
+        save_file(arrays, temporary, metadata={_KEY: json.dumps(facts)})
+
+
+def load_model(path: str | pathlib.Path) -> TrainedModel:
+    """The model in a file, its arrays as float32 whatever they were stored as.
+
+    Raises:
+        InputError: the file is missing or damaged, was not written by `save_model`, or its arrays do not fit its config.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected weights that train.py or 'python -m convert port' wrote")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {k: jnp.asarray(file.get_tensor(k), jnp.float32) for k in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as safetensors ({error}); copy or write it again") from error
+    if _KEY not in metadata:
+        raise InputError(
+            f"{path}: holds tensors, but not of this program; port them first: "
+            f"python -m convert port {path} --arch ... --out WEIGHTS"
+        )
+    try:
+        facts = json.loads(metadata[_KEY])
+        config, types, spacing, source = (facts[k] for k in ("config", "types", "spacing_angstrom", "source"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: its description cannot be read ({error}); write it again") from error
+    model = TrainedModel(
+        config=from_plain(TrainConfig, config, str(path)),
+        types=types_from_json(types),
+        spacing_angstrom=spacing,
+        params={k: v for k, v in arrays.items() if not k.startswith(_STATISTICS)},
+        stats={k.removeprefix(_STATISTICS): v for k, v in arrays.items() if k.startswith(_STATISTICS)},
+        source=source,
+    )
+    _check(model, path)
+    return model
+
+
+def _check(model: TrainedModel, path: pathlib.Path) -> None:
+    _, params, stats = build(model.config.model, seed=None)
+    faults = []
+    for kind, expected, found in (("parameter", params, model.params), ("statistic", stats, model.stats)):
+        faults += [f"no {kind} {k}" for k in sorted(expected.keys() - found.keys())]
+        faults += [f"unknown {kind} {k}" for k in sorted(found.keys() - expected.keys())]
+        faults += [
+            f"{k} has shape {found[k].shape}, expected {expected[k].shape}"
+            for k in sorted(found.keys() & expected.keys())
+            if found[k].shape != expected[k].shape
+        ]
+    if len(model.types) != model.config.model.classes:
+        faults.append(f"{len(model.types)} particle types for {model.config.model.classes} channels")
+    if faults:
+        raise InputError(f"{path}: does not fit its own configuration: {'; '.join(faults)}")
