@@ -55,7 +55,7 @@ def load_model(path: str | pathlib.Path) -> TrainedModel:
     """The model in a file, its arrays as float32 whatever they were stored as.
 
     Raises:
-        InputError: the file is missing or damaged, was not written by `save_model`, or its arrays do not fit its config.
+        InputError: the file is missing or damaged, `save_model` did not write it, or its arrays do not fit its config.
     """
     path = pathlib.Path(path)
     if not path.is_file():

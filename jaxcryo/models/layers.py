@@ -32,7 +32,6 @@ class Init:
         return values * np.float32(np.sqrt(2 / math.prod(shape[:-1])) / 0.8796)
 
 
-
 class Conv(nnx.Module):
     """A convolution, 2-D or 3-D by the length of `kernel`; `depthwise` gives every channel a kernel of its own.
 
@@ -93,9 +92,7 @@ class UpConv3d(nnx.Module):
     apart, so that the first need not be computed at the high resolution.
     """
 
-    def __init__(
-        self, inputs: int, skip: int, outputs: int, depth_factor: int, *, dtype: DTypeLike, init: Init
-    ):
+    def __init__(self, inputs: int, skip: int, outputs: int, depth_factor: int, *, dtype: DTypeLike, init: Init):
         self.inputs, self.skip, self.depth_factor, self.dtype = inputs, skip, depth_factor, dtype
         self.kernel = nnx.Param(init.kernel((3, 3, 3, inputs + skip, outputs)))
 
@@ -183,9 +180,7 @@ class ConvBlock(nnx.Module):
 class DecoderBlock(nnx.Module):
     """Upsample, concatenate the skip, two 3x3x3 convolutions with BatchNorm and ReLU."""
 
-    def __init__(
-        self, inputs: int, skip: int, outputs: int, depth_factor: int, *, dtype: DTypeLike, init: Init
-    ):
+    def __init__(self, inputs: int, skip: int, outputs: int, depth_factor: int, *, dtype: DTypeLike, init: Init):
         self.up = UpConv3d(inputs, skip, outputs, depth_factor, dtype=dtype, init=init)
         self.norm = BatchNorm(outputs, dtype=dtype)
         self.refine = ConvBlock(outputs, outputs, dtype=dtype, init=init)

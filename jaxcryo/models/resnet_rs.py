@@ -82,9 +82,7 @@ class ResNetRSStage(nnx.Module):
         self.pool = ConvNorm(inputs, inputs, 3, stride=2, dtype=dtype, init=init) if first else None
         outputs = width * config.expansion
         self.blocks = nnx.List(
-            Bottleneck(
-                outputs if n else inputs, width, 1 if first or n else 2, config, dtype=dtype, init=init
-            )
+            Bottleneck(outputs if n else inputs, width, 1 if first or n else 2, config, dtype=dtype, init=init)
             for n in range(depth)
         )
 

@@ -24,8 +24,7 @@ class Yu4u(nnx.Module):
         self.config = config
         self.encoder = ConvNeXt(config.encoder, dtype=dtype, init=init)
         self.lateral = nnx.List(
-            nnx.List([ConvBlock(w, w, dtype=dtype, init=init), ConvBlock(w, w, dtype=dtype, init=init)])
-            for w in widths
+            nnx.List([ConvBlock(w, w, dtype=dtype, init=init), ConvBlock(w, w, dtype=dtype, init=init)]) for w in widths
         )
         inputs = (widths[-1], *config.decoder_widths[:-1])
         self.decoder = nnx.List(

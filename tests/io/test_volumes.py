@@ -11,6 +11,7 @@ import mrcfile
 import numpy as np
 import pytest
 import zarr
+import zarr.codecs
 from numpy.typing import NDArray
 
 from jaxcryo.errors import InputError
@@ -84,7 +85,7 @@ def test_ome_zarr_0_5_with_leading_axes(
     tmp_path: pathlib.Path, voxels: NDArray[np.float32], compressor: str | None
 ) -> None:
     codec = {"blosc": zarr.codecs.BloscCodec(), "gzip": zarr.codecs.GzipCodec(), None: None}[compressor]
-    group = zarr.open_group(tmp_path / "v5.zarr", mode="w", zarr_format=3)
+    group: Any = zarr.open_group(tmp_path / "v5.zarr", mode="w", zarr_format=3)
     array = group.create_array(
         "s0", shape=(1, 1, *voxels.shape), chunks=(1, 1, 16, 32, 32), dtype="float32", compressors=codec
     )
@@ -105,7 +106,7 @@ def test_ome_zarr_0_5_with_leading_axes(
 
 
 def test_sharded_arrays(tmp_path: pathlib.Path) -> None:
-    group = zarr.open_group(tmp_path / "s.zarr", mode="w", zarr_format=3)
+    group: Any = zarr.open_group(tmp_path / "s.zarr", mode="w", zarr_format=3)
     group.create_array("0", shape=(8, 8, 8), chunks=(2, 2, 2), shards=(4, 4, 4), dtype="float32")[:] = 1
     dataset = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [5, 5, 5]}]}
     group.attrs["ome"] = {"version": "0.5", "multiscales": [{"datasets": [dataset]}]}
@@ -176,7 +177,7 @@ def test_no_multiscales_or_nothing_at_all(written: pathlib.Path, tmp_path: pathl
 
 def test_wrong_rank(tmp_path: pathlib.Path) -> None:
     for name, shape in (("flat", (8, 8)), ("many", (2, 8, 8, 8))):
-        group = zarr.open_group(tmp_path / name, mode="w", zarr_format=2)
+        group: Any = zarr.open_group(tmp_path / name, mode="w", zarr_format=2)
         group.create_array("0", shape=shape, chunks=shape, dtype="float32")[:] = 1
         group.attrs["multiscales"] = [{"datasets": [{"path": "0"}]}]
         with pytest.raises(InputError, match="expected z, y, x"):
@@ -207,7 +208,7 @@ def test_a_chunk_that_loses_its_end_later_or_is_no_blosc_is_refused_at_reading(
     chunk.write_bytes(chunk.read_bytes()[:1000])
     with pytest.raises(InputError, match="truncated or damaged"):
         volume.load()
-    group = zarr.open_group(tmp_path / "raw", mode="w", zarr_format=2)
+    group: Any = zarr.open_group(tmp_path / "raw", mode="w", zarr_format=2)
     group.create_array("0", shape=(8, 8, 8), chunks=(8, 8, 8), dtype="float32", compressors=None)[:] = 1
     group.attrs["multiscales"] = [{"datasets": [{"path": "0"}]}]
     (tmp_path / "raw" / "0" / "0.0.0").write_bytes(b"\0" * 100)

@@ -1,0 +1,3 @@
+"""Find proteins in cryo-electron tomograms."""
+
+__version__ = "0.1.0"

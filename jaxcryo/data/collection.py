@@ -1,0 +1,132 @@
+"""The tomograms and picks of a training, laid out as arrays that a jitted function can draw samples from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+from numpy.typing import NDArray
+
+from jaxcryo.config import CropConfig, IntensityConfig
+from jaxcryo.domain import Picks, Volume
+from jaxcryo.errors import InputError
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Collection:
+    """Normalised volumes padded to one shape, and where their picks are.
+
+    Picks stand twice: by run (what a window shows) and by type (what to draw a window around).
+    """
+
+    volumes: Float[Array, "r z y x"]
+    shapes_zyx: Int[Array, "r 3"]
+    picks_zyx_voxel: Float[Array, "r p 3"]
+    """Padded with -1e6, which reaches no window."""
+    picks_type: Int[Array, "r p"]
+    flat_zyx_voxel: Float[Array, "n 3"]
+    flat_run: Int[Array, " n"]
+    by_type: Int[Array, "t m"]
+    """Rows of the flat picks of each type that occurs, padded; the first `type_count` of a row count."""
+    type_count: Int[Array, " t"]
+
+
+def collect(
+    volumes: Sequence[Volume],
+    picks: Sequence[Picks],
+    intensity: IntensityConfig,
+    patch_zyx: tuple[int, int, int],
+    *,
+    rounded: bool = False,
+) -> Collection:
+    """Loads and normalises volumes.
+
+    Raises:
+        InputError: a volume is smaller than a window, or there is no pick at all.
+    """
+    for v in volumes:
+        if any(n < w for n, w in zip(v.grid.shape_zyx, patch_zyx, strict=True)):
+            raise InputError(
+                f"{v.name}: the volume is {_x(v.grid.shape_zyx)} voxels, smaller than one training window of "
+                f"{_x(patch_zyx)}; leave it out, or choose another --size"
+            )
+    if sum(map(len, picks)) == 0:
+        raise InputError("the training runs have no pick of any of the particle types; check --data and the names")
+    shapes = np.array([v.grid.shape_zyx for v in volumes], np.int32)
+    stack = np.zeros((len(volumes), *shapes.max(axis=0)), np.float32)
+    for i, v in enumerate(volumes):
+        z, y, x = v.grid.shape_zyx
+        stack[i, :z, :y, :x] = normalize(v.load(), intensity)
+    centers = [
+        (v.grid.to_label_voxel if rounded else v.grid.to_voxel)(p.xyz_angstrom)
+        for v, p in zip(volumes, picks, strict=True)
+    ]
+    longest = max(map(len, picks))
+    by_run = np.full((len(volumes), longest, 3), -1e6, np.float32)
+    kinds = np.zeros((len(volumes), longest), np.int32)
+    for i, (c, p) in enumerate(zip(centers, picks, strict=True)):
+        by_run[i, : len(p)], kinds[i, : len(p)] = c, p.type_index
+    flat_type = np.concatenate([p.type_index for p in picks])
+    groups = [np.flatnonzero(flat_type == t) for t in np.unique(flat_type)]
+    by_type = np.zeros((len(groups), max(map(len, groups))), np.int32)
+    for row, group in zip(by_type, groups, strict=True):
+        row[: len(group)] = group
+    return Collection(
+        volumes=jnp.asarray(stack),
+        shapes_zyx=jnp.asarray(shapes),
+        picks_zyx_voxel=jnp.asarray(by_run),
+        picks_type=jnp.asarray(kinds),
+        flat_zyx_voxel=jnp.asarray(np.concatenate(centers), jnp.float32),
+        flat_run=jnp.asarray(np.repeat(np.arange(len(picks)), [len(p) for p in picks])),
+        by_type=jnp.asarray(by_type),
+        type_count=jnp.asarray([len(g) for g in groups]),
+    )
+
+
+def normalize(
+    voxels: Float[NDArray[np.float32], "z y x"], config: IntensityConfig
+) -> Float[NDArray[np.float32], "z y x"]:
+    """The network's input: (v - mean) / std by the rule of the config."""
+    if config.rule == "fixed":
+        mean, std = config.mean, config.std
+    else:
+        mean, std = float(voxels.mean(dtype=np.float64)), float(voxels.std(dtype=np.float64))
+    return ((voxels - np.float32(mean)) / np.float32(std)).astype(np.float32)
+
+
+def epoch_grid(
+    shapes_zyx: Sequence[tuple[int, int, int]], patch_zyx: tuple[int, int, int], config: CropConfig
+) -> Int[NDArray[np.int32], "g 4"]:
+    """The windows of one epoch, as rows of run, z, y, x (published `get_stride` and `get_indices`)."""
+    rows: list[NDArray[np.int32]] = []
+    for run, shape in enumerate(shapes_zyx):
+        axes = []
+        for size, window in zip(shape, patch_zyx, strict=True):
+            count = max(round((size - window) / (window * config.stride) + 1), 1)
+            step = (size - window) // (count - 1) if count > 1 else 0
+            axes.append(np.arange(count) * step)
+        starts = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+        rows.append(np.concatenate([np.full((len(starts), 1), run), starts], axis=1).astype(np.int32))
+    return np.concatenate(rows)
+
+
+def rows_of_step(
+    grid: Int[NDArray[np.int32], "g 4"], *, seed: int, step: int, batch: int
+) -> Int[NDArray[np.int32], "b 4"]:
+    """The grid rows of one step: every epoch is a new permutation, what does not fill a batch is dropped.
+
+    A function of its arguments alone, so that a training resumes anywhere and on any number of devices.
+    """
+    steps = max(len(grid) // batch, 1)
+    epoch, place = divmod(step, steps)
+    order = np.random.default_rng([seed, epoch]).permutation(len(grid))
+    return grid[np.resize(order, steps * batch)[place * batch : (place + 1) * batch]]
+
+
+def _x(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))

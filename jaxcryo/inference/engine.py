@@ -1,0 +1,54 @@
+"""What stitching needs to know of a network, whatever runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import jax
+from jaxtyping import Array, Float
+
+from jaxcryo.config import IntensityConfig
+from jaxcryo.errors import InputError
+
+Predict = Callable[[Float[Array, "b d h w"]], Float[Array, "b c d h w"]]
+"""Windows to heatmaps, traceable by jit: a Flax apply, an engine behind a callback, the identity in a test.
+
+Arrays that it needs are best bound with `jax.tree_util.Partial(apply, params)`: they are then arguments of the
+compiled step, and other parameters of the same shapes do not compile again. One that runs outside of XLA may have
+an attribute `failure` with the exception of its last call, which XLA would only give as text.
+"""
+
+
+class EngineError(RuntimeError):
+    """A network's engine failed while it ran; the cause is the exception it raised."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Engine:
+    """A network ready to run on batches of windows of one size."""
+
+    name: str
+    patch_zyx: tuple[int, int, int]
+    stride_zyx: tuple[int, int, int]
+    batch: int
+    classes: int
+    predict: Predict
+    intensity: IntensityConfig
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise InputError(f"{self.name}: the batch is {self.batch} windows; expected at least 1")
+
+
+@contextlib.contextmanager
+def engine_failures(engine: Engine) -> Iterator[None]:
+    """Turns XLA's report of a failed callback into an `EngineError` that says what the engine said."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        failure = getattr(engine.predict, "failure", None)
+        if failure is None:
+            raise
+        raise EngineError(f"{engine.name}: {failure}") from failure if isinstance(failure, Exception) else error

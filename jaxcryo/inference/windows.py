@@ -1,0 +1,125 @@
+"""Where windows lie over a volume, and how much each voxel of a window counts.
+
+Plans are made on the host; everything that is compiled gets its shapes from them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+
+from jaxcryo.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AxisPlan:
+    """The windows along one axis. Starts are voxels of the padded axis, which begins `pad_before` voxels outside."""
+
+    size: int
+    window: int
+    starts: tuple[int, ...]
+    pad_before: int
+    padded: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WindowPlan:
+    """The grid of windows over a volume: every combination of the three axes' starts."""
+
+    z: AxisPlan
+    y: AxisPlan
+    x: AxisPlan
+    patch_zyx: tuple[int, int, int]
+    stride_zyx: tuple[int, int, int]
+
+    @property
+    def count(self) -> int:
+        """Number of windows."""
+        return len(self.z.starts) * len(self.y.starts) * len(self.x.starts)
+
+    def starts_yx(self) -> Int[NDArray[np.int32], "n 2"]:
+        """The starts of one layer's windows, x fastest."""
+        return np.array([(y, x) for y in self.y.starts for x in self.x.starts], np.int32).reshape(-1, 2)
+
+
+def plan_axis(size: int, window: int, stride: int) -> AxisPlan:
+    """As few windows at this stride as cover the axis.
+
+    What they overhang is split onto both ends, so that the volume's rim is not at the windows' rim, where weights
+    are low (the paper pads 630 to 656 voxels for a window of 128 and a stride of 48, section 2.5).
+
+    Raises:
+        InputError: the axis is shorter than the window, or the stride leaves voxels between two windows out.
+    """
+    if not 1 <= stride <= window:
+        raise InputError(f"windows of {window} voxels have a stride of {stride}; expected 1 to {window}")
+    if size < window:
+        raise InputError(f"an axis of {size} voxels is shorter than the window of {window}; choose a smaller window")
+    count = -(-(size - window) // stride) + 1
+    padded = (count - 1) * stride + window
+    return AxisPlan(
+        size=size,
+        window=window,
+        starts=tuple(i * stride for i in range(count)),
+        pad_before=(padded - size) // 2,
+        padded=padded,
+    )
+
+
+def plan_windows(
+    shape_zyx: tuple[int, int, int], patch_zyx: tuple[int, int, int], stride_zyx: tuple[int, int, int]
+) -> WindowPlan:
+    """The windows that cover a volume.
+
+    Raises:
+        InputError: the volume is smaller than one window, or a stride is not between 1 and the window's size.
+    """
+    if any(n < w for n, w in zip(shape_zyx, patch_zyx, strict=True)):
+        raise InputError(
+            f"the volume has {' x '.join(map(str, shape_zyx))} voxels (z, y, x), less than one window of "
+            f"{' x '.join(map(str, patch_zyx))}: use an engine with smaller windows, or pad the volume"
+        )
+    z, y, x = (plan_axis(*axis) for axis in zip(shape_zyx, patch_zyx, stride_zyx, strict=True))
+    return WindowPlan(z=z, y=y, x=x, patch_zyx=patch_zyx, stride_zyx=stride_zyx)
+
+
+def weight_factors(
+    patch_zyx: tuple[int, int, int],
+) -> tuple[Float[NDArray[np.float32], "d"], Float[NDArray[np.float32], "h w"]]:
+    """The two factors of `window_weight`: along z, and over y and x; the largest value of each is 1."""
+    z, y, x = (_triangle(n) for n in patch_zyx)
+    yx = np.minimum(y[:, None], x[None, :])
+    return (z / z.max()).astype(np.float32), (yx / yx.max()).astype(np.float32)
+
+
+def window_weight(patch_zyx: tuple[int, int, int]) -> Float[NDArray[np.float32], "d h w"]:
+    """How much each voxel of a window counts: 1 at the centre, falling linearly towards 0 at the edges.
+
+    min(w_y, w_x) · w_z with triangles sampled at voxels' centres, so that it is above 0 in the outermost voxels too
+    (section 2.5; the published validation code).
+    """
+    z, yx = weight_factors(patch_zyx)
+    return z[:, None, None] * yx
+
+
+def weight_sums(plan: WindowPlan) -> tuple[Float[NDArray[np.float32], "z"], Float[NDArray[np.float32], "y x"]]:
+    """The weights of all windows summed in every voxel of the padded volume, as two factors.
+
+    The sum over z, y, x starts of w(z) · w(y, x) is the product of the sums, so no weight volume is needed.
+    """
+    weight_z, weight_yx = weight_factors(plan.patch_zyx)
+    z_profile = np.zeros(plan.z.padded)
+    for z in plan.z.starts:
+        z_profile[z : z + plan.z.window] += weight_z
+    yx_map = np.zeros((plan.y.padded, plan.x.padded))
+    for y, x in plan.starts_yx():
+        yx_map[y : y + plan.y.window, x : x + plan.x.window] += weight_yx
+    return z_profile.astype(np.float32), yx_map.astype(np.float32)
+
+
+def _triangle(size: int) -> Float[NDArray[np.float64], "n"]:
+    from_centre: NDArray[np.float64] = np.abs(np.arange(size) + 0.5 - size / 2)
+    return 1 - from_centre / (size / 2)

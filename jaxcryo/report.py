@@ -1,0 +1,113 @@
+"""Results for people: a table of scores, and a picture of slices with the picks marked."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+
+import matplotlib.figure
+import matplotlib.patches
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from scipy.spatial import KDTree
+
+from jaxcryo.domain import ParticleType, Picks, Volume
+from jaxcryo.io.atomic import atomic_path
+from jaxcryo.metric import RADIUS_SHARE, Score
+
+_SLICES = 6
+
+
+def score_table(types: Sequence[ParticleType], score: Score) -> str:
+    """Truth, found, precision, recall, F4 and threshold of each type, and the weighted F4."""
+    width = max([len(t.name) for t in types] + [len("weighted F4")])
+    lines = [f"{'':{width}}  truth  found  precision  recall     F4  threshold  weight"]
+    lines += [
+        f"{t.name:{width}}  {c.truth:5d}  {c.found:5d}  {c.precision:9.3f}  {c.recall:6.3f}  {c.f_beta:5.3f}  "
+        f"{t.threshold:9.3f}  {t.weight:6g}"
+        for t, c in zip(types, score.counts, strict=True)
+    ]
+    lines.append(f"{'weighted F4':{width}}  {'':31}{score.weighted_f4:5.3f}")
+    return "\n".join(lines)
+
+
+def count_table(types: Sequence[ParticleType], counts: Sequence[int]) -> str:
+    """Picks of each type and its threshold, where the truth is not known."""
+    width = max(len(t.name) for t in types)
+    lines = [f"{'':{width}}  found  threshold"]
+    lines += [f"{t.name:{width}}  {n:5d}  {t.threshold:9.3f}" for t, n in zip(types, counts, strict=True)]
+    return "\n".join(lines)
+
+
+def draw_picks(path: str | pathlib.Path, volume: Volume, found: Picks, truth: Picks | None = None) -> None:
+    """A PNG of evenly spaced slices with the picks near each; with the truth, hit, missed and false picks differ.
+
+    Slices are means over five; a pick is shown on every slice that cuts through its particle.
+    """
+    depth = volume.grid.shape_zyx[0]
+    levels = np.linspace(0, depth, _SLICES + 2)[1:-1].astype(int)
+    figure = matplotlib.figure.Figure(figsize=(16, 11.5), layout="constrained")
+    axes = figure.subplots(2, _SLICES // 2).ravel()
+    marks = _marks(volume, found, truth)
+    for axis, z in zip(axes, levels, strict=True):
+        slab = volume.read(max(z - 2, 0), min(z + 3, depth)).mean(axis=0)
+        low, high = np.percentile(slab, (1, 99))
+        axis.imshow(slab, cmap="gray", vmin=low, vmax=high, interpolation="bilinear")
+        axis.set(title=f"slice {z}", xticks=[], yticks=[])
+        _draw_marks(axis, z, marks)
+    handles = [
+        Line2D([], [], marker="o", linestyle="", markerfacecolor="none", markersize=10,
+               color=np.array(t.color) / 255, label=t.name)
+        for t in found.types
+    ]  # fmt: skip
+    if truth is not None:
+        handles += [
+            Line2D([], [], color="0.3", linestyle=style, label=label)
+            for label, style in (("hit", "-"), ("missed", ":"), ("false (with cross)", "--"))
+        ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.suptitle(f"{volume.name}: {len(found)} picks" + (f", {len(truth)} in truth" if truth is not None else ""))
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
+
+
+_Mark = tuple[np.ndarray, float, tuple[float, float, float], str]
+
+
+def _marks(volume: Volume, found: Picks, truth: Picks | None) -> list[_Mark]:
+    """Position (z, y, x voxel), radius (voxel), colour, and line style of every circle."""
+    spacing = volume.grid.spacing_angstrom
+    marks: list[_Mark] = []
+    for i, kind in enumerate(found.types):
+        radius, color = kind.radius_angstrom / spacing, tuple(c / 255 for c in kind.color)
+        own = found.of_type(i)
+        real = np.zeros((0, 3)) if truth is None else truth.of_type(i)
+        reach = RADIUS_SHARE * kind.radius_angstrom
+        right = _near(own, real, reach)
+        style = np.where(right, "-", "--") if truth is not None else np.full(len(own), "-")
+        missed = real[~_near(real, own, reach)]
+        positions = [*volume.grid.to_voxel(own), *volume.grid.to_voxel(missed)]
+        marks += [
+            (p, radius, color, str(s))  # type: ignore[misc]
+            for p, s in zip(positions, [*style, *[":"] * len(missed)], strict=True)
+        ]
+    return marks
+
+
+def _near(points: np.ndarray, others: np.ndarray, reach: float) -> np.ndarray:
+    if len(points) == 0 or len(others) == 0:
+        return np.zeros(len(points), bool)
+    return np.isfinite(KDTree(others).query(points, distance_upper_bound=reach)[0])
+
+
+def _draw_marks(axis: Axes, z: int, marks: list[_Mark]) -> None:
+    for (pz, py, px), radius, color, style in marks:
+        if abs(pz - z) > radius:
+            continue
+        shown = max(np.sqrt(radius**2 - (pz - z) ** 2), 3)
+        axis.add_patch(
+            matplotlib.patches.Circle((px, py), shown, fill=False, color=color, linestyle=style, linewidth=1.3)
+        )
+        if style == "--":
+            axis.plot(px, py, "x", color=color, markersize=5)

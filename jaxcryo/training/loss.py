@@ -1,0 +1,36 @@
+"""The two losses of the paper (equations 1 and 2), over a batch that may be spread over devices."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from jaxcryo.config import LossConfig
+
+
+def loss(
+    predicted: Float[Array, "b c d h w"],
+    target: Float[Array, "b c d h w"],
+    config: LossConfig,
+    *,
+    axis: str | None = None,
+) -> Float[Array, ""]:
+    """The loss of the batch. With `axis`, the mean of the devices' values is the loss of the joint batch."""
+    square = jnp.square(predicted - target)
+    if config.kind == "weighted":
+        return jnp.mean(square * (target + config.alpha))
+    devices = 1 if axis is None else lax.axis_size(axis)
+
+    def share(weight: Float[Array, "b c d h w"]) -> Float[Array, ""]:
+        total = jnp.sum(weight)
+        if axis is not None:
+            total = lax.psum(total, axis)
+        return devices * jnp.sum(square * weight) / (total + config.epsilon)
+
+    return share(target) + share(1 - target)
+
+
+def sample_losses(predicted: Float[Array, "b c d h w"], target: Float[Array, "b c d h w"]) -> Float[Array, " b"]:
+    """Mean squared error of each sample, to tell which one is off."""
+    return jnp.mean(jnp.square(predicted - target), axis=(1, 2, 3, 4))

@@ -1,0 +1,182 @@
+"""One training step, and its spread over devices: the only file that names pmap."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jaxtyping import Array, Float, Int, Key
+from numpy.typing import NDArray
+
+from jaxcryo.config import TrainConfig
+from jaxcryo.data.collection import Collection
+from jaxcryo.data.samples import draw_sample
+from jaxcryo.errors import InputError
+from jaxcryo.models import Network, Weights
+from jaxcryo.training.loss import loss, sample_losses
+from jaxcryo.training.schedule import learning_rate
+from jaxcryo.training.state import TrainState, optimizer
+
+AXIS = "devices"
+Metrics = dict[str, Array]
+Step = Callable[[TrainState, Collection, Any], tuple[TrainState, Metrics]]
+
+
+def train_step(
+    state: TrainState,
+    collection: Collection,
+    rows: Int[Array, "b 4"],
+    *,
+    key: Key[Array, ""],
+    network: Network,
+    config: TrainConfig,
+    sigma_voxel: Float[NDArray[np.float32], " c"],
+    axis: str | None = None,
+) -> tuple[TrainState, Metrics]:
+    """Draws a batch of samples, takes one optimiser step, moves the averages.
+
+    Sample i of a step has the same key on any number of devices. Gradients that are not finite move nothing but the
+    loss scale; the metrics tell.
+    """
+    first = 0 if axis is None else lax.axis_index(axis) * len(rows)
+    step_key = jax.random.fold_in(key, state.step)
+    windows, targets, places = lax.map(
+        lambda item: draw_sample(
+            collection,
+            item[1],
+            key=jax.random.fold_in(step_key, item[0]),
+            patch_zyx=config.model.patch_zyx,
+            sigma_voxel=sigma_voxel,
+            crop=config.crop,
+            augmentation=config.augment,
+            target=config.target,
+        ),
+        (first + jnp.arange(len(rows)), rows),
+    )
+    share = _mixing(jax.random.fold_in(step_key, config.optim.batch), config)
+    partners = _partners(targets)
+
+    def objective(
+        params: Weights, stats: Weights, part: tuple[Array, Array, Array]
+    ) -> tuple[Array, tuple[Weights, Array, Array]]:
+        x, y, other = part
+        predicted, stats = network.apply_train(params, stats, x)
+        value = share * loss(predicted, y, config.loss, axis=axis)
+        if config.augment.mixup_probability > 0:
+            value = value + (1 - share) * loss(predicted, other, config.loss, axis=axis)
+        return value * state.loss_scale.scale, (stats, value, sample_losses(predicted, y))
+
+    mixed = share * windows + (1 - share) * _partners(windows)
+    gradients, stats, value, each = _accumulated(
+        objective, state.params, state.stats, (mixed, targets, partners), config.optim.accumulate
+    )
+    if axis is not None:
+        gradients, value = lax.pmean((gradients, value), axis)
+        stats = lax.pmean(stats, axis)
+    gradients = jax.tree.map(lambda g: g / state.loss_scale.scale, gradients)
+    norm = optax.tree.norm(gradients)
+    finite = jnp.isfinite(norm)
+    rate = learning_rate(state.step, state.total_steps, config.optim)
+    updates, opt_state = optimizer(config.optim).update(gradients, state.optimizer, state.params)
+    params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+    moved = dataclasses.replace(
+        state,
+        params=params,
+        stats=stats,
+        optimizer=opt_state,
+        ema_params=_averaged(state.ema_params, params, state.step, config),
+        ema_stats=_averaged(state.ema_stats, stats, state.step, config),
+    )
+    kept: TrainState = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state)
+    scale = state.loss_scale.next(finite) if config.precision == "float16" else state.loss_scale
+    metrics = {"loss": value, "gradient_norm": norm, "learning_rate": rate, "sample_loss": each, "place": places}
+    return dataclasses.replace(kept, step=state.step + 1, loss_scale=scale), metrics
+
+
+def over_devices(
+    network: Network, config: TrainConfig, sigma_voxel: Float[NDArray[np.float32], " c"], devices: list[jax.Device]
+) -> Step:
+    """`train_step` replicated over devices, each with its share of the batch's rows (devices, b, 4).
+
+    Raises:
+        InputError: the batch does not divide.
+    """
+    parts = jax.device_count() // jax.local_device_count() * len(devices) * config.optim.accumulate
+    if config.optim.batch % parts:
+        raise InputError(
+            f"a batch of {config.optim.batch} samples cannot be shared out over {parts} devices and accumulated parts"
+        )
+    if config.augment.mixup_probability > 0 and config.optim.batch // parts % 2:
+        raise InputError(f"mixup pairs samples: {config.optim.batch} over {parts} parts leaves an odd number in each")
+    key = jax.random.key(config.seed)
+
+    def step(state: TrainState, collection: Collection, rows: Array) -> tuple[TrainState, Metrics]:
+        return train_step(
+            state, collection, rows, key=key, network=network, config=config, sigma_voxel=sigma_voxel, axis=AXIS
+        )
+
+    return jax.pmap(step, axis_name=AXIS, donate_argnums=0, devices=devices)  # type: ignore[no-any-return]
+
+
+def replicate(tree: Any, devices: list[jax.Device]) -> Any:
+    """One copy of every array per device, along a new first axis."""
+    n = len(devices)
+    # The same axis name as the step's, so that the step compiles once for this and for its own results.
+    copy = jax.pmap(lambda t, _: t, axis_name=AXIS, in_axes=(None, 0), devices=devices)
+    return copy(tree, np.zeros(n))
+
+
+def first_copy(tree: Any) -> Any:
+    """The first local device's copy of a replicated tree, on the host."""
+    return jax.tree.map(lambda a: np.asarray(a.addressable_shards[0].data)[0], tree)
+
+
+def _mixing(key: Key[Array, ""], config: TrainConfig) -> Float[Array, ""]:
+    """The weight of a sample against its partner: uniform, which is Beta(1, 1), or 1 in batches without mixup."""
+    on_key, share_key = jax.random.split(key)
+    on = jax.random.bernoulli(on_key, config.augment.mixup_probability)
+    return jnp.where(on, jax.random.uniform(share_key), 1.0)
+
+
+def _partners(batch: Float[Array, b * rest]) -> Float[Array, b * rest]:
+    """Each sample's partner in mixup: its neighbour.
+
+    Samples are drawn independently of their place in the batch, so this is as good as a random pairing, and partners
+    are on one device however many there are.
+    """
+    if len(batch) % 2:
+        return batch
+    return batch.reshape(-1, 2, *batch.shape[1:])[:, ::-1].reshape(batch.shape)
+
+
+def _accumulated(
+    objective: Callable[..., Any], params: Weights, stats: Weights, batch: tuple[Array, ...], parts: int
+) -> tuple[Weights, Weights, Array, Array]:
+    """Mean gradient and loss over `parts` slices of the batch; statistics move with each."""
+    gradient = jax.grad(objective, has_aux=True)
+    if parts == 1:
+        gradients, (stats, value, each) = gradient(params, stats, batch)
+        return gradients, stats, value, each
+    slices = jax.tree.map(lambda a: a.reshape(parts, -1, *a.shape[1:]), batch)
+
+    def one(carry: tuple[Weights, Weights, Array], part: Any) -> tuple[tuple[Weights, Weights, Array], Array]:
+        total, moving, value = carry
+        new, (moving, part_value, each) = gradient(params, moving, part)
+        return (jax.tree.map(jnp.add, total, new), moving, value + part_value), each
+
+    start = (jax.tree.map(jnp.zeros_like, params), stats, jnp.zeros(()))
+    (total, stats, value), each = lax.scan(one, start, slices)
+    return jax.tree.map(lambda g: g / parts, total), stats, value / parts, each.reshape(-1)
+
+
+def _averaged(average: Weights, new: Weights, step: Array, config: TrainConfig) -> Weights:
+    decay = jnp.asarray(config.optim.ema_decay)
+    if config.optim.ema_warmup:
+        decay = jnp.minimum(decay, (1 + step) / (10 + step))
+    return optax.incremental_update(new, average, 1 - decay)

@@ -1,0 +1,116 @@
+"""Scoring averaged weights on the held-out run, through the pipeline that `infer.py` runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from jaxcryo.config import TrainConfig
+from jaxcryo.domain import ParticleType, Picks, Volume
+from jaxcryo.inference.engine import Engine
+from jaxcryo.inference.pipeline import find_picks
+from jaxcryo.inference.stitch import OnWindows
+from jaxcryo.metric import RADIUS_SHARE, Score, count_matches, score
+from jaxcryo.models import Network, Weights
+
+THRESHOLDS = np.round(np.linspace(0.05, 0.95, 19), 2)
+_PLATEAU = 0.03
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Validation:
+    """What the held-out run says of a set of weights."""
+
+    types: tuple[ParticleType, ...]
+    """With the chosen thresholds."""
+    picks: Picks
+    """All above the lowest threshold of the sweep."""
+    curves: Float[NDArray[np.float64], "c t"]
+    """F4 of each type at each of `THRESHOLDS`."""
+    best: Score
+    """At each type's single best threshold."""
+    chosen: Score
+    """At the chosen thresholds: the middle of the plateau around the best."""
+
+
+def flax_engine(network: Network, params: Weights, stats: Weights, config: TrainConfig, *, name: str) -> Engine:
+    """The network itself as an engine."""
+    return Engine(
+        name=name,
+        patch_zyx=config.model.patch_zyx,
+        stride_zyx=config.inference.stride_zyx,
+        batch=config.inference.batch,
+        classes=config.model.classes,
+        intensity=config.intensity,
+        predict=jax.tree_util.Partial(network.apply, params, stats),
+    )
+
+
+def validate(
+    engine: Engine,
+    volume: Volume,
+    truth: Picks,
+    types: Sequence[ParticleType],
+    config: TrainConfig,
+    *,
+    on_windows: OnWindows | None = None,
+) -> Validation:
+    """Picks of the whole volume, and the thresholds that suit them."""
+    picks = find_picks(
+        volume, [engine], types, config=config.inference, floor=float(THRESHOLDS[0]), on_windows=on_windows
+    )
+    curves = np.array([threshold_curve(picks, truth, i) for i in range(len(types))])
+    best = [float(THRESHOLDS[int(np.argmax(c))]) for c in curves]
+    chosen = [middle_of_plateau(c) for c in curves]
+    # A type that the held-out run lacks says nothing of its threshold.
+    known = [bool(np.any(truth.type_index == i)) for i in range(len(types))]
+    with_thresholds = tuple(
+        dataclasses.replace(t, threshold=c if k else t.threshold) for t, c, k in zip(types, chosen, known, strict=True)
+    )
+    return Validation(
+        types=with_thresholds,
+        picks=picks,
+        curves=curves,
+        best=_score(picks, truth, types, best),
+        chosen=_score(picks, truth, types, [t.threshold for t in with_thresholds]),
+    )
+
+
+def threshold_curve(picks: Picks, truth: Picks, index: int) -> Float[NDArray[np.float64], " t"]:
+    """F4 of one type at each of `THRESHOLDS`."""
+    assert picks.score is not None
+    mine = picks.type_index == index
+    radius = RADIUS_SHARE * picks.types[index].radius_angstrom
+    reference = truth.of_type(index)
+    return np.array(
+        [count_matches(reference, picks.xyz_angstrom[mine & (picks.score > t)], radius).f_beta for t in THRESHOLDS]
+    )
+
+
+def middle_of_plateau(curve: Float[NDArray[np.float64], " t"]) -> float:
+    """The middle of the stretch around the best threshold whose F4 is within 0.03 of it.
+
+    It carries over to other tomograms better than the best threshold itself, which is often at the stretch's end.
+    """
+    good = curve >= curve.max() - _PLATEAU
+    first = last = int(np.argmax(curve))
+    while first > 0 and good[first - 1]:
+        first -= 1
+    while last + 1 < len(curve) and good[last + 1]:
+        last += 1
+    return float((THRESHOLDS[first] + THRESHOLDS[last]) / 2)
+
+
+def above_thresholds(picks: Picks, thresholds: Sequence[float]) -> Picks:
+    """The picks whose score is above their type's threshold."""
+    assert picks.score is not None
+    return picks.select(picks.score > np.asarray(thresholds)[picks.type_index])
+
+
+def _score(picks: Picks, truth: Picks, types: Sequence[ParticleType], thresholds: Sequence[float]) -> Score:
+    return score({truth.run: truth}, {truth.run: above_thresholds(picks, thresholds)}, types)
