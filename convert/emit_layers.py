@@ -137,65 +137,70 @@ def _decoder_block(module: DecoderBlock, graph: NetworkGraph, x: Value, skip: Va
 def _up_conv(graph: NetworkGraph, x: Value, skip: Value | None, up: UpConv3d, norm: BatchNorm) -> Value:
     factor, bias = scale_and_shift(norm)
     kernel = weights(up.kernel) * factor
-    if graph.upsampling == "resize":
-        return volume_conv(graph, _joined(graph, x, skip, up.depth_factor), kernel, bias)
-    fine = _folded_upsampling(graph, x, kernel[..., : up.inputs, :], None if skip else bias, up.depth_factor)
-    if skip is None:
-        return fine
-    return graph.add(volume_conv(graph, skip, kernel[..., up.inputs :, :], bias), fine)
+    if graph.upsampling == "resize" and (x.rank == 5 or up.depth_factor == 1):
+        fine = graph.upsample(x, (2, 2) if x.rank == 4 else (up.depth_factor, 2, 2))
+        return volume_conv(graph, fine if skip is None else graph.concat([fine, skip], axis=1), kernel, bias)
+    above, beside = np.split(kernel, [up.inputs], axis=3)
+    upsampled_conv = _upsampled_slice_conv if x.rank == 4 else _upsampled_volume_conv
+    y = upsampled_conv(graph, x, above, bias if skip is None else None, up.depth_factor)
+    return y if skip is None else graph.add(volume_conv(graph, skip, beside, bias), y)
 
 
-def _joined(graph: NetworkGraph, x: Value, skip: Value | None, depth_factor: int) -> Value:
-    b, c, *space = x.shape
-    if x.rank == 4 and depth_factor > 1:
-        x = graph.reshape(x, (b, c, 1, *space))
-    up = graph.upsample(x, (2, 2) if x.rank == 4 else (depth_factor, 2, 2))
-    return up if skip is None else graph.concat([up, skip], axis=1)
-
-
-def _folded_upsampling(graph: NetworkGraph, x: Value, kernel: Array, bias: Array | None, depth_factor: int) -> Value:
-    """`kernel` on x after nearest upsampling, which is never made: one small convolution for each output phase.
-
-    Along an upsampled axis phase 0 sees a voxel and the one before it through (w0, w1 + w2), phase 1 a voxel and the
-    one after it through (w0 + w1, w2).
-    """
-    b, _, *space = x.shape
-    outputs = kernel.shape[-1]
-    before_after = ((1, 0), (0, 1))
+def _upsampled_volume_conv(
+    graph: NetworkGraph, x: Value, kernel: Array, bias: Array | None, depth_factor: int
+) -> Value:
+    """`kernel` on x after nearest upsampling, which is never made: one small convolution for each output phase."""
     parts = []
-    if x.rank == 4:
-        # A single slice: the tap beside it meets padding only, and both depth phases are channels of one convolution.
-        planes = [kernel[1]] if depth_factor == 1 else [kernel[1] + kernel[2], kernel[0] + kernel[1]]
-        plane = np.concatenate([p[..., None] for p in planes], axis=-1).reshape(3, 3, kernel.shape[3], -1)
-        shift = None if bias is None else np.repeat(bias, depth_factor)
-        for phases in itertools.product(range(2), repeat=2):
-            taps = _phase(_phase(plane, 0, phases[0]), 1, phases[1])
-            parts.append(graph.conv(x, outputs_first(taps), shift, padding=[before_after[p] for p in phases]))
-        return _interleave(graph, parts, (b, outputs, depth_factor, *space), (1, 2, 2))
     for pz, py, px in itertools.product(range(depth_factor), range(2), range(2)):
         taps = _phase(_phase(kernel, 1, py), 2, px)
-        taps = taps if depth_factor == 1 else _phase(taps, 0, pz)
-        depth_padding = (1, 1) if depth_factor == 1 else before_after[pz]
-        padding = [depth_padding, before_after[py], before_after[px]]
+        depth_padding = (1, 1)
+        if depth_factor > 1:
+            taps, depth_padding = _phase(taps, 0, pz), _PHASE_PADDING[pz]
+        padding = [depth_padding, _PHASE_PADDING[py], _PHASE_PADDING[px]]
         parts.append(graph.conv(x, outputs_first(taps), bias, padding=padding))
-    return _interleave(graph, parts, (b, outputs, *space), (depth_factor, 2, 2))
+    b, _, d, h, w = x.shape
+    outputs = kernel.shape[-1]
+    joined = graph.concat(parts, axis=1)
+    if depth_factor == 1:
+        return _woven_planes(graph, joined, (b, outputs, d, h, w))
+    phases = graph.reshape(joined, (b, 2, 2, 2, outputs, d, h, w))
+    woven = graph.transpose(phases, (0, 4, 5, 1, 6, 2, 7, 3))
+    return graph.reshape(woven, (b, outputs, d * 2, h * 2, w * 2))
+
+
+def _upsampled_slice_conv(graph: NetworkGraph, x: Value, kernel: Array, bias: Array | None, depth_factor: int) -> Value:
+    """The same for a single slice: its depth phases, which see nothing else, are channels of one convolution."""
+    b, _, h, w = x.shape
+    planes = [kernel[1]] if depth_factor == 1 else [kernel[1] + kernel[2], kernel[0] + kernel[1]]
+    plane = np.stack(planes, axis=-1).reshape(*kernel.shape[1:4], -1)
+    bias = None if bias is None else np.repeat(bias, depth_factor)
+    shape = (b, kernel.shape[-1], depth_factor, h, w)
+    if graph.upsampling == "resize":
+        y = graph.conv(graph.upsample(x, (2, 2)), outputs_first(plane), bias, padding=[(1, 1)] * 2)
+        return graph.reshape(y, (*shape[:3], h * 2, w * 2))
+    parts = [
+        graph.conv(
+            x, outputs_first(_phase(_phase(plane, 0, py), 1, px)), bias,
+            padding=[_PHASE_PADDING[py], _PHASE_PADDING[px]],
+        )
+        for py, px in itertools.product(range(2), range(2))
+    ]  # fmt: skip
+    return _woven_planes(graph, graph.concat(parts, axis=1), shape)
+
+
+def _woven_planes(graph: NetworkGraph, parts: Value, shape: tuple[int, int, int, int, int]) -> Value:
+    """Channels (y phase, x phase, c, d) spread over planes; `shape` is (b, c, d, h, w) before."""
+    b, c, d, h, w = shape
+    phases = graph.reshape(parts, (b, 2, 2, c * d, h, w))
+    woven = graph.transpose(phases, (0, 3, 4, 1, 5, 2))
+    return graph.reshape(woven, (b, c, h * 2, w * 2) if d == 1 else (b, c, d, h * 2, w * 2))
+
+
+_PHASE_PADDING = ((1, 0), (0, 1))
+"""Phase 0 looks one voxel back, phase 1 one ahead."""
 
 
 def _phase(kernel: Array, axis: int, phase: int) -> Array:
+    """The two taps that a phase has left after upsampling: (w0, w1 + w2) or (w0 + w1, w2)."""
     w0, w1, w2 = np.split(kernel, 3, axis=axis)
     return np.concatenate([w0, w1 + w2] if phase == 0 else [w0 + w1, w2], axis=axis)
-
-
-def _interleave(graph: NetworkGraph, parts: list[Value], shape: tuple[int, ...], phases: tuple[int, int, int]) -> Value:
-    """Parts in the order of their phases (z, y, x) woven into one volume; each part holds `shape` (b, c, d, h, w)."""
-    b, c, d, h, w = shape
-    fz, fy, fx = phases
-    joined = graph.concat(parts, axis=1)
-    if fz == 1:
-        x = graph.reshape(joined, (b, fy, fx, c * d, h, w))
-        x = graph.transpose(x, (0, 3, 4, 1, 5, 2))
-    else:
-        x = graph.reshape(joined, (b, fz, fy, fx, c, d, h, w))
-        x = graph.transpose(x, (0, 4, 5, 1, 6, 2, 7, 3))
-    space = (h * fy, w * fx) if d * fz == 1 else (d * fz, h * fy, w * fx)
-    return graph.reshape(x, (b, c, *space))

@@ -1,4 +1,4 @@
-"""A small builder of ONNX graphs: values with static shapes, constants stored once, one precision for the arithmetic."""
+"""A small builder of ONNX graphs: static shapes, constants stored once, one precision for the arithmetic."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Graph:
         dilation: int = 1,
         groups: int = 1,
     ) -> Value:
-        """A convolution; the kernel is (outputs, inputs / groups, *space), the padding (before, after) for each axis."""
+        """A convolution; kernel (outputs, inputs / groups, *space), padding (before, after) for each axis."""
         taps = kernel.shape[2:]
         space = [
             (size + before + after - dilation * (k - 1) - 1) // stride + 1

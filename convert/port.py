@@ -156,7 +156,7 @@ def _types(given: tuple[ParticleType, ...] | None, classes: int | None, file: st
         return CZII_TYPES[:classes]
     if classes is not None and len(given) != classes:
         raise InputError(
-            f"{file}: has {classes} classes, and --config lists {len(given)} particle types; expected one for each class"
+            f"{file}: has {classes} classes, --config lists {len(given)} particle types; expected one for each"
         )
     return given
 
@@ -195,8 +195,8 @@ def _outputs(sources: list[str], out: pathlib.Path) -> dict[str, pathlib.Path]:
     outputs = {s: out / f"{_stem(s)}.safetensors" for s in dict.fromkeys(sources)}
     if len(set(outputs.values())) < len(outputs):
         raise InputError(
-            f"several sources are called {', '.join(sorted({_stem(s) for s in outputs}))}; expected different file names, "
-            "since each is written under its own: port them one by one"
+            f"several sources are called {', '.join(sorted({_stem(s) for s in outputs}))}; each is written "
+            "under its own name: expected different ones, or port them one by one"
         )
     return outputs
 

@@ -93,8 +93,8 @@ class Tensor(_Inert):
         strides = tuple(s * elements.itemsize for s in self.stride)
         view = np.lib.stride_tricks.as_strided(elements[self.offset :], self.shape, strides, writeable=False)
         if self.storage.bfloat16:
-            return (view.astype(np.uint32) << 16).view(np.float32)
-        return np.ascontiguousarray(view, dtype=elements.dtype.newbyteorder("="))
+            return (view.astype(np.uint32, order="C") << np.uint32(16)).view(np.float32)
+        return np.asarray(view, elements.dtype.newbyteorder("="), order="C")
 
 
 class _OrderedDict(dict[Any, Any]):

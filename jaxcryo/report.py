@@ -1,4 +1,4 @@
-"""Results for people: a table of scores, and a picture of slices with the picks marked."""
+"""Results for people: tables of scores and counts, and a picture of slices with the picks marked."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ from jaxcryo.metric import RADIUS_SHARE, Score
 _SLICES = 6
 
 
-def score_table(types: Sequence[ParticleType], score: Score) -> str:
-    """Truth, found, precision, recall, F4 and threshold of each type, and the weighted F4."""
-    width = max([len(t.name) for t in types] + [len("weighted F4")])
-    lines = [f"{'':{width}}  truth  found  precision  recall     F4  threshold  weight"]
-    lines += [
-        f"{t.name:{width}}  {c.truth:5d}  {c.found:5d}  {c.precision:9.3f}  {c.recall:6.3f}  {c.f_beta:5.3f}  "
-        f"{t.threshold:9.3f}  {t.weight:6g}"
-        for t, c in zip(types, score.counts, strict=True)
-    ]
-    lines.append(f"{'weighted F4':{width}}  {'':31}{score.weighted_f4:5.3f}")
+def score_table(result: Score, thresholds: Sequence[float] | None = None) -> str:
+    """Truth, found, precision, recall and F4 of each type, the threshold where it is known, and the weighted F4."""
+    width = max([len(t.name) for t in result.types] + [len("weighted F4")])
+    head = f"{'':{width}}  truth  found  precision  recall     F4  weight"
+    lines = [head + ("  threshold" if thresholds else "")]
+    for i, (t, c) in enumerate(zip(result.types, result.counts, strict=True)):
+        line = (
+            f"{t.name:{width}}  {c.truth:5d}  {c.found:5d}  {c.precision:9.3f}  {c.recall:6.3f}  {c.f_beta:5.3f}  "
+            f"{t.weight:6g}"
+        )
+        lines.append(line + (f"  {thresholds[i]:9.3f}" if thresholds else ""))
+    lines.append(f"{'weighted F4':{width}}  {'':31}{result.weighted_f4:5.3f}")
     return "\n".join(lines)
 
 
@@ -58,13 +60,14 @@ def draw_picks(path: str | pathlib.Path, volume: Volume, found: Picks, truth: Pi
         _draw_marks(axis, z, marks)
     handles = [
         Line2D([], [], marker="o", linestyle="", markerfacecolor="none", markersize=10,
-               color=np.array(t.color) / 255, label=t.name)
+               color=_rgb(t), label=t.name)
         for t in found.types
     ]  # fmt: skip
     if truth is not None:
         handles += [
-            Line2D([], [], color="0.3", linestyle=style, label=label)
-            for label, style in (("hit", "-"), ("missed", ":"), ("false (with cross)", "--"))
+            Line2D([], [], color="0.3", linestyle="-", label="hit"),
+            Line2D([], [], color="0.3", linestyle=":", label="missed"),
+            Line2D([], [], color="0.3", linestyle="--", marker="x", label="false"),
         ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     figure.suptitle(f"{volume.name}: {len(found)} picks" + (f", {len(truth)} in truth" if truth is not None else ""))
@@ -80,7 +83,7 @@ def _marks(volume: Volume, found: Picks, truth: Picks | None) -> list[_Mark]:
     spacing = volume.grid.spacing_angstrom
     marks: list[_Mark] = []
     for i, kind in enumerate(found.types):
-        radius, color = kind.radius_angstrom / spacing, tuple(c / 255 for c in kind.color)
+        radius, color = kind.radius_angstrom / spacing, _rgb(kind)
         own = found.of_type(i)
         real = np.zeros((0, 3)) if truth is None else truth.of_type(i)
         reach = RADIUS_SHARE * kind.radius_angstrom
@@ -93,6 +96,11 @@ def _marks(volume: Volume, found: Picks, truth: Picks | None) -> list[_Mark]:
             for p, s in zip(positions, [*style, *[":"] * len(missed)], strict=True)
         ]
     return marks
+
+
+def _rgb(kind: ParticleType) -> tuple[float, float, float]:
+    red, green, blue = kind.color
+    return red / 255, green / 255, blue / 255
 
 
 def _near(points: np.ndarray, others: np.ndarray, reach: float) -> np.ndarray:

@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     result = outcome.validation
     print(f"\n{outcome.step} steps in {(time.monotonic() - began) / 60:.1f} minutes. On {held_out.volume.name}:")
-    print(score_table(result.types, result.chosen))
+    print(score_table(result.chosen, [t.threshold for t in result.types]))
     print(_best_line(result.best))
     print("wrote:\n" + "\n".join(f"  {f}" for f in outcome.files))
     print(f"next: python -m convert onnx {out} --out out/")

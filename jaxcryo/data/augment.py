@@ -27,7 +27,7 @@ def _warp(
 ) -> tuple[Float[Array, "d h w"], Float[Array, "n 3"]]:
     depth, height, width = window.shape
     apply_key, angle_key, scale_key, shift_key = jax.random.split(key, 4)
-    on = jax.random.bernoulli(apply_key, config.warp_probability)
+    on = jax.random.bernoulli(apply_key, float(config.warp_probability))
     angle = jax.random.uniform(angle_key, minval=-1.0) * jnp.deg2rad(config.rotation_degree) * on
     scale = 1 + jax.random.uniform(scale_key, minval=-1.0) * config.scale * on
     size = jnp.array([height, width], jnp.float32)
@@ -62,7 +62,7 @@ def _flip(
     for axis, (axis_key, probability) in enumerate(zip(jax.random.split(key, 3), probabilities, strict=True)):
         if probability == 0:
             continue
-        on = jax.random.bernoulli(axis_key, probability)
+        on = jax.random.bernoulli(axis_key, float(probability))
         window = jnp.where(on, jnp.flip(window, axis), window)
         picks = picks.at[:, axis].set(jnp.where(on, window.shape[axis] - 1 - picks[:, axis], picks[:, axis]))
     return window, picks
@@ -70,7 +70,7 @@ def _flip(
 
 def _intensity(window: Float[Array, "d h w"], *, key: Key[Array, ""], config: AugmentConfig) -> Float[Array, "d h w"]:
     apply_key, contrast_key, brightness_key = jax.random.split(key, 3)
-    on = jax.random.bernoulli(apply_key, config.intensity_probability)
+    on = jax.random.bernoulli(apply_key, float(config.intensity_probability))
     contrast = jax.random.uniform(contrast_key, minval=-1.0) * config.contrast * on
     brightness = jax.random.uniform(brightness_key, minval=-1.0) * config.brightness * on
     return window * (1 + contrast) + brightness

@@ -32,7 +32,7 @@ def choose_window(
     pick = collection.by_type[kind, jax.random.randint(pick_key, (), 0, collection.type_count[kind])]
     centre = jnp.round(collection.flat_zyx_voxel[pick]).astype(jnp.int32)
     around = centre - jax.random.randint(place_key, (3,), 0, patch)
-    near = jax.random.bernoulli(near_key, config.near_pick)
+    near = jax.random.bernoulli(near_key, float(config.near_pick))
     run = jnp.where(near, collection.flat_run[pick], row[0])
     start = jnp.clip(jnp.where(near, around, moved), 0, collection.shapes_zyx[run] - patch)
     return jnp.concatenate([run[None], start])

@@ -85,6 +85,7 @@ class _OpenVinoPredict:
         return heatmaps
 
     def _infer(self, context: ExecutionContext, heatmaps: Buffer, windows: Buffer) -> None:
+        self.failure = None
         try:
             with self._lock:
                 # On CPUs these are views of XLA's buffers, whose memory the request reads and writes itself.

@@ -152,9 +152,7 @@ def _layers(
         last = layer == len(plan.z.starts) - 1
         with engine_failures(engine):
             for batch in batches:
-                sums, ready = _add_batch(
-                    predict, sums, slab, batch.starts_yx, batch.counted, weight_z, weight_yx, name=engine.name
-                )
+                sums, ready = _add_batch(predict, sums, slab, batch.starts_yx, batch.counted, weight_z, weight_yx)
                 flying.append((ready, batch.windows))
                 if len(flying) > _BATCHES_IN_FLIGHT:
                     land()
@@ -163,7 +161,8 @@ def _layers(
             while flying:
                 land()
         for start in range(z, z + depth if last else z + stride, stride):
-            sums, heatmap = _take(sums, jnp.asarray(z_profile[start : start + stride]), yx_cropped, corner_yx)
+            heatmap = _finished(sums, jnp.asarray(z_profile[start : start + stride]), yx_cropped, corner_yx)
+            sums = _move_up(sums, stride=stride)
             first = max(plan.z.pad_before - start, 0)
             stop = min(plan.z.pad_before + plan.z.size - start, stride)
             if first < stop:
@@ -196,7 +195,7 @@ def _padded_slab(read: ReadSlices, plan: WindowPlan, start: int, mean: float, st
     return jnp.asarray(slab)
 
 
-@functools.partial(jax.jit, static_argnames=("name",), donate_argnames=("sums",))
+@functools.partial(jax.jit, donate_argnames=("sums",))
 def _add_batch(
     predict: Partial,
     sums: Float[Array, "c d y x"],
@@ -205,8 +204,6 @@ def _add_batch(
     counted: Float[Array, "b"],
     weight_z: Float[Array, "d"],
     weight_yx: Float[Array, "h w"],
-    *,
-    name: str,
 ) -> tuple[Float[Array, "c d y x"], Float[Array, ""]]:
     """Adds the weighted heatmaps of a batch of windows to the sums, in place.
 
@@ -218,7 +215,7 @@ def _add_batch(
     expected = (len(starts_yx), sums.shape[0], *patch)
     if heatmaps.shape != expected:
         raise InputError(
-            f"{name}: windows of shape {windows.shape} became heatmaps of shape {heatmaps.shape}; expected {expected}: "
+            f"windows of shape {windows.shape} became heatmaps of shape {heatmaps.shape}; expected {expected}: "
             "convert the model again"
         )
     weight = weight_z[:, None, None] * weight_yx
@@ -231,20 +228,24 @@ def _add_batch(
     return lax.fori_loop(0, len(starts_yx), add, sums), counted.sum()
 
 
-@functools.partial(jax.jit, donate_argnames=("sums",))
-def _take(
+@jax.jit
+def _finished(
     sums: Float[Array, "c d y x"],
     weight_z: Float[Array, "s"],
     weight_yx: Float[Array, "h w"],
     corner_yx: Int[Array, "2"],
-) -> tuple[Float[Array, "c d y x"], Float[Array, "c s h w"]]:
-    """The first slices without padding, divided by their weights, and the sums moved up by as many slices."""
-    classes, _, height, width = sums.shape
-    size = (classes, len(weight_z), *weight_yx.shape)
-    taken = lax.dynamic_slice(sums, (0, 0, corner_yx[0], corner_yx[1]), size)
-    fresh = jnp.zeros((classes, len(weight_z), height, width), sums.dtype)
-    moved = jnp.concatenate([sums[:, len(weight_z) :], fresh], axis=1)
-    return moved, taken / (weight_z[:, None, None] * weight_yx)
+) -> Float[Array, "c s h w"]:
+    """The first slices without their padding, divided by their weights."""
+    size = (sums.shape[0], len(weight_z), *weight_yx.shape)
+    inside = lax.dynamic_slice(sums, (0, 0, corner_yx[0], corner_yx[1]), size)
+    return inside / (weight_z[:, None, None] * weight_yx)
+
+
+@functools.partial(jax.jit, static_argnames=("stride",), donate_argnames=("sums",))
+def _move_up(sums: Float[Array, "c d y x"], *, stride: int) -> Float[Array, "c d y x"]:
+    """Drops the first slices, in place; zeros follow the last ones."""
+    kept = sums.shape[1] - stride
+    return sums.at[:, :kept].set(sums[:, stride:]).at[:, kept:].set(0)
 
 
 @functools.partial(jax.jit, static_argnames=("height",))

@@ -63,7 +63,7 @@ def build(
         if isinstance(node, BatchNorm):
             node.batch_axis = batch_axis
     module.train()
-    train_graph, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
+    train_graph, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)  # type: ignore[misc]
     module.eval()
     eval_graph = nnx.graphdef(module)
     return Network(config=config, train_graph=train_graph, eval_graph=eval_graph), _flat(params), _flat(stats)

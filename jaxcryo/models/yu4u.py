@@ -49,8 +49,8 @@ class Yu4u(nnx.Module):
         for stage, pool, lateral in zip(self.encoder.stages, pools, self.lateral, strict=True):
             x = pool_depth(stage(x), batch, pool)
             y = rearrange(x, "(b d) h w c -> b d h w c", b=batch)
-            for block in lateral:
-                y = block(y)
+            for conv in lateral:
+                y = conv(y)
             maps.append(y)
         y = maps.pop()
         for block in self.decoder:

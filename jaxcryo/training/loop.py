@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -195,6 +196,7 @@ class _Trainer:
                         state = _with_total(state, max(total, 1))
                     marked, marked_step = now, n
                 if stop:
+                    self._read(n, pending, bar)
                     self._leave(state, n, stop[0])
                 if n % validate_every == 0 and n < total:
                     self._read(n, pending, bar)
@@ -279,7 +281,7 @@ def _with_total(state: TrainState, total: int) -> TrainState:
 def _stop_signals() -> Iterator[list[int]]:
     """A list that the first SIGTERM or SIGINT enters; a second one acts as usual."""
     seen: list[int] = []
-    previous = {}
+    previous: dict[int, Any] = {}
 
     def handle(number: int, _: object) -> None:
         seen.append(number)

@@ -140,7 +140,7 @@ def first_copy(tree: Any) -> Any:
 def _mixing(key: Key[Array, ""], config: TrainConfig) -> Float[Array, ""]:
     """The weight of a sample against its partner: uniform, which is Beta(1, 1), or 1 in batches without mixup."""
     on_key, share_key = jax.random.split(key)
-    on = jax.random.bernoulli(on_key, config.augment.mixup_probability)
+    on = jax.random.bernoulli(on_key, float(config.augment.mixup_probability))
     return jnp.where(on, jax.random.uniform(share_key), 1.0)
 
 

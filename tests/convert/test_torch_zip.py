@@ -177,7 +177,7 @@ def test_damaged_pickles_are_refused(tmp_path: pathlib.Path, data: bytes) -> Non
     path = tmp_path / "bad.pth"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", data)
-    with pytest.raises(InputError, match="bad.pth"):
+    with pytest.raises(InputError, match=r"bad\.pth"):
         open_torch_zip(path)
 
 

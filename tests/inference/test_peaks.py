@@ -109,10 +109,11 @@ def test_slots_grow_and_nothing_is_lost(caplog: pytest.LogCaptureFixture) -> Non
 
 
 def test_nothing_compiles_again_within_a_tomogram_nor_for_the_next_one() -> None:
-    before = peaks_module._find._cache_size()
+    steps = (peaks_module._largest_of_cells, peaks_module._candidates, peaks_module._check)
+    before = [step._cache_size() for step in steps]
     found_in(random_heatmap((1, 33, 13, 14)), [0.0], heights=[4, 8, 8, 13])
     found_in(random_heatmap((1, 20, 13, 14)), [0.5])
-    assert peaks_module._find._cache_size() - before == 1
+    assert [step._cache_size() - b for step, b in zip(steps, before, strict=True)] == [1, 1, 1]
 
 
 def test_a_threshold_afterwards_is_a_threshold_before() -> None:

@@ -153,7 +153,8 @@ def test_bound_parameters_are_arguments_and_do_not_compile_again() -> None:
 
     volume = volume_of()
     for scale in (2.0, 3.0):
-        heatmap = stitch(volume, [engine_of(Partial(scaled, jnp.asarray(scale)))])
+        engine = dataclasses.replace(engine_of(Partial(scaled, jnp.asarray(scale))), name=f"times {scale}")
+        heatmap = stitch(volume, [engine])
         np.testing.assert_allclose(heatmap[0], scale * volume.voxels, atol=1e-5)
     assert traces == 1
 

@@ -1,0 +1,89 @@
+"""Choosing what runs a converted model."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.util
+import pathlib
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from jaxcryo.config import ModelConfig
+from jaxcryo.domain import ParticleType
+from jaxcryo.errors import InputError
+from jaxcryo.inference.engine import Engine, Predict
+from jaxcryo.inference.manifest import EngineEntry
+from jaxcryo.models import Network, build
+from jaxcryo.weights import load_model
+
+Backend = Literal["auto", "openvino", "flax"]
+BACKENDS: tuple[Backend, ...] = ("auto", "openvino", "flax")
+
+
+def choose_backend(backend: Backend) -> tuple[Literal["openvino", "flax"], str]:
+    """What `auto` means on this machine, and why, for people."""
+    if backend != "auto":
+        return backend, "as asked for"
+    if jax.default_backend() != "cpu":
+        return "flax", f"a {jax.default_backend()} is at hand"
+    if importlib.util.find_spec("openvino") is None:
+        return "flax", "OpenVINO is not installed"
+    return "openvino", "the fastest on a CPU"
+
+
+def open_engine(folder: pathlib.Path, entry: EngineEntry, backend: Literal["openvino", "flax"]) -> Engine:
+    """A model of a manifest, ready to run.
+
+    Raises:
+        InputError: its files cannot be used by this backend.
+    """
+    make = _openvino if backend == "openvino" else _flax
+    return Engine(
+        name=entry.name,
+        patch_zyx=entry.patch_zyx,
+        stride_zyx=entry.stride_zyx,
+        batch=entry.batch,
+        classes=entry.model.classes,
+        predict=make(folder, entry),
+        intensity=entry.intensity,
+    )
+
+
+def ensemble_types(entries: Sequence[EngineEntry]) -> tuple[ParticleType, ...]:
+    """The particle types of models that are averaged: each threshold is the mean of the models'."""
+    return tuple(
+        dataclasses.replace(kinds[0], threshold=sum(k.threshold for k in kinds) / len(kinds))
+        for kinds in zip(*(e.types for e in entries), strict=True)
+    )
+
+
+def _openvino(folder: pathlib.Path, entry: EngineEntry) -> Predict:
+    if importlib.util.find_spec("openvino") is None:
+        raise InputError("OpenVINO is not installed; run pip install openvino, or choose --backend flax")
+    from jaxcryo.inference.openvino import openvino_predict  # heavy to import, and not on every machine
+
+    return openvino_predict(
+        folder / entry.onnx_file,
+        batch=entry.batch,
+        classes=entry.model.classes,
+        patch_zyx=entry.patch_zyx,
+        precision="bfloat16" if entry.precision == "bfloat16" else "float32",
+    )
+
+
+def _flax(folder: pathlib.Path, entry: EngineEntry) -> Predict:
+    model = load_model(folder / entry.weights_file)
+    dtype = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float32}[entry.precision]
+    apply = _network(entry.model, jnp.dtype(dtype)).apply
+    return jax.tree_util.Partial(apply, model.params, model.stats)  # type: ignore[no-untyped-call]
+
+
+@functools.cache
+def _network(config: ModelConfig, dtype: DTypeLike) -> Network:
+    """One object for all models of a config, so that they share what is compiled."""
+    return build(config, seed=None, dtype=dtype)[0]

@@ -1,0 +1,117 @@
+"""Norms follow PyTorch's rules; half precision is for arithmetic only."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcryo.config import ModelConfig, TattakaConfig, Yu4uConfig
+from jaxcryo.models import build
+from jaxcryo.models.layers import BatchNorm, Conv, Init, LayerNorm
+
+NETWORKS = pytest.mark.parametrize(
+    "config", [Yu4uConfig.of_size("tiny"), TattakaConfig.of_size("tiny")], ids=["yu4u", "tattaka"]
+)
+
+
+def draw(*shape: int) -> np.ndarray:
+    return np.random.default_rng(4).standard_normal(shape).astype(np.float32)
+
+
+def test_running_statistics_follow_pytorchs_rule() -> None:
+    """Momentum 0.1, the unbiased variance kept, the biased one used."""
+    norm = BatchNorm(3, dtype=jnp.float32)
+    norm.train()
+    x = draw(2, 4, 5, 3) * 2 + 1
+    found = norm(jnp.asarray(x))
+    wide = x.astype(np.float64).reshape(-1, 3)
+    np.testing.assert_allclose(norm.mean[...], 0.1 * wide.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(norm.var[...], 0.9 + 0.1 * wide.var(0, ddof=1), rtol=1e-5)
+    expected = (wide - wide.mean(0)) / np.sqrt(wide.var(0) + 1e-5)
+    np.testing.assert_allclose(found, expected.reshape(x.shape), atol=1e-5)
+
+
+def test_running_statistics_are_used_and_kept_in_evaluation() -> None:
+    norm = BatchNorm(3, dtype=jnp.float32)
+    norm.mean[...], norm.var[...] = jnp.array([1.0, 2, 3]), jnp.array([4.0, 1, 0.25])
+    norm.eval()
+    x = draw(2, 4, 3)
+    found = norm(jnp.asarray(x))
+    np.testing.assert_allclose(found, (x - [1, 2, 3]) / np.sqrt(np.array([4, 1, 0.25]) + 1e-5), atol=1e-5)
+    np.testing.assert_array_equal(norm.mean[...], [1, 2, 3])
+
+
+def test_statistics_of_a_mapped_axis_are_those_of_the_whole_batch() -> None:
+    network, params, stats = build(Yu4uConfig.of_size("tiny"), batch_axis="devices")
+    plain, _, _ = build(Yu4uConfig.of_size("tiny"))
+    windows = draw(2, 16, 32, 32)
+    expected, expected_stats = plain.apply_train(params, stats, windows)
+    split = jax.vmap(network.apply_train, in_axes=(None, None, 0), axis_name="devices")
+    found, found_stats = split(params, stats, windows[:, None])
+    spread = float(np.std(expected))
+    np.testing.assert_allclose(found[:, 0], expected, atol=1e-3 * spread)
+    for name, value in expected_stats.items():
+        np.testing.assert_allclose(found_stats[name][0], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_norms_compute_their_statistics_in_float32(dtype: jnp.dtype) -> None:
+    """Values whose squares and sums half precision cannot hold."""
+    x = jnp.asarray(draw(2, 64, 64, 8) + 300, dtype)
+    exact = np.asarray(x, np.float64)
+    batch = BatchNorm(8, dtype=dtype)
+    batch.train()
+    batch(x)
+    assert batch.mean[...].dtype == batch.var[...].dtype == jnp.float32
+    np.testing.assert_allclose(batch.mean[...], 0.1 * exact.mean((0, 1, 2)), rtol=1e-4)
+    layer = LayerNorm(8, dtype=dtype)(x)
+    expected = (exact - exact.mean(-1, keepdims=True)) / np.sqrt(exact.var(-1, keepdims=True) + 1e-6)
+    assert layer.dtype == dtype
+    np.testing.assert_allclose(np.asarray(layer, np.float64), expected, atol=0.02)
+
+
+@NETWORKS
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.bfloat16, 0.1), (jnp.float16, 0.02)])
+def test_half_precision_computes_with_float32_parameters(
+    config: ModelConfig, dtype: jnp.dtype, tolerance: float
+) -> None:
+    full, params, stats = build(config)
+    half, half_params, half_stats = build(config, dtype=dtype)
+    assert {np.asarray(v).dtype for v in (half_params | half_stats).values()} == {np.dtype(np.float32)}
+    windows = draw(1, 16, 32, 32)
+    expected = np.asarray(full.apply(params, stats, windows))
+    found = half.apply(params, stats, windows)
+    assert found.dtype == jnp.float32
+    error = float(np.abs(np.asarray(found) - expected).max() / expected.std())
+    assert 0 < error < tolerance
+    moved, moved_stats = half.apply_train(params, stats, windows)
+    assert moved.dtype == jnp.float32 and {v.dtype for v in moved_stats.values()} == {jnp.dtype(jnp.float32)}
+    gradients = jax.grad(lambda p: half.apply_train(p, stats, windows)[0].mean())(params)
+    assert {v.dtype for v in gradients.values()} == {jnp.dtype(jnp.float32)}
+    assert all(bool(jnp.isfinite(v).all()) for v in gradients.values())
+
+
+def test_shapes_alone_take_no_memory() -> None:
+    _, params, stats = build(Yu4uConfig(), seed=None)
+    assert sum(v.size for v in params.values()) + sum(v.size for v in stats.values()) > 147e6
+    assert all(v.base is not None and v.base.size == 1 for v in params.values() if v.ndim > 1)
+
+
+@NETWORKS
+def test_a_seed_gives_one_network(config: ModelConfig) -> None:
+    (_, a, _), (_, b, _), (_, c, _) = build(config, seed=1), build(config, seed=1), build(config, seed=2)
+    assert all(np.array_equal(a[k], b[k]) for k in a)
+    assert not np.array_equal(a["head.kernel"], c["head.kernel"])
+
+
+def test_initial_kernels_have_hes_variance() -> None:
+    kernel = Init(0).kernel((3, 3, 64, 256))
+    assert abs(kernel.std() / np.sqrt(2 / (9 * 64)) - 1) < 0.02
+    assert np.abs(kernel).max() <= 2 * np.sqrt(2 / (9 * 64)) / 0.8796 + 1e-6
+
+
+def test_a_depthwise_convolution_keeps_its_channels() -> None:
+    with pytest.raises(ValueError, match="keeps its channels"):
+        Conv(3, 4, (3, 3), depthwise=True, init=Init(None))

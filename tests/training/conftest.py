@@ -1,0 +1,43 @@
+"""A small world to train in."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jaxcryo.config import TrainConfig
+from jaxcryo.domain import CZII_TYPES
+from jaxcryo.phantom import PhantomConfig, make_phantom
+from jaxcryo.recipes import recipe
+from jaxcryo.training.loop import Example
+
+TYPES = CZII_TYPES[:3]
+
+
+@pytest.fixture(scope="session")
+def config() -> TrainConfig:
+    """The tiny yu4u recipe with a batch of four."""
+    plain = recipe("yu4u", "tiny", classes=len(TYPES))
+    return dataclasses.replace(
+        plain,
+        model=dataclasses.replace(plain.model, patch_zyx=(16, 32, 32)),
+        inference=dataclasses.replace(plain.inference, stride_zyx=(16, 32, 32)),
+        augment=dataclasses.replace(plain.augment, mixup_probability=0.5),
+    )
+
+
+@pytest.fixture(scope="session")
+def examples() -> list[Example]:
+    """Two phantoms just larger than a window."""
+    made = [
+        make_phantom(PhantomConfig(shape_zyx=(24, 48, 64), types=TYPES), seed=s, name=f"PH_{s:03d}") for s in range(2)
+    ]
+    return [Example(volume=v, picks=p) for v, p in made]
+
+
+def equal(a: object, b: object) -> bool:
+    """Whether two trees of arrays are bit-identical."""
+    import jax
+
+    leaves_a, leaves_b = jax.tree.leaves(a), jax.tree.leaves(b)
+    return len(leaves_a) == len(leaves_b) and all(np.array_equal(x, y) for x, y in zip(leaves_a, leaves_b, strict=True))
