@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import sys
 
+from convert import check_command, export, onnx_command, port
 from jaxcryo.errors import InputError
 
-COMMANDS = ("convert.port", "convert.onnx_command", "convert.engine_command", "convert.check_command", "convert.export")
-"""Each module has `add_parser(subparsers)`, which sets the default `run` of its parser."""
+COMMANDS = (port, onnx_command, check_command, export)
+"""In the order in which they are used; each adds its parser, and says in its default `run` what to do."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; 0, or 2 after printing what is wrong with the input."""
     parser = argparse.ArgumentParser(prog="python -m convert", description=__doc__)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name in COMMANDS:
-        if importlib.util.find_spec(name) is not None:
-            importlib.import_module(name).add_parser(subparsers)
+    for command in COMMANDS:
+        command.add_parser(subparsers)
     args = parser.parse_args(arguments)
     try:
         args.run(args)

@@ -162,7 +162,6 @@ def _backends(path: pathlib.Path, entry: EngineEntry) -> list[tuple[str, float, 
     backends: list[tuple[str, float, Answer]] = []
     if _has_onnxruntime():
         backends.append(("onnxruntime", file_limit, _onnxruntime(str(path))))
-
     load = functools.partial(
         openvino_predict, path, batch=entry.batch, classes=entry.model.classes, patch_zyx=entry.patch_zyx
     )

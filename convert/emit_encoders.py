@@ -58,7 +58,7 @@ def _after(norm: LayerNorm, conv: Conv) -> tuple[Array, Array]:
 
 
 def _bias(conv: Conv) -> Array:
-    return np.zeros(conv.kernel.shape[-1]) if conv.bias is None else weights(conv.bias)
+    return np.zeros(weights(conv.kernel).shape[-1]) if conv.bias is None else weights(conv.bias)
 
 
 def _unpadded_conv(graph: NetworkGraph, x: Value, kernel: Array, bias: Array, *, stride: int = 1) -> Value:

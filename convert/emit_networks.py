@@ -32,9 +32,9 @@ def _yu4u(module: Yu4u, graph: NetworkGraph, windows: Value) -> Value:
             x = pool_depth(graph, emit(stage, graph, x), pool)
         with graph.scope("lateral", n):
             y = volume(graph, x)
-            for m, block in enumerate(lateral):
+            for m, layer in enumerate(lateral):
                 with graph.scope(m):
-                    y = emit(block, graph, y)
+                    y = emit(layer, graph, y)
         maps.append(y)
     y = maps.pop()
     for n, block in enumerate(module.decoder):
@@ -76,13 +76,11 @@ def _tattaka(module: Tattaka, graph: NetworkGraph, windows: Value) -> Value:
             x = emit(stage, graph, x)
             x = pool_depth(graph, x, 2) if n == 0 else _mix_depth(graph, x, module.config.depth_pool_counts_padding)
         maps.append(x)
-    with graph.scope("volumes"):
-        maps = [volume(graph, m) for m in maps]
     with graph.scope("jpu"):
-        y = emit(module.jpu, graph, *maps[2:])
+        y = emit(module.jpu, graph, *(volume(graph, m) for m in maps[2:]))
     for n, (block, skip) in enumerate(zip(module.decoder, [maps[1], maps[0], None], strict=False)):
         with graph.scope("decoder", n):
-            y = emit(block, graph, y, skip)
+            y = emit(block, graph, y, None if skip is None else volume(graph, skip))
     with graph.scope("head"):
         return pixel_shuffle(graph, emit_conv(graph, y, module.head), module.head_stride)
 

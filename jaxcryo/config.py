@@ -70,7 +70,7 @@ class Yu4uConfig:
             case "paper":
                 return cls(classes=classes)
             case "small":
-                encoder = ConvNeXtConfig(depths=(1, 1, 2, 1), widths=(24, 48, 64, 96), kernel=3)
+                encoder = ConvNeXtConfig(depths=(1, 1, 2, 1), widths=(24, 48, 64, 80), kernel=3)
                 return cls(classes=classes, encoder=encoder, decoder_widths=(64, 48, 48), patch_zyx=(16, 96, 96))
             case "tiny":
                 encoder = ConvNeXtConfig(depths=(1, 1, 1, 1), widths=(8, 16, 24, 32), kernel=3)
@@ -211,6 +211,9 @@ class InferenceConfig:
 
     stride_zyx: tuple[int, int, int] = (8, 48, 48)
     batch: int = 4
+    padding: Literal["zeros", "reflect"] = "zeros"
+    """What lies beyond the volume. The published code trains and validates with zeros; networks that saw no zeros in
+    training find false particles at such an edge, and want the volume reflected."""
     nms_voxel: int = 7
     """Side of the cube in which a voxel must be the largest."""
     merge_radius: float = 0.7

@@ -56,7 +56,8 @@ def draw_picks(path: str | pathlib.Path, volume: Volume, found: Picks, truth: Pi
         slab = volume.read(max(z - 2, 0), min(z + 3, depth)).mean(axis=0)
         low, high = np.percentile(slab, (1, 99))
         axis.imshow(slab, cmap="gray", vmin=low, vmax=high, interpolation="bilinear")
-        axis.set(title=f"slice {z}", xticks=[], yticks=[])
+        height, width = slab.shape
+        axis.set(title=f"slice {z}", xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
         _draw_marks(axis, z, marks)
     handles = [
         Line2D([], [], marker="o", linestyle="", markerfacecolor="none", markersize=10,
@@ -91,10 +92,7 @@ def _marks(volume: Volume, found: Picks, truth: Picks | None) -> list[_Mark]:
         style = np.where(right, "-", "--") if truth is not None else np.full(len(own), "-")
         missed = real[~_near(real, own, reach)]
         positions = [*volume.grid.to_voxel(own), *volume.grid.to_voxel(missed)]
-        marks += [
-            (p, radius, color, str(s))  # type: ignore[misc]
-            for p, s in zip(positions, [*style, *[":"] * len(missed)], strict=True)
-        ]
+        marks += [(p, radius, color, str(s)) for p, s in zip(positions, [*style, *[":"] * len(missed)], strict=True)]
     return marks
 
 

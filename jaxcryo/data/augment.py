@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Key
 
 from jaxcryo.config import AugmentConfig
@@ -40,8 +41,9 @@ def _warp(
     grid = jnp.stack([y, x], -1).reshape(-1, 2)
     source = (grid - centre - shift) @ rotation / scale + centre  # the inverse of the line for the picks
 
-    # All slices of one pixel lie side by side, so that one gather of a pixel fetches them at once.
-    columns = window.reshape(depth, -1).T
+    # All slices of one pixel lie side by side, so that one gather of a pixel fetches them at once. The barriers keep
+    # XLA from computing indices and weights again for every slice.
+    columns = lax.optimization_barrier(window.reshape(depth, -1).T)
     low = jnp.floor(source)
     fraction = source - low
     total = jnp.zeros_like(columns)
@@ -51,7 +53,8 @@ def _warp(
             inside = jnp.all((corner >= 0) & (corner < jnp.array([height, width])), axis=1)
             weight = (fraction[:, 0] if dy else 1 - fraction[:, 0]) * (fraction[:, 1] if dx else 1 - fraction[:, 1])
             index = jnp.where(inside, corner[:, 0] * width + corner[:, 1], 0)
-            total = total + columns[index] * (weight * inside)[:, None]
+            index, weight = lax.optimization_barrier((index, weight * inside))
+            total = total + lax.optimization_barrier(columns[index]) * weight[:, None]
     return total.T.reshape(window.shape), jnp.concatenate([picks[:, :1], moved], axis=1)
 
 

@@ -1,4 +1,4 @@
-"""One training sample: a pure function of the collection, a grid row and a key."""
+"""Training samples: a pure function of the collection, grid rows and keys."""
 
 from __future__ import annotations
 
@@ -38,24 +38,43 @@ def choose_window(
     return jnp.concatenate([run[None], start])
 
 
-def draw_sample(
+def cut_windows(
+    collection: Collection, places: Int[Array, "b 4"], patch_zyx: tuple[int, int, int]
+) -> Float[Array, "b d h w"]:
+    """The voxels at run, z, y, x."""
+    # One slice per sample, unrolled: inside a loop XLA would copy all volumes into the loop's state.
+    return jnp.concatenate(
+        [lax.dynamic_slice(collection.volumes, tuple(place), (1, *patch_zyx)) for place in places], axis=0
+    )
+
+
+def draw_samples(
     collection: Collection,
-    row: Int[Array, " 4"],
+    rows: Int[Array, "b 4"],
     *,
-    key: Key[Array, ""],
+    keys: Key[Array, " b"],
     patch_zyx: tuple[int, int, int],
     sigma_voxel: Float[NDArray[np.float32], " c"],
     crop: CropConfig,
     augmentation: AugmentConfig,
     target: TargetConfig,
-) -> tuple[Float[Array, "d h w"], Float[Array, "c d h w"], Int[Array, " 4"]]:
-    """Window, target heatmaps, and run, z, y, x of where the window was cut."""
-    choose_key, augment_key = jax.random.split(key)
-    place = choose_window(collection, row, key=choose_key, patch_zyx=patch_zyx, config=crop)
-    window = lax.dynamic_slice(collection.volumes, tuple(place), (1, *patch_zyx))[0]
-    picks = collection.picks_zyx_voxel[place[0]] - place[1:]
-    kinds = collection.picks_type[place[0]]
-    window, picks = augment(window, picks, key=augment_key, config=augmentation)
-    valid = jnp.ones(kinds.shape, bool)
-    heatmaps = draw_targets(picks, kinds, valid, sigma_voxel=sigma_voxel, shape_zyx=patch_zyx, config=target)
-    return window, heatmaps, place
+) -> tuple[Float[Array, "b d h w"], Float[Array, "b c d h w"], Int[Array, "b 4"]]:
+    """Windows, target heatmaps, and run, z, y, x of where each window was cut; a sample depends on its own key."""
+    split = jax.vmap(jax.random.split)(keys)
+    places = jax.vmap(lambda row, key: choose_window(collection, row, key=key, patch_zyx=patch_zyx, config=crop))(
+        rows, split[:, 0]
+    )
+    windows = cut_windows(collection, places, patch_zyx)
+
+    def finish(item: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        window, place, key = item
+        kinds = collection.picks_type[place[0]]
+        picks = collection.picks_zyx_voxel[place[0]] - place[1:]
+        window, picks = augment(window, picks, key=key, config=augmentation)
+        heatmaps = draw_targets(
+            picks, kinds, jnp.ones(kinds.shape, bool), sigma_voxel=sigma_voxel, shape_zyx=patch_zyx, config=target
+        )
+        return window, heatmaps
+
+    windows, heatmaps = lax.map(finish, (windows, places, split[:, 1]))
+    return windows, heatmaps, places

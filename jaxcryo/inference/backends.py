@@ -51,6 +51,7 @@ def open_engine(folder: pathlib.Path, entry: EngineEntry, backend: Literal["open
         classes=entry.model.classes,
         predict=make(folder, entry),
         intensity=entry.intensity,
+        padding=entry.inference.padding,
     )
 
 
@@ -80,7 +81,7 @@ def _flax(folder: pathlib.Path, entry: EngineEntry) -> Predict:
     model = load_model(folder / entry.weights_file)
     dtype = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float32}[entry.precision]
     apply = _network(entry.model, jnp.dtype(dtype)).apply
-    return jax.tree_util.Partial(apply, model.params, model.stats)  # type: ignore[no-untyped-call]
+    return jax.tree_util.Partial(apply, model.params, model.stats)
 
 
 @functools.cache

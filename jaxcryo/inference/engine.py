@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import jax
 from jaxtyping import Array, Float
@@ -36,6 +37,8 @@ class Engine:
     classes: int
     predict: Predict
     intensity: IntensityConfig
+    padding: Literal["zeros", "reflect"] = "zeros"
+    """What lies beyond the volume."""
 
     def __post_init__(self) -> None:
         if self.batch < 1:

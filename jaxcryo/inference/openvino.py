@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 import threading
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import openvino
 from jax.experimental.buffer_callback import Buffer, ExecutionContext, buffer_callback
 from jaxtyping import Array, Float
 
 from jaxcryo.errors import InputError
 from jaxcryo.inference.engine import Predict
+
+# OpenVINO would report its use to its makers, from a forked process; without this package it has a stub that does not.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+import openvino  # noqa: E402
 
 INPUT, OUTPUT = "windows", "heatmaps"
 """Names of the ONNX graph's input (b, d, h, w) and output (b, c, d, h, w), both float32."""
@@ -78,7 +82,7 @@ class _OpenVinoPredict:
     def __init__(self, compiled: Any, heatmaps: tuple[int, ...]) -> None:
         self._request = compiled.create_infer_request()
         self._lock = threading.Lock()
-        self._call = buffer_callback(self._infer, jax.ShapeDtypeStruct(heatmaps, jnp.float32))  # type: ignore[no-untyped-call]
+        self._call = buffer_callback(self._infer, jax.ShapeDtypeStruct(heatmaps, jnp.float32))
 
     def __call__(self, windows: Float[Array, "b d h w"]) -> Float[Array, "b c d h w"]:
         heatmaps: Array = self._call(windows.astype(jnp.float32))

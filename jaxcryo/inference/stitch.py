@@ -9,7 +9,7 @@ import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -126,7 +126,7 @@ def _layers(
 ) -> Iterator[Slab]:
     mean, std = reader.mean_and_std(engine.intensity)
     batches = _batches(plan, engine.batch)
-    predict = engine.predict if isinstance(engine.predict, Partial) else Partial(engine.predict)  # type: ignore[no-untyped-call]
+    predict = engine.predict if isinstance(engine.predict, Partial) else Partial(engine.predict)
     weight_z, weight_yx = map(jnp.asarray, weight_factors(plan.patch_zyx))
     depth, stride = plan.patch_zyx[0], plan.stride_zyx[0]
     z_profile, yx_map = weight_sums(plan)
@@ -147,7 +147,7 @@ def _layers(
         done += windows
         on_windows(done, plan.count)
 
-    slab = _padded_slab(read, plan, plan.z.starts[0], mean, std)
+    slab = _padded_slab(read, plan, plan.z.starts[0], mean, std, engine.padding)
     for layer, z in enumerate(plan.z.starts):
         last = layer == len(plan.z.starts) - 1
         with engine_failures(engine):
@@ -157,7 +157,7 @@ def _layers(
                 if len(flying) > _BATCHES_IN_FLIGHT:
                     land()
             if not last:  # read while the device is still busy
-                slab = _padded_slab(read, plan, plan.z.starts[layer + 1], mean, std)
+                slab = _padded_slab(read, plan, plan.z.starts[layer + 1], mean, std, engine.padding)
             while flying:
                 land()
         for start in range(z, z + depth if last else z + stride, stride):
@@ -181,18 +181,16 @@ def _batches(plan: WindowPlan, size: int) -> list[_Batch]:
     return batches
 
 
-def _padded_slab(read: ReadSlices, plan: WindowPlan, start: int, mean: float, std: float) -> Float[Array, "d y x"]:
-    """One layer's voxels on the device: normalised, then zeros around them."""
-    slab = np.zeros((plan.z.window, plan.y.padded, plan.x.padded), np.float32)
+def _padded_slab(
+    read: ReadSlices, plan: WindowPlan, start: int, mean: float, std: float, padding: Literal["zeros", "reflect"]
+) -> Float[Array, "d y x"]:
+    """One layer's voxels on the device: normalised, then what lies beyond the volume around them."""
     first = start - plan.z.pad_before
     z_start, z_stop = max(first, 0), min(first + plan.z.window, plan.z.size)
-    y, x = plan.y, plan.x
-    inside = slab[
-        z_start - first : z_stop - first, y.pad_before : y.pad_before + y.size, x.pad_before : x.pad_before + x.size
-    ]
-    np.subtract(read(z_start, z_stop), np.float32(mean), out=inside)
-    np.divide(inside, np.float32(std), out=inside)
-    return jnp.asarray(slab)
+    inside = (read(z_start, z_stop) - np.float32(mean)) / np.float32(std)
+    pads = [(z_start - first, first + plan.z.window - z_stop)]
+    pads += [(a.pad_before, a.padded - a.size - a.pad_before) for a in (plan.y, plan.x)]
+    return jnp.asarray(np.pad(inside, pads, mode="constant" if padding == "zeros" else "reflect"))
 
 
 @functools.partial(jax.jit, donate_argnames=("sums",))

@@ -147,7 +147,8 @@ class BatchNorm(nnx.Module):
         var = jnp.maximum(square - mean * mean, 0)
         unbiased = var * (count / max(count - 1, 1))
         for running, new in ((self.mean, mean), (self.var, unbiased)):
-            running[...] = 0.9 * running[...] + 0.1 * jax.lax.stop_gradient(new)
+            # Not running[...] = ...: that writes into an array of NumPy's, and so into the caller's statistics.
+            running.set_value(0.9 * running.get_value() + 0.1 * jax.lax.stop_gradient(new))
         return mean, var
 
 

@@ -62,9 +62,9 @@ def build(
     for _, node in nnx.iter_graph(module):
         if isinstance(node, BatchNorm):
             node.batch_axis = batch_axis
-    module.train()
+    module.train()  # type: ignore[no-untyped-call]
     train_graph, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)  # type: ignore[misc]
-    module.eval()
+    module.eval()  # type: ignore[no-untyped-call]
     eval_graph = nnx.graphdef(module)
     return Network(config=config, train_graph=train_graph, eval_graph=eval_graph), _flat(params), _flat(stats)
 

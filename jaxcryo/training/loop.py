@@ -288,7 +288,7 @@ def _stop_signals() -> Iterator[list[int]]:
         signal.signal(number, previous[number])
 
     try:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in map(int, (signal.SIGTERM, signal.SIGINT)):
             previous[number] = signal.signal(number, handle)
     except ValueError as error:  # not the main thread: whoever started it handles signals
         if previous:

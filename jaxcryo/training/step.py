@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from jaxcryo.config import TrainConfig
 from jaxcryo.data.collection import Collection
-from jaxcryo.data.samples import draw_sample
+from jaxcryo.data.samples import draw_samples
 from jaxcryo.errors import InputError
 from jaxcryo.models import Network, Weights
 from jaxcryo.training.loss import loss, sample_losses
@@ -46,18 +46,15 @@ def train_step(
     """
     first = 0 if axis is None else lax.axis_index(axis) * len(rows)
     step_key = jax.random.fold_in(key, state.step)
-    windows, targets, places = lax.map(
-        lambda item: draw_sample(
-            collection,
-            item[1],
-            key=jax.random.fold_in(step_key, item[0]),
-            patch_zyx=config.model.patch_zyx,
-            sigma_voxel=sigma_voxel,
-            crop=config.crop,
-            augmentation=config.augment,
-            target=config.target,
-        ),
-        (first + jnp.arange(len(rows)), rows),
+    windows, targets, places = draw_samples(
+        collection,
+        rows,
+        keys=jax.vmap(lambda i: jax.random.fold_in(step_key, i))(first + jnp.arange(len(rows))),
+        patch_zyx=config.model.patch_zyx,
+        sigma_voxel=sigma_voxel,
+        crop=config.crop,
+        augmentation=config.augment,
+        target=config.target,
     )
     share = _mixing(jax.random.fold_in(step_key, config.optim.batch), config)
     partners = _partners(targets)
@@ -121,7 +118,7 @@ def over_devices(
             state, collection, rows, key=key, network=network, config=config, sigma_voxel=sigma_voxel, axis=AXIS
         )
 
-    return jax.pmap(step, axis_name=AXIS, donate_argnums=0, devices=devices)  # type: ignore[no-any-return]
+    return jax.pmap(step, axis_name=AXIS, donate_argnums=0, devices=devices)
 
 
 def replicate(tree: Any, devices: list[jax.Device]) -> Any:

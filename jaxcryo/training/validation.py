@@ -47,6 +47,7 @@ def flax_engine(network: Network, params: Weights, stats: Weights, config: Train
         batch=config.inference.batch,
         classes=config.model.classes,
         intensity=config.intensity,
+        padding=config.inference.padding,
         predict=jax.tree_util.Partial(network.apply, params, stats),
     )
 

@@ -11,7 +11,7 @@ from scipy import ndimage
 from jaxcryo.config import AugmentConfig, CropConfig, IntensityConfig, TargetConfig
 from jaxcryo.data.augment import augment
 from jaxcryo.data.collection import Collection, collect, epoch_grid, rows_of_step
-from jaxcryo.data.samples import choose_window, draw_sample
+from jaxcryo.data.samples import choose_window, draw_samples
 from jaxcryo.domain import CZII_TYPES, Picks, Volume, VoxelGrid
 from jaxcryo.errors import InputError
 
@@ -99,10 +99,11 @@ def test_windows_lie_in_their_volume(collection: Collection, near: float) -> Non
 def test_sample_shows_the_picks_of_its_window(collection: Collection) -> None:
     off = AugmentConfig(warp_probability=0, flip_x_probability=0, intensity_probability=0)
     sigma = np.full(6, 2.0, np.float32)
-    window, target, place = draw_sample(
+    windows, targets, places = draw_samples(
         collection, jnp.array([1, 2, 0, 30]), key=jax.random.key(4), patch_zyx=PATCH, sigma_voxel=sigma,
         crop=CropConfig(jitter=0), augmentation=off, target=TargetConfig(),
     )  # fmt: skip
+    window, target, place = windows[0], targets[0], places[0]
     assert place.tolist() == [1, 2, 0, 30]
     np.testing.assert_allclose(window, collection.volumes[1, 2:18, 0:64, 30:94], atol=1e-6)
     picks = np.asarray(collection.picks_zyx_voxel)[1] - [2, 0, 30]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from golden.fill import fill, volume
+from golden.quick import compiled
 
 from convert.kinds import KINDS, SourceKind
 from convert.rules import match_source, to_ours
@@ -89,7 +90,7 @@ def encoder_features(model: str, channels: int) -> list[np.ndarray]:
     module = filled(module, below(arrays, "encoder."))
     x = volume(f"{TIMM_NAMES[model]}-{channels}", (2, channels, 128, 128)).transpose(0, 2, 3, 1)
 
-    @jax.jit
+    @compiled
     def run(x: jax.Array) -> list[jax.Array]:
         maps = []
         if isinstance(module, ResNetRS):
@@ -124,7 +125,7 @@ def yu4u_errors() -> dict[str, float]:
     network, params, stats = build(Yu4uConfig(), seed=None)
     windows = volume("yu4u-input", (2, 1, 16, 128, 128))[:, 0]
     heatmaps = np.asarray(
-        jax.jit(network.apply)(
+        compiled(network.apply)(
             {k: jnp.asarray(arrays[k]) for k in params}, {k: jnp.asarray(arrays[k]) for k in stats}, windows
         )
     )

@@ -246,3 +246,25 @@ def test_progress_counts_the_windows_of_all_engines() -> None:
 def test_what_cannot_be_stitched(engines: Callable[[], list[Engine]], message: str) -> None:
     with pytest.raises(InputError, match=message):
         stitch(volume_of(), engines())
+
+
+@pytest.mark.parametrize("padding", ["zeros", "reflect"])
+def test_what_lies_beyond_the_volume(padding) -> None:
+    """A predictor that smears across windows sees the padding; the identity never shows it."""
+    volume = np.random.default_rng(5).normal(size=(10, 19, 21)).astype(np.float32)
+    grid = VoxelGrid(shape_zyx=volume.shape, spacing_zyx_angstrom=(10.0,) * 3)
+    seen: list[np.ndarray] = []
+
+    def predict(windows):
+        jax.debug.callback(lambda w: seen.append(np.asarray(w)), windows)
+        return windows[:, None]
+
+    engine = Engine(
+        name="spy", patch_zyx=(8, 16, 16), stride_zyx=(4, 8, 8), batch=1, classes=1, predict=predict,
+        intensity=IntensityConfig(mean=0, std=1), padding=padding,
+    )  # fmt: skip
+    stitched = stitch(Volume(name="v", voxels=volume, grid=grid), [engine])
+    np.testing.assert_allclose(stitched[0], volume, atol=1e-5)
+    jax.effects_barrier()
+    expected = np.pad(volume, [(1, 1), (2, 3), (1, 2)], mode="constant" if padding == "zeros" else "reflect")
+    np.testing.assert_allclose(seen[0][0], expected[:8, :16, :16], atol=1e-6)

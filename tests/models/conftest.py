@@ -1,6 +1,7 @@
-"""Makes the golden cases importable."""
+"""Makes the golden cases and this folder's helpers importable."""
 
 import pathlib
 import sys
 
-sys.path.append(str(pathlib.Path(__file__).parents[1]))
+HERE = pathlib.Path(__file__).parent
+sys.path += [str(HERE.parent), str(HERE)]

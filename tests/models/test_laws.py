@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden.quick import compiled
 
 from jaxcryo.config import ModelConfig, TattakaConfig, Yu4uConfig
 from jaxcryo.errors import InputError
-from jaxcryo.models import Network, Weights, build
+from jaxcryo.models import Network, Weights, build, convolution
 from jaxcryo.models.layers import DecoderBlock, Init, pixel_shuffle, pool_depth
 from jaxcryo.models.tattaka import UpBlock
 from jaxcryo.models.yu4u import depth_pools, neighbor_slices
@@ -36,11 +37,17 @@ def draw(*shape: int) -> np.ndarray:
     return np.random.default_rng(3).standard_normal(shape).astype(np.float32)
 
 
+@pytest.fixture(autouse=True)
+def quick_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the formulations agree is tested elsewhere."""
+    monkeypatch.setattr(convolution, "best_formulation", lambda: "native")
+
+
 @NETWORKS
 def test_batch_items_do_not_meet(config: ModelConfig) -> None:
     network, params, stats = random_network(config)
     windows = draw(3, 16, 32, 32)
-    gradient = jax.grad(lambda w: network.apply(params, stats, w)[1].sum())(windows)
+    gradient = compiled(jax.grad(lambda w: network.apply(params, stats, w)[1].sum()))(windows)
     moved = np.abs(gradient).max((1, 2, 3)) > 0
     np.testing.assert_array_equal(moved, [False, True, False])
 
@@ -49,8 +56,9 @@ def test_batch_items_do_not_meet(config: ModelConfig) -> None:
 def test_an_items_answer_does_not_depend_on_its_batch(config: ModelConfig) -> None:
     network, params, stats = random_network(config)
     windows = draw(2, 16, 32, 32)
-    together = np.asarray(network.apply(params, stats, windows))
-    alone = np.concatenate([np.asarray(network.apply(params, stats, windows[n : n + 1])) for n in range(2)])
+    apply = compiled(network.apply)
+    together = np.asarray(apply(params, stats, windows))
+    alone = np.concatenate([np.asarray(apply(params, stats, windows[n : n + 1])) for n in range(2)])
     np.testing.assert_allclose(together, alone, atol=1e-5 * alone.std())
 
 
@@ -66,9 +74,10 @@ def flip_kernels(params: Weights, classes: int, stride: int) -> Weights:
 def test_yu4us_network_flips_with_its_weights() -> None:
     network, params, stats = random_network(YU4U)
     windows = draw(1, 16, 32, 64)
-    expected = np.asarray(network.apply(params, stats, windows))[..., ::-1]
+    apply = compiled(network.apply)
+    expected = np.asarray(apply(params, stats, windows))[..., ::-1]
     flipped = flip_kernels(params, YU4U.classes, YU4U.head_stride)
-    found = np.asarray(network.apply(flipped, stats, windows[..., ::-1]))
+    found = np.asarray(apply(flipped, stats, windows[..., ::-1]))
     np.testing.assert_allclose(found, expected, atol=1e-5 * expected.std())
 
 
@@ -95,8 +104,9 @@ def test_tattakas_network_flips_where_its_strided_convolutions_may_be_mirrored()
     flipped = flip_kernels(params, TATTAKA.classes, 2 ** (3 - len(TATTAKA.decoder_widths)))
     flipped |= {k: params[k] for k in strided}
     windows = draw(1, 16, 32, 64)
-    expected = np.asarray(network.apply(params, stats, windows))[..., ::-1]
-    found = np.asarray(network.apply(flipped, stats, windows[..., ::-1]))
+    apply = compiled(network.apply)
+    expected = np.asarray(apply(params, stats, windows))[..., ::-1]
+    found = np.asarray(apply(flipped, stats, windows[..., ::-1]))
     np.testing.assert_allclose(found, expected, atol=1e-5 * expected.std())
 
 

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden.quick import compiled
 
 from jaxcryo.config import ModelConfig, TattakaConfig, Yu4uConfig
-from jaxcryo.models import build
+from jaxcryo.models import Weights, build, convolution
 from jaxcryo.models.layers import BatchNorm, Conv, Init, LayerNorm
 
 NETWORKS = pytest.mark.parametrize(
@@ -47,8 +48,8 @@ def test_statistics_of_a_mapped_axis_are_those_of_the_whole_batch() -> None:
     network, params, stats = build(Yu4uConfig.of_size("tiny"), batch_axis="devices")
     plain, _, _ = build(Yu4uConfig.of_size("tiny"))
     windows = draw(2, 16, 32, 32)
-    expected, expected_stats = plain.apply_train(params, stats, windows)
-    split = jax.vmap(network.apply_train, in_axes=(None, None, 0), axis_name="devices")
+    expected, expected_stats = compiled(plain.apply_train)(params, stats, windows)
+    split = compiled(jax.vmap(network.apply_train, in_axes=(None, None, 0), axis_name="devices"))
     found, found_stats = split(params, stats, windows[:, None])
     spread = float(np.std(expected))
     np.testing.assert_allclose(found[:, 0], expected, atol=1e-3 * spread)
@@ -72,25 +73,45 @@ def test_norms_compute_their_statistics_in_float32(dtype: jnp.dtype) -> None:
     np.testing.assert_allclose(np.asarray(layer, np.float64), expected, atol=0.02)
 
 
+@pytest.fixture(autouse=True)
+def quick_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the formulations agree is tested elsewhere."""
+    monkeypatch.setattr(convolution, "best_formulation", lambda: "native")
+
+
+def test_training_leaves_the_callers_statistics_alone() -> None:
+    norm = BatchNorm(3, dtype=jnp.float32)
+    norm.train()
+    mean = norm.mean.get_value()
+    norm(jnp.asarray(draw(2, 4, 3) + 1))
+    np.testing.assert_array_equal(mean, np.zeros(3))
+    assert not np.array_equal(norm.mean[...], mean)
+
+
 @NETWORKS
-@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.bfloat16, 0.1), (jnp.float16, 0.02)])
-def test_half_precision_computes_with_float32_parameters(
-    config: ModelConfig, dtype: jnp.dtype, tolerance: float
-) -> None:
+def test_half_precision_computes_with_float32_parameters(config: ModelConfig) -> None:
     full, params, stats = build(config)
-    half, half_params, half_stats = build(config, dtype=dtype)
-    assert {np.asarray(v).dtype for v in (half_params | half_stats).values()} == {np.dtype(np.float32)}
     windows = draw(1, 16, 32, 32)
-    expected = np.asarray(full.apply(params, stats, windows))
-    found = half.apply(params, stats, windows)
-    assert found.dtype == jnp.float32
-    error = float(np.abs(np.asarray(found) - expected).max() / expected.std())
-    assert 0 < error < tolerance
-    moved, moved_stats = half.apply_train(params, stats, windows)
-    assert moved.dtype == jnp.float32 and {v.dtype for v in moved_stats.values()} == {jnp.dtype(jnp.float32)}
-    gradients = jax.grad(lambda p: half.apply_train(p, stats, windows)[0].mean())(params)
-    assert {v.dtype for v in gradients.values()} == {jnp.dtype(jnp.float32)}
-    assert all(bool(jnp.isfinite(v).all()) for v in gradients.values())
+    expected = np.asarray(compiled(full.apply)(params, stats, windows))
+    for dtype, tolerance in ((jnp.bfloat16, 0.1), (jnp.float16, 0.02)):
+        half, half_params, half_stats = build(config, dtype=dtype)
+        assert {np.asarray(v).dtype for v in (half_params | half_stats).values()} == {np.dtype(np.float32)}
+        found = compiled(half.apply)(params, stats, windows)
+        assert found.dtype == jnp.float32
+        assert 0 < float(np.abs(np.asarray(found) - expected).max() / expected.std()) < tolerance
+
+
+@NETWORKS
+def test_half_precision_keeps_gradients_and_statistics_in_float32(config: ModelConfig) -> None:
+    half, params, stats = build(config, dtype=jnp.bfloat16)
+    windows = draw(1, 16, 32, 32)
+
+    def loss(params: Weights) -> tuple[jax.Array, Weights]:
+        heatmaps, moved = half.apply_train(params, stats, windows)
+        return heatmaps.mean(), moved
+
+    gradients, moved = jax.eval_shape(jax.grad(loss, has_aux=True), params)
+    assert {v.dtype for v in (gradients | moved).values()} == {jnp.dtype(jnp.float32)}
 
 
 def test_shapes_alone_take_no_memory() -> None:

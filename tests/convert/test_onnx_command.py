@@ -1,0 +1,158 @@
+"""`python -m convert onnx` writes what infer.py reads, whole and checked, and says what is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+import numpy as np
+import onnx
+import pytest
+
+from convert.__main__ import main
+from convert.onnx_command import OnnxOptions, convert_models
+from jaxcryo.config import Arch
+from jaxcryo.domain import CZII_TYPES
+from jaxcryo.errors import InputError
+from jaxcryo.inference.manifest import read_manifest
+from jaxcryo.models import build
+from jaxcryo.recipes import recipe
+from jaxcryo.weights import TrainedModel, load_model, save_model
+
+FOUR = OnnxOptions(batch=4)
+
+
+def model_of(arch: Arch, threshold: float = 0.3) -> TrainedModel:
+    config = recipe(arch, "tiny")
+    _, params, stats = build(config.model, seed=0)
+    types = tuple(dataclasses.replace(t, threshold=threshold) for t in CZII_TYPES)
+    return TrainedModel(
+        config=config, types=types, spacing_angstrom=10.012444, params=params, stats=stats, source="a test"
+    )
+
+
+@pytest.fixture
+def run_folder(tmp_path: pathlib.Path) -> pathlib.Path:
+    folder = tmp_path / "runs" / "yu4u-tiny-fold0"
+    save_model(folder / "best.safetensors", model_of("yu4u", 0.4))
+    return folder
+
+
+def test_two_models_and_what_is_known_of_them(
+    run_folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "tattaka-fold2.safetensors"
+    save_model(other, model_of("tattaka", 0.2))
+    out = tmp_path / "out"
+    assert main(["onnx", str(run_folder), str(other), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert f"next: python -m convert check {out}" in said
+    assert f"then: python infer.py --engines {out} --data DIR" in said
+    first, second = read_manifest(out)
+    assert (first.name, first.arch, first.size, first.precision) == ("yu4u-tiny-fold0", "yu4u", "tiny", "float32")
+    assert second.name == "tattaka-fold2"
+    assert [e.types[0].threshold for e in (first, second)] == [0.4, 0.2]
+    config = recipe("yu4u", "tiny")
+    assert first.model == config.model
+    assert (first.patch_zyx, first.stride_zyx) == (config.model.patch_zyx, config.inference.stride_zyx)
+    assert first.batch == config.inference.batch
+    assert first.source == str(run_folder / "best.safetensors")
+    assert sorted(p.name for p in out.iterdir()) == [
+        "engines.json", "tattaka-fold2.onnx", "tattaka-fold2.safetensors", "yu4u-tiny-fold0.onnx",
+        "yu4u-tiny-fold0.safetensors",
+    ]  # fmt: skip
+    weights = load_model(out / first.weights_file)
+    for name, array in model_of("yu4u").params.items():
+        np.testing.assert_array_equal(weights.params[name], array)
+
+
+def test_float16_halves_both_files(run_folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    (wide,) = convert_models([run_folder], tmp_path / "wide", FOUR)
+    (narrow,) = convert_models([run_folder], tmp_path / "narrow", dataclasses.replace(FOUR, precision="float16"))
+    for file in ("onnx_file", "weights_file"):
+        before, after = (
+            (tmp_path / n / getattr(e, file)).stat().st_size for n, e in (("wide", wide), ("narrow", narrow))
+        )
+        assert after < 0.7 * before
+    # A fresh layer scale of 1e-6 has one digit in float16.
+    gamma = load_model(tmp_path / "narrow" / narrow.weights_file).params["encoder.stages.0.blocks.0.gamma"]
+    np.testing.assert_array_equal(gamma, np.full(8, 1e-6, np.float32))
+
+
+def test_last_weights_serve_where_there_are_no_best_ones(run_folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    (run_folder / "best.safetensors").rename(run_folder / "last.safetensors")
+    (entry,) = convert_models([run_folder], tmp_path / "out", OnnxOptions(batch=3, upsampling="resize"))
+    assert entry.name == "yu4u-tiny-fold0"
+    assert entry.source.endswith("last.safetensors")
+    model = onnx.load(tmp_path / "out" / entry.onnx_file)
+    assert [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim] == [3, *entry.patch_zyx]
+    assert any(n.op_type == "Resize" for n in model.graph.node)
+
+
+def test_models_of_one_name_are_numbered(run_folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    twin = tmp_path / "other" / "yu4u-tiny-fold0"
+    save_model(twin / "best.safetensors", model_of("yu4u"))
+    entries = convert_models([run_folder, twin], tmp_path / "out", FOUR)
+    assert [e.name for e in entries] == ["yu4u-tiny-fold0", "yu4u-tiny-fold0-2"]
+    assert len(read_manifest(tmp_path / "out")) == 2
+
+
+def test_engines_are_replaced_by_force_only(run_folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    out = tmp_path / "out"
+    convert_models([run_folder], out, FOUR)
+    (out / "notes.txt").write_text("mine")
+    other = tmp_path / "b.safetensors"
+    save_model(other, model_of("yu4u"))
+    assert main(["onnx", str(other), "--out", str(out)]) == 2
+    assert [e.name for e in read_manifest(out)] == ["yu4u-tiny-fold0"]
+    assert main(["onnx", str(other), "--out", str(out), "--force"]) == 0
+    assert [e.name for e in read_manifest(out)] == ["b"]
+    assert sorted(p.name for p in out.iterdir()) == ["b.onnx", "b.safetensors", "engines.json", "notes.txt"]
+
+
+def test_models_of_different_particles(run_folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    model = model_of("yu4u")
+    types = (dataclasses.replace(CZII_TYPES[0], name="ferritin"), *CZII_TYPES[1:])
+    save_model(tmp_path / "b.safetensors", dataclasses.replace(model, types=types))
+    with pytest.raises(InputError, match=r"different particle types: .*b\.safetensors finds ferritin"):
+        convert_models([run_folder, tmp_path / "b.safetensors"], tmp_path / "out", FOUR)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_spacing_that_nobody_knows(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "a.safetensors"
+    save_model(file, dataclasses.replace(model_of("yu4u"), spacing_angstrom=None))
+    with pytest.raises(InputError, match=r"does not say which voxel spacing .* --voxel-spacing"):
+        convert_models([file], tmp_path / "out", FOUR)
+    options = dataclasses.replace(FOUR, spacing_angstrom=7.84)
+    (entry,) = convert_models([file], tmp_path / "out", options)
+    assert entry.spacing_angstrom == 7.84
+    assert load_model(tmp_path / "out" / entry.weights_file).spacing_angstrom == 7.84
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (OnnxOptions(batch=0), "--batch is 0; expected at least 1"),
+        (OnnxOptions(spacing_angstrom=-1), "--voxel-spacing is -1; expected"),
+    ],
+)
+def test_options_out_of_range(run_folder: pathlib.Path, tmp_path: pathlib.Path, options: OnnxOptions,
+                              message: str) -> None:  # fmt: skip
+    with pytest.raises(InputError, match=message):
+        convert_models([run_folder], tmp_path / "out", options)
+
+
+def test_sources_that_cannot_be_used(run_folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="no such file"):
+        convert_models([tmp_path / "none.safetensors"], out, FOUR)
+    with pytest.raises(InputError, match="given more than once"):
+        convert_models([run_folder, run_folder / "best.safetensors"], out, FOUR)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"holds neither best\.safetensors nor last\.safetensors"):
+        convert_models([tmp_path / "empty"], out, FOUR)
+    file = tmp_path / "mine.safetensors"
+    save_model(file, model_of("yu4u"))
+    with pytest.raises(InputError, match="would be overwritten"):
+        convert_models([file], tmp_path, FOUR)
