@@ -14,6 +14,8 @@ from jaxcryo.errors import InputError
 from jaxcryo.models import build
 
 Shape = tuple[int, ...]
+_TRAINING = ("optimizer", "lr_scheduler", "callbacks.", "loops.", "scaler.", "amp_scaler.")
+"""What training programs save beside a network."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,15 +128,10 @@ def summary(plan: Plan) -> str:
 
 def _step(name: str, shape: Shape, recognised: Recognised, channels: int) -> Step | None:
     kind, prefix = recognised.kind, recognised.prefix
-    if not name.startswith(prefix):
-        return Step(source=name, source_shape=shape, reason=_why_outside(name, recognised))
-    match = match_source(kind.rules, name.removeprefix(prefix))
+    match = match_source(kind.rules, name.removeprefix(prefix)) if name.startswith(prefix) else None
     if match is None:
-        # Below an empty prefix lie all the others, too.
-        outside = next((p for p in (*kind.averaged, *kind.plain) if p != prefix and p and name.startswith(p)), None)
-        return None if outside is None or not outside.startswith(prefix) else Step(
-            source=name, source_shape=shape, reason=_why_outside(name, recognised)
-        )  # fmt: skip
+        reason = _why_outside(name, recognised)
+        return Step(source=name, source_shape=shape, reason=reason) if reason else None
     if match.target is None:
         return Step(source=name, source_shape=shape, reason=match.rule.reason)
     return Step(
@@ -146,13 +143,18 @@ def _step(name: str, shape: Shape, recognised: Recognised, channels: int) -> Ste
     )
 
 
-def _why_outside(name: str, recognised: Recognised) -> str:
+def _why_outside(name: str, recognised: Recognised) -> str | None:
+    """Why a tensor that no rule knows may be left out; None where it may not."""
     kind, prefix = recognised.kind, recognised.prefix
-    if name.startswith(tuple(p for p in kind.averaged if p)):
+    others = [p for p in (*kind.averaged, *kind.plain) if name.startswith(p) and not prefix.startswith(p)]
+    if any(p in kind.averaged for p in others):
         return "averaged weights (EMA); the plain ones were asked for"
-    if prefix in kind.averaged and name.startswith(tuple(p for p in kind.plain if p)):
+    if others and prefix in kind.averaged:
         return "plain weights; the averaged ones (EMA) are used"
-    return "not a part of the network: the training's state"
+    in_state_dict = prefix.startswith("state_dict") and name.startswith(prefix[: prefix.index(".") + 1])
+    if name.startswith(_TRAINING) or (prefix.startswith("state_dict") and not in_state_dict):
+        return "the training's state"
+    return None
 
 
 def _size(shape: Shape) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 
 import matplotlib.figure
-import matplotlib.patches
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.collections import EllipseCollection
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from jaxcryo.domain import ParticleType, Picks, Volume
@@ -76,23 +79,33 @@ def draw_picks(path: str | pathlib.Path, volume: Volume, found: Picks, truth: Pi
         figure.savefig(temporary, format="png", dpi=100)
 
 
-_Mark = tuple[np.ndarray, float, tuple[float, float, float], str]
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Marks:
+    """Circles of one type that look alike."""
+
+    zyx_voxel: Float[NDArray[np.float64], "n 3"]
+    radius_voxel: float
+    color: tuple[float, float, float]
+    style: str
 
 
-def _marks(volume: Volume, found: Picks, truth: Picks | None) -> list[_Mark]:
-    """Position (z, y, x voxel), radius (voxel), colour, and line style of every circle."""
-    spacing = volume.grid.spacing_angstrom
-    marks: list[_Mark] = []
+def _marks(volume: Volume, found: Picks, truth: Picks | None) -> list[_Marks]:
+    marks = []
     for i, kind in enumerate(found.types):
-        radius, color = kind.radius_angstrom / spacing, _rgb(kind)
         own = found.of_type(i)
         real = np.zeros((0, 3)) if truth is None else truth.of_type(i)
         reach = RADIUS_SHARE * kind.radius_angstrom
-        right = _near(own, real, reach)
-        style = np.where(right, "-", "--") if truth is not None else np.full(len(own), "-")
-        missed = real[~_near(real, own, reach)]
-        positions = [*volume.grid.to_voxel(own), *volume.grid.to_voxel(missed)]
-        marks += [(p, radius, color, str(s)) for p, s in zip(positions, [*style, *[":"] * len(missed)], strict=True)]
+        right = _near(own, real, reach) if truth is not None else np.ones(len(own), bool)
+        missed = ~_near(real, own, reach)
+        for xyz, style in ((own[right], "-"), (own[~right], "--"), (real[missed], ":")):
+            marks.append(
+                _Marks(
+                    zyx_voxel=volume.grid.to_voxel(xyz),
+                    radius_voxel=kind.radius_angstrom / volume.grid.spacing_angstrom,
+                    color=_rgb(kind),
+                    style=style,
+                )
+            )
     return marks
 
 
@@ -107,13 +120,17 @@ def _near(points: np.ndarray, others: np.ndarray, reach: float) -> np.ndarray:
     return np.isfinite(KDTree(others).query(points, distance_upper_bound=reach)[0])
 
 
-def _draw_marks(axis: Axes, z: int, marks: list[_Mark]) -> None:
-    for (pz, py, px), radius, color, style in marks:
-        if abs(pz - z) > radius:
-            continue
-        shown = max(np.sqrt(radius**2 - (pz - z) ** 2), 3)
-        axis.add_patch(
-            matplotlib.patches.Circle((px, py), shown, fill=False, color=color, linestyle=style, linewidth=1.3)
-        )
-        if style == "--":
-            axis.plot(px, py, "x", color=color, markersize=5)
+def _draw_marks(axis: Axes, z: int, marks: Sequence[_Marks]) -> None:
+    for mark in marks:
+        distance = np.abs(mark.zyx_voxel[:, 0] - z)
+        near = distance <= mark.radius_voxel
+        size = 2 * np.maximum(np.sqrt(mark.radius_voxel**2 - distance[near] ** 2), 3)
+        xy = mark.zyx_voxel[near][:, :0:-1]
+        axis.add_collection(
+            EllipseCollection(
+                size, size, np.zeros(len(size)), units="xy", offsets=xy, offset_transform=axis.transData,
+                facecolors="none", edgecolors=[mark.color], linestyles=mark.style, linewidths=1.3,
+            )
+        )  # fmt: skip
+        if mark.style == "--":
+            axis.plot(xy[:, 0], xy[:, 1], "x", color=mark.color, markersize=5)

@@ -72,6 +72,34 @@ def test_all_faults_are_reported_at_once() -> None:
     assert "shape: model.segmentation_head.bias is 383, expected 384 (for head.bias)" in message
 
 
+@pytest.mark.parametrize(
+    "extra", ["aux.weight", "model.aux.weight", "state_dict.aux.weight", "model_ema.module.aux.weight"]
+)
+@pytest.mark.parametrize("prefix", ["", "model.", "state_dict.model.", "model_ema.module."])
+def test_an_extra_tensor_is_a_fault_unless_it_lies_among_others_weights(prefix: str, extra: str) -> None:
+    source = unread(listed("yu4u"), prefix) | unread({extra: (1, 2)})
+    elsewhere = {
+        "": (),
+        "model.": ("model_ema.", "state_dict."),
+        "state_dict.model.": ("aux", "model"),
+        "model_ema.module.": ("model.", "state_dict."),
+    }[prefix]
+    averaged = prefix == "model_ema.module."
+    options = PortOptions(arch="yu4u", averaged=averaged)
+    if extra.startswith(elsewhere) and elsewhere:
+        plan, _, _ = plan_port(source, options, file="x")
+        assert next(s.reason for s in plan.steps if s.source == extra)
+    elif prefix:
+        with pytest.raises(InputError, match=f"1 fault:\n  unknown: {extra}"):
+            plan_port(source, options, file="x")
+
+
+def test_a_trainings_state_is_ignored() -> None:
+    source = unread(listed("yu4u"), "state_dict.model.") | unread({"optimizer_states.0.state.1.exp_avg": (3,)})
+    plan, _, _ = plan_port(source, YU4U, file="x")
+    assert [s.reason for s in plan.steps if s.source.startswith("optimizer")] == ["the training's state"]
+
+
 def test_whole_numbers_where_weights_belong_and_colliding_names_are_faults() -> None:
     source = unread(listed("convnext_nano-timm"))
     source["stem.0.bias"] = unread({"x.num_batches_tracked": (80,)})["x.num_batches_tracked"]

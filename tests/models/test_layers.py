@@ -45,16 +45,19 @@ def test_running_statistics_are_used_and_kept_in_evaluation() -> None:
 
 
 def test_statistics_of_a_mapped_axis_are_those_of_the_whole_batch() -> None:
-    network, params, stats = build(Yu4uConfig.of_size("tiny"), batch_axis="devices")
-    plain, _, _ = build(Yu4uConfig.of_size("tiny"))
-    windows = draw(2, 16, 32, 32)
-    expected, expected_stats = compiled(plain.apply_train)(params, stats, windows)
-    split = compiled(jax.vmap(network.apply_train, in_axes=(None, None, 0), axis_name="devices"))
-    found, found_stats = split(params, stats, windows[:, None])
-    spread = float(np.std(expected))
-    np.testing.assert_allclose(found[:, 0], expected, atol=1e-3 * spread)
-    for name, value in expected_stats.items():
-        np.testing.assert_allclose(found_stats[name][0], value, rtol=1e-3, atol=1e-4)
+    x = draw(2, 4, 5, 3) * 2 + 1
+
+    def train(x: jax.Array, axis: str | None) -> tuple[jax.Array, ...]:
+        norm = BatchNorm(3, dtype=jnp.float32)
+        norm.batch_axis = axis
+        norm.train()
+        return norm(x), norm.mean.get_value(), norm.var.get_value()
+
+    expected, *expected_stats = train(jnp.asarray(x), None)
+    found, *found_stats = jax.vmap(lambda part: train(part, "devices"), axis_name="devices")(x[:, None])
+    np.testing.assert_allclose(found[:, 0], expected, atol=1e-5)
+    for value, expected_value in zip(found_stats, expected_stats, strict=True):
+        np.testing.assert_allclose(value, np.stack([expected_value] * 2), rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])

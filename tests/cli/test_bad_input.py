@@ -1,0 +1,144 @@
+"""Whatever is wrong with the input ends in one message, a non-zero exit code, and nothing lost."""
+
+import json
+import pathlib
+import re
+import shutil
+
+import numpy as np
+import pytest
+import zarr
+
+from jaxcryo.cli.infer import main as infer
+from jaxcryo.cli.score import main as score
+from jaxcryo.cli.train import main as train
+from jaxcryo.io.volumes import write_ome_zarr
+
+
+def tomogram(root: pathlib.Path, run: str = "PH_001") -> pathlib.Path:
+    return root / "train/static/ExperimentRuns" / run / "VoxelSpacing10.000/denoised.zarr"
+
+
+def truncate(root: pathlib.Path) -> None:
+    chunk = next(p for p in sorted((tomogram(root) / "0").rglob("*")) if p.is_file() and not p.name.startswith("."))
+    chunk.write_bytes(chunk.read_bytes()[:100])
+
+
+def rewrite(voxels: np.ndarray):
+    return lambda root: write_ome_zarr(tomogram(root), voxels.astype(np.float32), (10.012444,) * 3, levels=1)
+
+
+def with_nan(root: pathlib.Path) -> None:
+    array = zarr.open_array(tomogram(root) / "0", mode="r+")
+    array[3, 4, 5] = np.nan
+
+
+def flat(root: pathlib.Path) -> None:
+    shutil.rmtree(tomogram(root) / "0")
+    zarr.create_array(
+        tomogram(root) / "0", data=np.zeros((40, 40), np.float32), zarr_format=2, config={"write_empty_chunks": True}
+    )
+
+
+VOLUME_FAULTS = {
+    "nan": (with_nan, "1 voxels of slices .* are NaN or infinite"),
+    "rank": (flat, r"shape \(40, 40\); expected z, y, x"),
+    "small": (rewrite(np.ones((8, 40, 40))), "8×40×40.*16×64×64"),
+    "level": (lambda root: shutil.rmtree(tomogram(root) / "0"), "level 0|level"),
+    "chunk": (truncate, "truncated|damaged"),
+}
+
+
+@pytest.mark.parametrize("fault", VOLUME_FAULTS)
+def test_one_bad_tomogram_does_not_stop_the_others(fault, dataset, engines, tmp_path, capsys) -> None:
+    spoil, message = VOLUME_FAULTS[fault]
+    root, out = tmp_path / "data", tmp_path / "picks"
+    shutil.copytree(dataset, root)
+    spoil(root)
+    assert infer(["--engines", str(engines), "--data", str(root), "--out", str(out)]) == 1
+    said = capsys.readouterr()
+    assert "1 of 3 runs failed" in said.err and "PH_001: " in said.err
+
+    assert re.search(message, said.err), said.err
+    assert {p.name for p in (out / "ExperimentRuns").iterdir()} == {"PH_000", "PT_000"}
+    assert "PT_000" in (out / "submission.csv").read_text()
+
+
+def refused(main, args, capsys) -> str:
+    assert main([str(a) for a in args]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("error: ") and "Traceback" not in said.err + said.out
+    return said.err
+
+
+def test_datasets(dataset, engines, tmp_path, capsys) -> None:
+    base = ["--engines", engines, "--out", tmp_path / "picks", "--data"]
+    assert "does not exist" in refused(infer, [*base, tmp_path / "nowhere"], capsys)
+    (tmp_path / "empty").mkdir()
+    assert "holds no run" in refused(infer, [*base, tmp_path / "empty"], capsys)
+    assert "has no run TS_1; its runs are PH_000" in refused(infer, [*base, dataset, "--runs", "TS_1"], capsys)
+    assert not (tmp_path / "picks").exists()
+
+
+def test_folds_and_arches(dataset, tmp_path, capsys) -> None:
+    base = ["--data", dataset, "--size", "tiny", "--out", tmp_path / "run"]
+    message = refused(train, [*base, "--arch", "yu4u", "--fold", "5"], capsys)
+    assert "fold 5 does not exist" in message and "0 PH_000, 1 PH_001" in message
+    with pytest.raises(SystemExit) as stopped:
+        train(["--arch", "unet", "--fold", "0"])
+    assert stopped.value.code == 2 and "choose from" in capsys.readouterr().err
+    message = refused(train, ["--arch", "yu4u", "--fold", "0", "--data", dataset], capsys)
+    assert "python -m convert port timm/convnext_nano.in12k_ft_in1k" in message and "--from-scratch" in message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"points": [{"location": {"x": 1e5, "y": 1, "z": 1}}]}', "outside the volume.*--voxel-spacing"),
+        ("{", "parse|JSON"),
+    ],
+)
+def test_picks(text, message, dataset, tmp_path, capsys) -> None:
+
+    root = tmp_path / "data"
+    shutil.copytree(dataset, root)
+    file = next((root / "train/overlay").rglob("PH_001/Picks/ribosome.json"))
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, **json.loads(text)}) if text != "{" else text)
+    said = refused(train, ["--arch", "yu4u", "--fold", "0", "--data", root, "--size", "tiny", "--out", tmp_path / "r"],
+                   capsys)  # fmt: skip
+    assert re.search(message, said)
+
+
+def test_engine_folders(dataset, engines, tmp_path, capsys) -> None:
+    base = ["--data", dataset, "--out", tmp_path / "picks", "--engines"]
+    assert "no such folder" in refused(infer, [*base, tmp_path / "nowhere"], capsys)
+    (tmp_path / "bare").mkdir()
+    assert "engines.json" in refused(infer, [*base, tmp_path / "bare"], capsys)
+    shutil.copytree(engines, tmp_path / "changed")
+    onnx = next((tmp_path / "changed").glob("*.onnx"))
+    onnx.write_bytes(onnx.read_bytes() + b"x")
+    assert "does not match engines.json: convert again" in refused(infer, [*base, tmp_path / "changed"], capsys)
+    assert "no engines were given" in refused(infer, ["--data", dataset], capsys)
+
+
+def test_output_that_cannot_be_written_and_other_settings(dataset, engines, tmp_path, capsys) -> None:
+    (tmp_path / "file").write_text("mine")
+    base = ["--engines", engines, "--data", dataset, "--runs", "PT_000", "--out"]
+    refused(infer, [*base, tmp_path / "file"], capsys)
+    assert (tmp_path / "file").read_text() == "mine"
+    assert infer([str(a) for a in [*base, tmp_path / "picks"]]) == 0
+    before = (tmp_path / "picks" / "submission.csv").read_text()
+    capsys.readouterr()
+    message = refused(infer, [*base, tmp_path / "picks", "--voxel-spacing", "11"], capsys)
+    assert "other engines or settings" in message
+    assert (tmp_path / "picks" / "submission.csv").read_text() == before
+
+
+def test_score(dataset, tmp_path, capsys) -> None:
+    assert "does not exist" in refused(score, [tmp_path / "none", dataset], capsys)
+    table = tmp_path / "submission.csv"
+    table.write_text("id,experiment,particle_type,x,y,z\n0,PH_000,unicorn,1,2,3\n")
+    assert "unicorn" in refused(score, [table, dataset], capsys)
+    assert "no known picks" in refused(score, [dataset / "train/overlay", tmp_path], capsys)

@@ -1,0 +1,81 @@
+"""Dataset in, scored picks out: the commands as a user types them."""
+
+import csv
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from convert.__main__ import main as convert
+from jaxcryo.cli.infer import main as infer
+from jaxcryo.cli.score import main as score
+from jaxcryo.cli.train import main as train
+from jaxcryo.domain import CZII_TYPES
+from jaxcryo.io.picks import read_copick_folder
+from jaxcryo.weights import load_model
+
+
+@pytest.fixture(scope="module")
+def run_folder(dataset: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    out = tmp_path_factory.mktemp("runs") / "tattaka-tiny"
+    command = ["--arch", "tattaka", "--fold", "1", "--data", str(dataset), "--size", "tiny", "--steps", "3"]
+    assert train([*command, "--out", str(out)]) == 0
+    return out
+
+
+def test_train_convert_infer_score(dataset, run_folder, tmp_path, capsys) -> None:
+    assert load_model(run_folder / "best.safetensors").config.arch == "tattaka"
+    assert convert(["onnx", str(run_folder), "--out", str(tmp_path / "out")]) == 0
+    command = ["--engines", str(tmp_path / "out"), "--data", str(dataset), "--out", str(tmp_path / "picks")]
+    assert infer([*command, "--runs", "PH_001"]) == 0
+    said = capsys.readouterr().out
+    for part in ("weighted F4", "threshold", "submission.csv", "PH_001.png", "ExperimentRuns"):
+        assert part in said
+    assert score([str(tmp_path / "picks"), str(dataset), "--runs", "PH_001", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert 0 <= result["weighted_f4"] <= 1
+    assert set(result["types"]) == {t.name for t in CZII_TYPES}
+    assert result["types"]["ribosome"].keys() >= {"truth", "found", "precision", "recall", "f4"}
+
+
+def test_ensemble_writes_everything_and_goes_on_where_it_was(dataset, engines, tmp_path, capsys) -> None:
+    out = tmp_path / "picks"
+    command = ["--engines", str(engines), "--data", str(dataset), "--out", str(out)]
+    assert infer([*command, "--runs", "PH_000"]) == 0
+    assert infer(command) == 0
+    said = capsys.readouterr().out
+    assert "[1/3] PH_000: is done already" in said and "[3/3] PT_000" in said
+    found = read_copick_folder(out, CZII_TYPES)
+    assert set(found) == {"PH_000", "PH_001", "PT_000"}
+    rows = list(csv.DictReader((out / "submission.csv").open()))
+    assert len(rows) == sum(map(len, found.values()))
+    assert set(rows[0]) == {"id", "experiment", "particle_type", "x", "y", "z"}
+    assert all(p.score is not None or len(p) == 0 for p in found.values())
+    assert (out / "pictures" / "PT_000.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_backends_agree(dataset, engines, tmp_path) -> None:
+    picks = {}
+    for backend in ("openvino", "flax"):
+        out = tmp_path / backend
+        command = ["--engines", str(engines), "--data", str(dataset), "--out", str(out), "--backend", backend]
+        assert infer([*command, "--runs", "PT_000"]) == 0
+        picks[backend] = read_copick_folder(out, CZII_TYPES)["PT_000"]
+    a, b = picks["openvino"], picks["flax"]
+    assert len(a) == len(b)
+    np.testing.assert_allclose(a.xyz_angstrom, b.xyz_angstrom, atol=1e-3)
+
+
+def test_truth_scores_one(dataset, tmp_path, capsys) -> None:
+    assert score([str(dataset / "train" / "overlay"), str(dataset), "--runs", "PH_000", "PH_001", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["weighted_f4"] == pytest.approx(1)
+
+
+def test_init_takes_what_fits(dataset, run_folder, tmp_path, capsys) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"pickable_objects": [{"name": "ribosome", "is_particle": True, "radius": 150}]}))
+    command = ["--arch", "tattaka", "--fold", "0", "--data", str(dataset), "--size", "tiny", "--steps", "1"]
+    command += ["--init", str(run_folder / "best.safetensors"), "--config", str(config), "--out", str(tmp_path / "r")]
+    assert train(command) == 0
+    assert "new: head.bias, head.kernel" in capsys.readouterr().out
