@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from convert import check_command, export, onnx_command, port
+from convert import check_command, engine_command, export, onnx_command, port
 from jaxcryo.errors import InputError
 
-COMMANDS = (port, onnx_command, check_command, export)
+COMMANDS = (port, onnx_command, engine_command, check_command, export)
 """In the order in which they are used; each adds its parser, and says in its default `run` what to do."""
 
 

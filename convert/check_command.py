@@ -6,59 +6,41 @@ import argparse
 import dataclasses
 import functools
 import importlib.util
-import math
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 import onnx
 import openvino
-from jaxtyping import Float
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from convert.emit import INPUT, write_onnx
+from convert.comparison import (
+    Answer,
+    Comparison,
+    Windows,
+    aligned,
+    compare,
+    comparison_rows,
+    in_batches,
+    kinds_of_windows,
+    onnxruntime_answer,
+    word,
+)
+from convert.emit import write_onnx
 from convert.emit_layers import Upsampling
 from convert.emit_probe import float16_values, group_of, probe
-from jaxcryo.data.collection import normalize
 from jaxcryo.errors import InputError
 from jaxcryo.inference.manifest import EngineEntry, read_manifest
 from jaxcryo.inference.openvino import openvino_predict
 from jaxcryo.models import Network, build
-from jaxcryo.phantom import PhantomConfig, make_phantom
 from jaxcryo.weights import TrainedModel, load_model
-
-Windows = Float[NDArray[np.float32], "n d h w"]
-Answer = Callable[[Any], Any]
-"""Windows to heatmaps, or to whatever else a model answers."""
-Heatmaps = Float[NDArray[np.float32], "n c d h w"]
 
 LIMITS = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 5e-2}
 """Relative RMS difference from Flax in float32, by the least precise of file and engine."""
 FLOAT16_SHARE = 0.1
 """No value computed in float16 may exceed this share of its largest number."""
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
-_SEED = 7
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """One engine against Flax on one kind of windows."""
-
-    model: str
-    backend: str
-    windows: str
-    relative_rms: float
-    largest: float
-    """Absolute difference anywhere in the heatmaps."""
-    limit: float
-
-    @property
-    def is_ok(self) -> bool:
-        """Within its limit; NaN is not."""
-        return self.relative_rms <= self.limit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,13 +92,13 @@ def check_entry(folder: pathlib.Path, entry: EngineEntry, count: int) -> tuple[l
     model = load_model(folder / entry.weights_file)
     network, _, _ = build(entry.model, seed=None)
     flax = jax.jit(network.apply)
-    kinds = {"noise": _noise(entry, count), "phantom": phantom_windows(entry, count)}
-    expected = {k: _in_batches(lambda x: flax(model.params, model.stats, x), entry, w) for k, w in kinds.items()}
+    kinds = kinds_of_windows(entry, count)
+    expected = {k: in_batches(lambda x: flax(model.params, model.stats, x), entry, w) for k, w in kinds.items()}
     comparisons = []
     for backend, limit, predict in _backends(path, entry):
         for kind, windows in kinds.items():
-            found = _in_batches(predict, entry, windows)
-            comparisons.append(_compare(entry.name, backend, kind, found, expected[kind], limit))
+            found = in_batches(predict, entry, windows)
+            comparisons.append(compare(entry.name, backend, kind, found, expected[kind], limit))
     ranges = float16_ranges(path, network, model, kinds["phantom"], entry.name) if entry.precision == "float16" else []
     return comparisons, ranges
 
@@ -139,29 +121,11 @@ def float16_ranges(
     return [Range(model=name, module=module_name, largest=m) for module_name, m in groups.items()]
 
 
-def phantom_windows(entry: EngineEntry, count: int) -> Windows:
-    """Overlapping windows of a synthetic tomogram of the entry's particles, as its network sees them."""
-    depth, height, width = entry.patch_zyx
-    step = width // 4
-    config = PhantomConfig(
-        shape_zyx=(depth, height, width + (count - 1) * step),
-        spacing_angstrom=entry.spacing_angstrom,
-        types=entry.types,
-    )
-    volume, _ = make_phantom(config, seed=_SEED)
-    voxels = normalize(volume.load(), entry.intensity)
-    return np.stack([voxels[:, :, i * step : i * step + width] for i in range(count)])
-
-
-def _noise(entry: EngineEntry, count: int) -> Windows:
-    return np.random.default_rng(_SEED).standard_normal((count, *entry.patch_zyx), np.float32)
-
-
 def _backends(path: pathlib.Path, entry: EngineEntry) -> list[tuple[str, float, Answer]]:
     file_limit = LIMITS[entry.precision]
     backends: list[tuple[str, float, Answer]] = []
     if _has_onnxruntime():
-        backends.append(("onnxruntime", file_limit, _onnxruntime(str(path))))
+        backends.append(("onnxruntime", file_limit, onnxruntime_answer(str(path))))
     load = functools.partial(
         openvino_predict, path, batch=entry.batch, classes=entry.model.classes, patch_zyx=entry.patch_zyx
     )
@@ -175,16 +139,9 @@ def _has_onnxruntime() -> bool:
     return importlib.util.find_spec("onnxruntime") is not None
 
 
-def _onnxruntime(model: str | bytes) -> Answer:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    return lambda windows: session.run(None, {INPUT: windows})[0]
-
-
 def _runner(model: onnx.ModelProto) -> Answer:
     if _has_onnxruntime():
-        return _onnxruntime(model.SerializeToString())
+        return onnxruntime_answer(model.SerializeToString())
     core = openvino.Core()
     compiled = core.compile_model(
         core.read_model(model.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": openvino.Type.f32}
@@ -192,49 +149,14 @@ def _runner(model: onnx.ModelProto) -> Answer:
     return lambda windows: np.array(compiled(windows)[0])
 
 
-def _in_batches(predict: Answer, entry: EngineEntry, windows: Windows) -> Heatmaps:
-    """All windows, in batches of the engine's size; the last one is filled with copies."""
-    size = entry.batch
-    padded = np.take(windows, range(math.ceil(len(windows) / size) * size), axis=0, mode="wrap")
-    parts = [np.asarray(predict(padded[i : i + size])) for i in range(0, len(padded), size)]
-    return np.concatenate(parts)[: len(windows)]
-
-
-def _compare(model: str, backend: str, windows: str, found: Heatmaps, expected: Heatmaps, limit: float) -> Comparison:
-    difference = found.astype(np.float64) - expected
-    scale = np.sqrt(np.mean(np.square(expected, dtype=np.float64)))
-    return Comparison(
-        model=model,
-        backend=backend,
-        windows=windows,
-        relative_rms=float(np.sqrt(np.mean(difference**2)) / scale) if scale else float(np.abs(difference).max()),
-        largest=float(np.abs(difference).max()),
-        limit=limit,
-    )
-
-
 def _table(comparisons: list[Comparison], ranges: list[Range]) -> str:
-    rows: list[tuple[str, ...]] = [("model", "backend", "windows", "relative RMS", "limit", "max abs", "")]
-    rows += [
-        (c.model, c.backend, c.windows, f"{c.relative_rms:.1e}", f"{c.limit:.0e}", f"{c.largest:.1e}", _word(c.is_ok))
-        for c in comparisons
-    ]
-    text = _aligned(rows)
+    text = aligned(comparison_rows(comparisons))
     if ranges:
-        rows = [("model", "float16 values of", "", "largest", "limit", "of its range", "")]
+        rows: list[tuple[str, ...]] = [("model", "float16 values of", "", "largest", "limit", "of its range", "")]
         limit = f"{FLOAT16_SHARE * _FLOAT16_MAX:.0f}"
         rows += [
-            (r.model, r.module, "phantom", f"{r.largest:.3g}", limit, f"{r.largest / _FLOAT16_MAX:.2%}", _word(r.is_ok))
+            (r.model, r.module, "phantom", f"{r.largest:.3g}", limit, f"{r.largest / _FLOAT16_MAX:.2%}", word(r.is_ok))
             for r in ranges
         ]
-        text += "\n\n" + _aligned(rows)
+        text += "\n\n" + aligned(rows)
     return text
-
-
-def _word(is_ok: bool) -> str:
-    return "ok" if is_ok else "OFF"
-
-
-def _aligned(rows: list[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(f"{cell:{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)

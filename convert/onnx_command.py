@@ -175,7 +175,7 @@ def convert_model(
         intensity=config.intensity,
         spacing_angstrom=spacing,
         inference=config.inference,
-        source=source,
+        source=f"{pathlib.Path(source).parent.name}/{pathlib.Path(source).name}: {model.source}",
     )
 
 

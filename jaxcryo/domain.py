@@ -192,21 +192,25 @@ class Volume:
 
     def read(self, z_start: int, z_stop: int) -> Float[NDArray[np.float32], "z y x"]:
         """The slices from `z_start` up to `z_stop` as float32 in memory; raises as `load` does."""
+        return self.read_box(slice(z_start, z_stop), slice(None), slice(None))
+
+    def read_box(self, z: slice, y: slice, x: slice) -> Float[NDArray[np.float32], "z y x"]:
+        """A box of voxels as float32 in memory; raises as `load` does."""
+        where = f"{self.name}: slices {z.start} to {z.stop - 1}"
         try:
-            slab = np.asarray(self.voxels[z_start:z_stop], dtype=np.float32)
+            box = np.asarray(self.voxels[z, y, x], dtype=np.float32)
         except Exception as error:  # storage backends raise their own kinds for a damaged chunk
             raise InputError(
-                f"{self.name}: slices {z_start} to {z_stop - 1} cannot be read "
-                f"({type(error).__name__}: {str(error) or 'damaged chunk'}); the file is truncated or damaged: "
-                "copy it again"
+                f"{where} cannot be read ({type(error).__name__}: {str(error) or 'damaged chunk'}); the file is "
+                "truncated or damaged: copy it again"
             ) from error
-        bad = int(slab.size - np.count_nonzero(np.isfinite(slab)))
+        bad = int(box.size - np.count_nonzero(np.isfinite(box)))
         if bad:
             raise InputError(
-                f"{self.name}: {bad} voxels of slices {z_start} to {z_stop - 1} are NaN or infinite; "
-                "expected finite intensities: reconstruct again, or replace them by the mean"
+                f"{where}: {bad} voxels are NaN or infinite; expected finite intensities: reconstruct again, or "
+                "replace them by the mean"
             )
-        return slab
+        return box
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -53,8 +53,8 @@ def _tattaka_paper(classes: int) -> TrainConfig:
 def _reduced(arch: Arch, size: Size, classes: int) -> TrainConfig:
     """What short trainings of small networks want.
 
-    Half the windows around a pick of a randomly chosen type, so that rare types are seen; a low weight of the
-    background, so that they are learnt; no mixup and a quick average, since there are few steps.
+    More than half the windows around a pick of a randomly chosen type, so that rare types are seen; wide targets and a
+    low weight of the background, so that they are learnt; no mixup and a quick average, since there are few steps.
     """
     model = Yu4uConfig.of_size(size, classes) if arch == "yu4u" else TattakaConfig.of_size(size, classes)
     depth, height, width = model.patch_zyx
@@ -62,7 +62,7 @@ def _reduced(arch: Arch, size: Size, classes: int) -> TrainConfig:
         arch=arch,
         size=size,
         model=model,
-        target=TargetConfig(sigma_voxel=None),
+        target=TargetConfig(sigma_voxel=6.0 if arch == "yu4u" else 5.0),
         crop=CropConfig(near_pick=0.6),
         augment=AugmentConfig(mixup_probability=0.0, flip_y_probability=0.5),
         loss=LossConfig(kind="weighted", alpha=0.02),

@@ -49,6 +49,7 @@ def save_model(path: str | pathlib.Path, model: TrainedModel) -> None:
     arrays |= {_STATISTICS + k: np.ascontiguousarray(v) for k, v in model.stats.items()}
     with atomic_path(path) as temporary:
         save_file(arrays, temporary, metadata={_KEY: json.dumps(facts)})
+        temporary.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
 def load_model(path: str | pathlib.Path) -> TrainedModel:

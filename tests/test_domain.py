@@ -86,7 +86,7 @@ def test_non_finite_voxels_are_refused() -> None:
     grid = VoxelGrid(shape_zyx=(4, 4, 4), spacing_zyx_angstrom=(10.0,) * 3)
     volume = Volume(name="TS_1", voxels=voxels, grid=grid)
     assert volume.read(0, 2).shape == (2, 4, 4)
-    with pytest.raises(InputError, match="TS_1: 1 voxels of slices 0 to 3 are NaN"):
+    with pytest.raises(InputError, match="TS_1: slices 0 to 3: 1 voxels are NaN"):
         volume.load()
 
 

@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import math
 import pathlib
 import shutil
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from jaxcryo.cli.common import parser, reports_errors
+from jaxcryo.cli.exports import add_export_options, export_frames, write_exports
+from jaxcryo.cli.picker import Job, PickedRun, RunTask, open_picker
+from jaxcryo.cli.window_bars import WindowBars
 from jaxcryo.config import InferenceConfig
-from jaxcryo.domain import ParticleType, Picks, Volume
+from jaxcryo.domain import ParticleType, Picks
 from jaxcryo.errors import InputError
-from jaxcryo.inference.backends import BACKENDS, choose_backend, ensemble_types, open_engine
-from jaxcryo.inference.engine import Engine, EngineError
+from jaxcryo.inference.backends import BACKENDS, choose_backend, ensemble_types
+from jaxcryo.inference.cuda import jax_gpus, share_memory
 from jaxcryo.inference.manifest import EngineEntry, read_manifest
-from jaxcryo.inference.pipeline import find_picks
+from jaxcryo.inference.workers import Outcome, Place, in_turn, plan_places, side_by_side
 from jaxcryo.io.atomic import write_text
 from jaxcryo.io.dataset import Run, find_runs
-from jaxcryo.io.picks import read_copick_folder, write_copick_picks, write_submission
+from jaxcryo.io.mask import check_mask
+from jaxcryo.io.picks import read_copick_folder, write_submission
 from jaxcryo.io.truth import read_truth
 from jaxcryo.io.volumes import open_volume
 from jaxcryo.metric import score
 from jaxcryo.phantom import PhantomConfig, write_dataset
-from jaxcryo.report import count_table, draw_picks, score_table
+from jaxcryo.report import count_table, score_table
 
 EXAMPLES = """examples:
   python infer.py --demo
@@ -46,7 +51,6 @@ Next: python -m jaxcryo.score picks/ data/   where particles are known
 DEMO_ENGINES = pathlib.Path(__file__).parents[1] / "demo"
 DEMO_SEED = 20260
 DEMO_SHAPE_ZYX = (128, 400, 400)
-_SPACING_TOLERANCE = 0.02
 
 
 @reports_errors
@@ -82,36 +86,51 @@ def _infer(args: argparse.Namespace) -> int:
     runs = find_runs(args.data, names=args.runs, tomogram_type=args.tomogram_type)
     types = ensemble_types(entries)
     settings = _settings(entries, types, args.voxel_spacing)
+    if args.mask is not None:
+        check_mask(args.mask)
+        settings["mask"] = str(pathlib.Path(args.mask).absolute())
+    frames = export_frames(args, out, runs)
     done = _done(out, settings, runs, force=args.force)
-    backend, reason = choose_backend(args.backend)
+    backend, reason = choose_backend(args.backend, folder, entries)
+    if backend == "tensorrt":
+        share_memory()
+    truth = _truth_where_known(args.data, types)
+    tasks = [
+        RunTask(run=run, label=f"[{number}/{len(runs)}] {run.name}", truth=truth.get(run.name))
+        for number, run in enumerate(runs, 1)
+    ]
+    places = plan_places(args.processes, () if backend == "openvino" else jax_gpus(), len(runs) - len(done))
     print(
         f"{len(runs)} run{'s' if len(runs) > 1 else ''} of {args.data}, {len(entries)} model"
         f"{'s averaged' if len(entries) > 1 else ''} ({', '.join(e.name for e in entries)}) by {backend} ({reason}), "
         f"into {out}"
     )
+    if len(places) > 1:
+        print(f"{len(places)} processes share the runs: {', '.join(place.name for place in places)}")
     write_text(out / "settings.json", json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
-    engines = [open_engine(folder, e, backend) for e in entries]
-    truth = _truth_where_known(args.data, types)
-    failed: dict[str, str] = {}
-    written: list[pathlib.Path] = []
-    for number, run in enumerate(runs, 1):
-        label = f"[{number}/{len(runs)}] {run.name}"
-        if run.name in done:
-            print(f"{label}: is done already")
-            continue
-        try:
-            written.append(_one(run, label, engines, entries, types, truth.get(run.name), out, args.voxel_spacing))
-        except (InputError, EngineError) as error:
-            failed[run.name] = str(error)
-            print(f"{label}: failed: {error}", file=sys.stderr)
+    for task in tasks:
+        if task.run.name in done:
+            print(f"{task.label}: is done already")
+    job = Job(
+        folder=folder,
+        entries=entries,
+        backend=backend,
+        types=types,
+        out=out,
+        spacing_angstrom=args.voxel_spacing,
+        mask=args.mask,
+    )
+    failed, written = _pick([t for t in tasks if t.run.name not in done], job, places)
     finished = [r.name for r in runs if r.name not in failed]
     if finished:
         found = read_copick_folder(out, types, finished)
         write_submission(list(found.values()), out / "submission.csv")
+        exports = write_exports(args, out, found, frames)
         _summary(found, types, {r: truth[r] for r in finished if r in truth})
         print("wrote:")
         print(f"  {out / 'submission.csv'}  (Kaggle's table)")
         print(f"  {out / 'ExperimentRuns'}  (copick picks with scores, one folder a run)")
+        print("".join(f"{line}\n" for line in exports), end="")
         for picture in written:
             print(f"  {picture}  (slices with the picks)")
     if failed:
@@ -122,33 +141,46 @@ def _infer(args: argparse.Namespace) -> int:
     return 0
 
 
-def _one(
-    run: Run,
-    label: str,
-    engines: Sequence[Engine],
-    entries: Sequence[EngineEntry],
-    types: tuple[ParticleType, ...],
-    truth: Picks | None,
-    out: pathlib.Path,
-    spacing_angstrom: float | None,
-) -> pathlib.Path:
-    """Picks of one run, written whole; returns the picture's path."""
-    began = time.monotonic()
-    volume = open_volume(run.volume_path, name=run.name, spacing_angstrom=spacing_angstrom)
-    _warn_of_spacing(volume, entries)
-    with tqdm(desc=label, unit="window", mininterval=0.5) as bar:
+def _pick(tasks: Sequence[RunTask], job: Job, places: Sequence[Place]) -> tuple[dict[str, str], list[pathlib.Path]]:
+    """Does the runs; gives why runs failed, in the order of the runs, and the pictures of the others."""
+    failed: dict[str, str] = {}
+    written: list[pathlib.Path] = []
+    with WindowBars([task.label for task in tasks]) as bars:
+        for outcome in _outcomes(tasks, job, places, bars):
+            task = tasks[outcome.index]
+            bars.close(outcome.index)
+            if outcome.result is None:
+                failed[task.run.name] = outcome.failure
+                tqdm.write(f"{task.label}: failed: {outcome.failure}", file=sys.stderr)
+            else:
+                written.append(outcome.result.picture)
+                tqdm.write(f"{task.label}: {outcome.result.count} picks in {outcome.result.seconds:.1f} s")
+    return {t.run.name: failed[t.run.name] for t in tasks if t.run.name in failed}, sorted(written)
 
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
 
-        picks = find_picks(volume, engines, types, config=entries[0].inference, on_windows=show)
-    picture = out / "pictures" / f"{run.name}.png"
-    draw_picks(picture, volume, picks, truth)
-    # The picks come last and whole: a run counts as done when they are there.
-    write_copick_picks(picks, out)
-    print(f"{label}: {len(picks)} picks in {time.monotonic() - began:.1f} s")
-    return picture
+def _outcomes(
+    tasks: Sequence[RunTask], job: Job, places: Sequence[Place], bars: WindowBars
+) -> Iterator[Outcome[PickedRun]]:
+    if not tasks:
+        return iter(())
+    open_work = functools.partial(open_picker, job)
+    if len(places) == 1:
+        return in_turn(tasks, open_work, on_advance=bars.advance)
+    sizes = [_size(task.run, job.spacing_angstrom) for task in tasks]
+    return side_by_side(tasks, open_work, places, sizes=sizes, on_advance=bars.advance, on_loss=_report_loss)
+
+
+def _size(run: Run, spacing_angstrom: float | None) -> float:
+    """Voxels of a run; 0 where that is not to be known, which its process will say."""
+    try:
+        shape_zyx = open_volume(run.volume_path, name=run.name, spacing_angstrom=spacing_angstrom).grid.shape_zyx
+    except InputError:
+        return 0
+    return math.prod(shape_zyx)
+
+
+def _report_loss(place: Place, reason: str) -> None:
+    tqdm.write(f"{place.name}: {reason}; the runs that are left go to the others", file=sys.stderr)
 
 
 def _summary(found: dict[str, Picks], types: tuple[ParticleType, ...], truth: dict[str, Picks]) -> None:
@@ -161,17 +193,6 @@ def _summary(found: dict[str, Picks], types: tuple[ParticleType, ...], truth: di
         counts = np.sum([np.bincount(p.type_index, minlength=len(types)) for p in rest], axis=0)
         print(f"\npicks of {len(rest)} runs:")
         print(count_table(types, counts.tolist()))
-
-
-def _warn_of_spacing(volume: Volume, entries: Sequence[EngineEntry]) -> None:
-    spacing = volume.grid.spacing_angstrom
-    for entry in entries:
-        if abs(spacing / entry.spacing_angstrom - 1) > _SPACING_TOLERANCE:
-            tqdm.write(
-                f"{volume.name}: its voxels are {spacing:.3f} Å, {entry.name} was trained on "
-                f"{entry.spacing_angstrom:.3f} Å: expect poor picks (if the file is wrong, give the true spacing with "
-                "--voxel-spacing)"
-            )
 
 
 def _truth_where_known(data: str, types: tuple[ParticleType, ...]) -> dict[str, Picks]:
@@ -230,8 +251,14 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--out", metavar="PICKS", help="folder for the results (default: picks, or demo with --demo)")
     p.add_argument("--runs", nargs="+", metavar="NAME", help="these runs only")
     p.add_argument("--backend", default="auto", choices=BACKENDS, help="what runs the networks")
+    p.add_argument(
+        "--processes", type=int, metavar="N",
+        help="that share the runs, each on its own GPU or on its part of the cores (default: one for each GPU, else 1)",
+    )  # fmt: skip
     p.add_argument("--voxel-spacing", type=float, metavar="ANGSTROM", help="instead of the files' own")
     p.add_argument("--tomogram-type", default="denoised", help="which reconstruction, where a run has several")
+    p.add_argument("--mask", metavar="VOLUME", help="drop picks where it is 0; or a folder with one named as each run")
+    add_export_options(p)
     p.add_argument("--force", action="store_true", help="replace results that are there")
     p.add_argument("--demo", action="store_true", help="try the program on a phantom, with the engines that come along")
     return p

@@ -10,18 +10,20 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from convert.__main__ import main as convert
 from jaxcryo.cli.common import parser, reports_errors
-from jaxcryo.config import ARCHS, SIZES, TrainConfig
-from jaxcryo.domain import CZII_TYPES, ParticleType, particle_types_from_copick
+from jaxcryo.cli.frames import add_frame_options, given_picks
+from jaxcryo.config import ARCHS, SIZES, Arch, TrainConfig
+from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, particle_types_from_copick
 from jaxcryo.errors import InputError
 from jaxcryo.io.dataset import Run, check_inside, find_runs, read_picks
 from jaxcryo.io.volumes import open_volume
-from jaxcryo.metric import Score
 from jaxcryo.models import Weights, build
 from jaxcryo.recipes import recipe
 from jaxcryo.report import score_table
+from jaxcryo.training import hosts
 from jaxcryo.training.checkpoint import RunDescription
-from jaxcryo.training.loop import Example, Length, TrainingStopped, fit
+from jaxcryo.training.loop import Example, Length, Outcome, TrainingStopped, fit
 from jaxcryo.weights import load_model
 
 EXAMPLES = """examples:
@@ -34,6 +36,11 @@ EXAMPLES = """examples:
   python train.py --arch yu4u --fold 0 --init weights/convnext_nano.safetensors
       starts from weights that 'python -m convert port' wrote
 
+  python train.py --arch yu4u --fold all
+      every run held out in turn, and a table at the end
+  srun --ntasks 4 python train.py --arch yu4u --fold 0
+      several hosts; without SLURM set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID for each process
+
 Started again with the same options it goes on where it was cut off. Next: python -m convert onnx RUN --out out/
 """
 
@@ -42,58 +49,91 @@ Started again with the same options it goes on where it was cut off. Next: pytho
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command."""
     args = _parser().parse_args(argv)
+    hosts.join()
     types = particle_types_from_copick(args.config) if args.config else CZII_TYPES
     config = _config(args, len(types))
     runs = find_runs(args.data, split=_train_split(args.data), tomogram_type=args.tomogram_type)
     if len(runs) < 2:
         raise InputError(f"{args.data}: has {len(runs)} training run; at least two are needed, one is held out")
-    if not 0 <= args.fold < len(runs):
+    if args.fold != "all" and args.fold >= len(runs):
         raise InputError(
             f"fold {args.fold} does not exist: {args.data} has {len(runs)} runs, folds 0 to {len(runs) - 1}: "
             + ", ".join(f"{i} {r.name}" for i, r in enumerate(runs))
         )
     initial = _initial(args, config)
-    examples = [_example(r, types, args.voxel_spacing) for r in runs]
-    held_out = examples.pop(args.fold)
+    given = given_picks(args, runs, types)
+    examples = [_example(r, types, args.voxel_spacing, given.get(r.name)) for r in runs]
+    folds = range(len(runs)) if args.fold == "all" else [args.fold]
+    results = []
+    try:
+        for fold in folds:
+            results.append((runs[fold].name, _train(args, config, types, examples, fold, initial)))
+    except TrainingStopped as stopped:
+        print(f"stopped: {stopped}", file=sys.stderr)
+        return 1
+    if args.fold == "all" and hosts.is_first():
+        print("\n" + _fold_table(results))
+    return 0
+
+
+def _train(
+    args: argparse.Namespace,
+    config: TrainConfig,
+    types: tuple[ParticleType, ...],
+    examples: Sequence[Example],
+    fold: int,
+    initial: tuple[Weights, Weights] | None,
+) -> Outcome:
+    held_out, rest = examples[fold], [*examples[:fold], *examples[fold + 1 :]]
     spacing = held_out.volume.grid.spacing_angstrom
-    out = pathlib.Path(args.out or f"runs/{args.arch}-{args.size}-fold{args.fold}")
+    name = f"{args.arch}-{args.size}-fold{fold}"
+    out = pathlib.Path("runs", name) if args.out is None else pathlib.Path(args.out)
+    if args.out is not None and args.fold == "all":
+        out = out / name
     description = RunDescription(
         config=config,
         types=types,
-        fold=args.fold,
-        train_runs=tuple(e.volume.name for e in examples),
+        fold=fold,
+        train_runs=tuple(e.volume.name for e in rest),
         held_out=held_out.volume.name,
         spacing_angstrom=spacing,
         steps=args.steps,
     )
-    print(
-        f"Training {args.arch} ({args.size}) on {len(examples)} runs of {args.data} at {spacing:.3f} Å, "
+    say = print if hosts.is_first() else lambda *_: None
+    say(
+        f"Training {args.arch} ({args.size}) on {len(rest)} runs of {args.data} at {spacing:.3f} Å, "
         f"{held_out.volume.name} held out, into {out}"
     )
     began = time.monotonic()
-    try:
-        outcome = fit(
-            examples,
-            held_out,
-            description,
-            out,
-            length=Length(steps=args.steps, minutes=args.minutes),
-            initial=initial,
-        )
-    except TrainingStopped as stopped:
-        print(f"stopped: {stopped}", file=sys.stderr)
-        return 1
+    outcome = fit(
+        rest,
+        held_out,
+        description,
+        out,
+        length=Length(steps=args.steps, minutes=args.minutes),
+        initial=initial,
+        volumes=args.volumes,
+        save_every_seconds=60 * args.save_minutes,
+    )
     result = outcome.validation
-    print(f"\n{outcome.step} steps in {(time.monotonic() - began) / 60:.1f} minutes. On {held_out.volume.name}:")
-    print(score_table(result.chosen, [t.threshold for t in result.types]))
-    print(_best_line(result.best))
-    print("wrote:\n" + "\n".join(f"  {f}" for f in outcome.files))
-    print(f"next: python -m convert onnx {out} --out out/")
-    return 0
+    say(f"\n{outcome.step} steps in {(time.monotonic() - began) / 60:.1f} minutes. On {held_out.volume.name}:")
+    say(score_table(result.chosen, [t.threshold for t in result.types]))
+    say(f"(with the best thresholds in hindsight: {result.best.weighted_f4:.3f})")
+    say("wrote:\n" + "\n".join(f"  {f}" for f in outcome.files))
+    say(f"next: python -m convert onnx {out} --out out/")
+    return outcome
 
 
-def _best_line(best: Score) -> str:
-    return f"(with the best thresholds in hindsight: {best.weighted_f4:.3f})"
+def _fold_table(results: Sequence[tuple[str, Outcome]]) -> str:
+    lines = ["fold  held out          weighted F4  at the best thresholds"]
+    scores = [(o.validation.chosen.weighted_f4, o.validation.best.weighted_f4) for _, o in results]
+    lines += [
+        f"{i:4d}  {name:16}  {chosen:11.3f}  {best:22.3f}"
+        for i, ((name, _), (chosen, best)) in enumerate(zip(results, scores, strict=True))
+    ]
+    chosen, best = (sum(column) / len(scores) for column in zip(*scores, strict=True))
+    lines.append(f"mean  {'':16}  {chosen:11.3f}  {best:22.3f}")
+    return "\n".join(lines)
 
 
 def _config(args: argparse.Namespace, classes: int) -> TrainConfig:
@@ -107,6 +147,8 @@ def _config(args: argparse.Namespace, classes: int) -> TrainConfig:
         config,
         optim=dataclasses.replace(config.optim, **optim),
         precision=args.precision,
+        rematerialize=args.rematerialize,
+        sync_batch_norm=args.sync_batch_norm,
         seed=args.seed,
         pretrained=config.pretrained and not args.from_scratch and args.init is None,
     )
@@ -117,15 +159,7 @@ def _initial(args: argparse.Namespace, config: TrainConfig) -> tuple[Weights, We
     if path is None:
         if not config.pretrained:
             return None
-        name = {"yu4u": "convnext_nano", "tattaka": "resnetrs50"}[config.arch]
-        path = pathlib.Path(args.weights) / f"{name}.safetensors"
-        if not path.exists():
-            hub = {"yu4u": "timm/convnext_nano.in12k_ft_in1k", "tattaka": "timm/resnetrs50.tf_in1k"}[config.arch]
-            raise InputError(
-                f"the recipe starts from ImageNet weights, and {path} is not there; get them once with\n"
-                f"  python -m convert port {hub} --arch {config.arch} --out {path}\n"
-                "or train with --from-scratch, or from weights of your own with --init WEIGHTS"
-            )
+        path = _imagenet_weights(pathlib.Path(args.weights), config.arch)
     model = load_model(path)
     _, params, stats = build(config.model, seed=config.seed)
     taken = 0
@@ -145,9 +179,26 @@ def _initial(args: argparse.Namespace, config: TrainConfig) -> tuple[Weights, We
     return params, stats
 
 
-def _example(run: Run, types: tuple[ParticleType, ...], spacing_angstrom: float | None) -> Example:
+def _imagenet_weights(folder: pathlib.Path, arch: Arch) -> pathlib.Path:
+    """The encoder's ported weights; downloaded and ported where they are not there yet."""
+    name, tag = {"yu4u": ("convnext_nano", "in12k_ft_in1k"), "tattaka": ("resnetrs50", "tf_in1k")}[arch]
+    path = folder / f"{name}.safetensors"
+    if not path.exists() and hosts.is_first():
+        print(f"the recipe starts from ImageNet weights, and {path} is not there: downloading and porting them")
+        if convert(["port", f"timm/{name}.{tag}", "--arch", arch, "--out", str(path)]) != 0:
+            raise InputError(
+                f"{path} could not be made; where there is a network, run\n"
+                f"  pip install 'jaxcryo[hub]' && python -m convert port timm/{name}.{tag} --arch {arch} --out {path}\n"
+                "or give a downloaded model.safetensors to the same command; or train with --from-scratch, or from "
+                "weights of your own with --init WEIGHTS"
+            )
+    hosts.meet("weights")
+    return path
+
+
+def _example(run: Run, types: tuple[ParticleType, ...], spacing_angstrom: float | None, given: Picks | None) -> Example:
     volume = open_volume(run.volume_path, name=run.name, spacing_angstrom=spacing_angstrom)
-    picks = read_picks(run, types)
+    picks = read_picks(run, types) if given is None else given
     check_inside(picks, volume.grid)
     return Example(volume=volume, picks=picks)
 
@@ -159,13 +210,19 @@ def _train_split(root: str) -> Any:
 def _parser() -> argparse.ArgumentParser:
     p = parser("Train a network on tomograms with known picks.", EXAMPLES)
     p.add_argument("--arch", required=True, choices=ARCHS, help="which of the two networks")
-    p.add_argument("--fold", required=True, type=int, help="the run to hold out, counted from 0 in sorted order")
+    p.add_argument(
+        "--fold", required=True, type=_fold, help="the run to hold out, counted from 0 in sorted order, or all in turn"
+    )
     p.add_argument("--data", default="data", metavar="DIR", help="dataset in the challenge's layout")
     p.add_argument("--out", metavar="RUN", help="run folder (default: runs/ARCH-SIZE-foldK)")
     p.add_argument("--size", default="paper", choices=SIZES, help="the paper's network, or a smaller one")
     length = p.add_mutually_exclusive_group()
     length.add_argument("--steps", type=_positive(int), help="end after so many steps; the schedule fits itself")
     length.add_argument("--minutes", type=_positive(float), help="end in time; the schedule fits itself to the speed")
+    p.add_argument(
+        "--picks", metavar="PICKS", help="known picks in any format (docs/formats.md); default: the dataset's"
+    )
+    add_frame_options(p)
     p.add_argument("--config", metavar="JSON", help="copick config.json with other particle types")
     p.add_argument("--voxel-spacing", type=_positive(float), metavar="ANGSTROM", help="instead of the files' own")
     p.add_argument("--tomogram-type", default="denoised", help="which reconstruction to train on")
@@ -173,12 +230,29 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--accumulate", type=_positive(int), help="split a batch into so many parts, to save memory")
     p.add_argument("--lr", type=_positive(float), help="learning rate (default: the recipe's)")
     p.add_argument("--precision", default="float32", choices=("float32", "bfloat16", "float16"), help="of computation")
+    p.add_argument("--rematerialize", action="store_true", help="compute activations twice, for less memory")
+    p.add_argument("--sync-batch-norm", action="store_true", help="BatchNorm over the batch of all devices")
+    p.add_argument(
+        "--volumes", default="auto", choices=("auto", "device", "stream"),
+        help="keep tomograms on the device, or cut windows from the files; auto by size",
+    )  # fmt: skip
+    p.add_argument(
+        "--save-minutes", type=_positive(float), default=2.0, help="minutes between checkpoints of the whole state"
+    )
     p.add_argument("--seed", type=int, default=42, help="of weights, crops and augmentation")
     start = p.add_mutually_exclusive_group()
     start.add_argument("--init", metavar="WEIGHTS", help="start from these weights; what does not fit starts new")
     start.add_argument("--from-scratch", action="store_true", help="start without ImageNet weights")
     p.add_argument("--weights", default="weights", metavar="DIR", help="where ported ImageNet weights are looked for")
     return p
+
+
+def _fold(text: str) -> int | str:
+    if text == "all":
+        return text
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a fold's number nor 'all'")
+    return int(text)
 
 
 def _positive(kind: type) -> Any:

@@ -24,7 +24,8 @@ class Collection:
     Picks stand twice: by run (what a window shows) and by type (what to draw a window around).
     """
 
-    volumes: Float[Array, "r z y x"]
+    volumes: Float[Array, "r z y x"] | None
+    """None where windows are cut from the files as they are needed."""
     shapes_zyx: Int[Array, "r 3"]
     picks_zyx_voxel: Float[Array, "r p 3"]
     """Padded with -1e6, which reaches no window."""
@@ -43,8 +44,9 @@ def collect(
     patch_zyx: tuple[int, int, int],
     *,
     rounded: bool = False,
+    load: bool = True,
 ) -> Collection:
-    """Loads and normalises volumes.
+    """Lays picks out, and loads and normalises the volumes unless they stay where they are.
 
     Raises:
         InputError: a volume is smaller than a window, or there is no pick at all.
@@ -58,10 +60,12 @@ def collect(
     if sum(map(len, picks)) == 0:
         raise InputError("the training runs have no pick of any of the particle types; check --data and the names")
     shapes = np.array([v.grid.shape_zyx for v in volumes], np.int32)
-    stack = np.zeros((len(volumes), *shapes.max(axis=0)), np.float32)
-    for i, v in enumerate(volumes):
-        z, y, x = v.grid.shape_zyx
-        stack[i, :z, :y, :x] = normalize(v.load(), intensity)
+    stack = None
+    if load:
+        stack = np.zeros((len(volumes), *shapes.max(axis=0)), np.float32)
+        for i, v in enumerate(volumes):
+            z, y, x = v.grid.shape_zyx
+            stack[i, :z, :y, :x] = normalize(v.load(), *mean_and_std(v, intensity))
     centers = [
         (v.grid.to_label_voxel if rounded else v.grid.to_voxel)(p.xyz_angstrom)
         for v, p in zip(volumes, picks, strict=True)
@@ -77,7 +81,7 @@ def collect(
     for row, group in zip(by_type, groups, strict=True):
         row[: len(group)] = group
     return Collection(
-        volumes=jnp.asarray(stack),
+        volumes=None if stack is None else jnp.asarray(stack),
         shapes_zyx=jnp.asarray(shapes),
         picks_zyx_voxel=jnp.asarray(by_run),
         picks_type=jnp.asarray(kinds),
@@ -88,15 +92,20 @@ def collect(
     )
 
 
-def normalize(
-    voxels: Float[NDArray[np.float32], "z y x"], config: IntensityConfig
-) -> Float[NDArray[np.float32], "z y x"]:
-    """The network's input: (v - mean) / std by the rule of the config."""
+def mean_and_std(volume: Volume, config: IntensityConfig) -> tuple[float, float]:
+    """What voxels of a volume are normalised with, by the rule of the config."""
     if config.rule == "fixed":
-        mean, std = config.mean, config.std
-    else:
-        mean, std = float(voxels.mean(dtype=np.float64)), float(voxels.std(dtype=np.float64))
-    return ((voxels - np.float32(mean)) / np.float32(std)).astype(np.float32)
+        return config.mean, config.std
+    depth, step = volume.grid.shape_zyx[0], 32
+    slabs = (volume.read(z, min(z + step, depth)).astype(np.float64) for z in range(0, depth, step))
+    total, square = np.sum([(s.sum(), np.square(s).sum()) for s in slabs], axis=0)
+    mean = total / np.prod(volume.grid.shape_zyx)
+    return float(mean), float(np.sqrt(square / np.prod(volume.grid.shape_zyx) - mean**2))
+
+
+def normalize(voxels: Float[NDArray[np.float32], "*b"], mean: float, std: float) -> Float[NDArray[np.float32], "*b"]:
+    """The network's input."""
+    return (voxels - np.float32(mean)) / np.float32(std)
 
 
 def epoch_grid(

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
 from numpy.typing import NDArray
 
@@ -38,19 +39,40 @@ def choose_window(
     return jnp.concatenate([run[None], start])
 
 
+def sample_keys(key: Key[Array, ""], step: Int[ArrayLike, ""], places: Int[ArrayLike, " b"]) -> Key[Array, " b"]:
+    """The keys of samples by their places in a step's whole batch, whichever device draws them."""
+    step_key = jax.random.fold_in(key, step)
+    return jax.vmap(lambda i: jax.random.fold_in(step_key, i))(jnp.asarray(places))
+
+
+def choose_windows(
+    collection: Collection,
+    rows: Int[Array, "b 4"],
+    *,
+    keys: Key[Array, " b"],
+    patch_zyx: tuple[int, int, int],
+    config: CropConfig,
+) -> Int[Array, "b 4"]:
+    """Run, z, y, x of the windows that `draw_samples` cuts for the same rows and keys."""
+    return jax.vmap(
+        lambda row, key: choose_window(
+            collection, row, key=jax.random.split(key)[0], patch_zyx=patch_zyx, config=config
+        )
+    )(rows, keys)
+
+
 def cut_windows(
-    collection: Collection, places: Int[Array, "b 4"], patch_zyx: tuple[int, int, int]
+    volumes: Float[Array, "r z y x"], places: Int[Array, "b 4"], patch_zyx: tuple[int, int, int]
 ) -> Float[Array, "b d h w"]:
     """The voxels at run, z, y, x."""
     # One slice per sample, unrolled: inside a loop XLA would copy all volumes into the loop's state.
-    return jnp.concatenate(
-        [lax.dynamic_slice(collection.volumes, tuple(place), (1, *patch_zyx)) for place in places], axis=0
-    )
+    return jnp.concatenate([lax.dynamic_slice(volumes, tuple(p), (1, *patch_zyx)) for p in places], axis=0)
 
 
 def draw_samples(
     collection: Collection,
     rows: Int[Array, "b 4"],
+    windows: Float[Array, "b d h w"] | None = None,
     *,
     keys: Key[Array, " b"],
     patch_zyx: tuple[int, int, int],
@@ -59,22 +81,25 @@ def draw_samples(
     augmentation: AugmentConfig,
     target: TargetConfig,
 ) -> tuple[Float[Array, "b d h w"], Float[Array, "b c d h w"], Int[Array, "b 4"]]:
-    """Windows, target heatmaps, and run, z, y, x of where each window was cut; a sample depends on its own key."""
-    split = jax.vmap(jax.random.split)(keys)
-    places = jax.vmap(lambda row, key: choose_window(collection, row, key=key, patch_zyx=patch_zyx, config=crop))(
-        rows, split[:, 0]
-    )
-    windows = cut_windows(collection, places, patch_zyx)
+    """Windows, target heatmaps, and run, z, y, x of where each window was cut; a sample depends on its own key.
+
+    `windows` are the voxels at the places that `choose_windows` names, where the collection itself has no volumes.
+    """
+    places = choose_windows(collection, rows, keys=keys, patch_zyx=patch_zyx, config=crop)
+    if windows is None:
+        if collection.volumes is None:
+            raise ValueError("a collection without volumes needs the windows")
+        windows = cut_windows(collection.volumes, places, patch_zyx)
 
     def finish(item: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         window, place, key = item
         kinds = collection.picks_type[place[0]]
         picks = collection.picks_zyx_voxel[place[0]] - place[1:]
-        window, picks = augment(window, picks, key=key, config=augmentation)
+        window, picks = augment(window, picks, key=jax.random.split(key)[1], config=augmentation)
         heatmaps = draw_targets(
             picks, kinds, jnp.ones(kinds.shape, bool), sigma_voxel=sigma_voxel, shape_zyx=patch_zyx, config=target
         )
         return window, heatmaps
 
-    windows, heatmaps = lax.map(finish, (windows, places, split[:, 1]))
+    windows, heatmaps = lax.map(finish, (windows, places, keys))
     return windows, heatmaps, places

@@ -16,19 +16,34 @@ from jax.typing import DTypeLike
 from jaxcryo.config import ModelConfig
 from jaxcryo.domain import ParticleType
 from jaxcryo.errors import InputError
+from jaxcryo.inference.cuda import described, jax_gpus
 from jaxcryo.inference.engine import Engine, Predict
+from jaxcryo.inference.engine_files import find_engine
 from jaxcryo.inference.manifest import EngineEntry
+from jaxcryo.inference.tensorrt_target import this_machine
 from jaxcryo.models import Network, build
 from jaxcryo.weights import load_model
 
-Backend = Literal["auto", "openvino", "flax"]
-BACKENDS: tuple[Backend, ...] = ("auto", "openvino", "flax")
+Runner = Literal["tensorrt", "openvino", "flax"]
+Backend = Literal["auto", "tensorrt", "openvino", "flax"]
+BACKENDS: tuple[Backend, ...] = ("auto", "tensorrt", "openvino", "flax")
 
 
-def choose_backend(backend: Backend) -> tuple[Literal["openvino", "flax"], str]:
-    """What `auto` means on this machine, and why, for people."""
+def choose_backend(backend: Backend, folder: pathlib.Path, entries: Sequence[EngineEntry]) -> tuple[Runner, str]:
+    """What `auto` means on this machine for the models of a folder, and why, for people.
+
+    Where there is an NVIDIA GPU, JAX is not started by it.
+    """
     if backend != "auto":
         return backend, "as asked for"
+    if gpus := jax_gpus():
+        try:
+            target = this_machine()
+            for entry in entries:
+                find_engine(folder, entry, target)
+        except InputError as error:
+            return "flax", f"{described(gpus)} at hand, but not TensorRT: {error}"
+        return "tensorrt", f"{described(gpus)} and TensorRT {target.tensorrt} at hand"
     if jax.default_backend() != "cpu":
         return "flax", f"a {jax.default_backend()} is at hand"
     if importlib.util.find_spec("openvino") is None:
@@ -36,13 +51,13 @@ def choose_backend(backend: Backend) -> tuple[Literal["openvino", "flax"], str]:
     return "openvino", "the fastest on a CPU"
 
 
-def open_engine(folder: pathlib.Path, entry: EngineEntry, backend: Literal["openvino", "flax"]) -> Engine:
+def open_engine(folder: pathlib.Path, entry: EngineEntry, backend: Runner) -> Engine:
     """A model of a manifest, ready to run.
 
     Raises:
         InputError: its files cannot be used by this backend.
     """
-    make = _openvino if backend == "openvino" else _flax
+    make = {"tensorrt": _tensorrt, "openvino": _openvino, "flax": _flax}[backend]
     return Engine(
         name=entry.name,
         patch_zyx=entry.patch_zyx,
@@ -61,6 +76,13 @@ def ensemble_types(entries: Sequence[EngineEntry]) -> tuple[ParticleType, ...]:
         dataclasses.replace(kinds[0], threshold=sum(k.threshold for k in kinds) / len(kinds))
         for kinds in zip(*(e.types for e in entries), strict=True)
     )
+
+
+def _tensorrt(folder: pathlib.Path, entry: EngineEntry) -> Predict:
+    path = find_engine(folder, entry, this_machine())
+    from jaxcryo.inference.tensorrt import tensorrt_predict  # where there is a GPU only
+
+    return tensorrt_predict(path, batch=entry.batch, classes=entry.model.classes, patch_zyx=entry.patch_zyx)
 
 
 def _openvino(folder: pathlib.Path, entry: EngineEntry) -> Predict:

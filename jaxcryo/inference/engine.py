@@ -22,6 +22,10 @@ an attribute `failure` with the exception of its last call, which XLA would only
 """
 
 
+INPUT, OUTPUT = "windows", "heatmaps"
+"""Names of an engine's input (b, d, h, w) and output (b, c, d, h, w), both float32."""
+
+
 class EngineError(RuntimeError):
     """A network's engine failed while it ran; the cause is the exception it raised."""
 

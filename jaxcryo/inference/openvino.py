@@ -14,14 +14,11 @@ from jax.experimental.buffer_callback import Buffer, ExecutionContext, buffer_ca
 from jaxtyping import Array, Float
 
 from jaxcryo.errors import InputError
-from jaxcryo.inference.engine import Predict
+from jaxcryo.inference.engine import INPUT, OUTPUT, Predict
 
 # OpenVINO would report its use to its makers, from a forked process; without this package it has a stub that does not.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino  # noqa: E402
-
-INPUT, OUTPUT = "windows", "heatmaps"
-"""Names of the ONNX graph's input (b, d, h, w) and output (b, c, d, h, w), both float32."""
 
 Precision = Literal["float32", "bfloat16"]
 _PRECISION_HINTS = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}

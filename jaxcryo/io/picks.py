@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import pathlib
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from jaxcryo.domain import ParticleType, Picks
 from jaxcryo.errors import InputError
 from jaxcryo.io.atomic import write_text
+from jaxcryo.io.bounded import read_json, read_text
 
 _IDENTITY = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
 _SUBMISSION_COLUMNS = ("experiment", "particle_type", "x", "y", "z")
@@ -32,20 +34,17 @@ def read_picks_json(
     """
     path = pathlib.Path(path)
     expected = "expected picks as JSON with points[].location.x, y, z in ångströms"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {expected}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: is not JSON ({error}); {expected}: copy it again") from error
+    content = read_json(path, expected)
     if not isinstance(content, dict) or not isinstance(content.get("points"), list):
         raise InputError(f"{path}: has no list 'points'; {expected}")
     unit = content.get("unit") or "angstrom"
     if unit != "angstrom":
-        raise InputError(f"{path}: its unit is {unit!r}; expected 'angstrom': convert the positions")
+        raise InputError(f"{path}: its unit is {reprlib.repr(unit)}; expected 'angstrom': convert the positions")
     about = content.get("pickable_object_name") or type_.name
     if about != type_.name:
-        raise InputError(f"{path}: holds picks of {about!r}; expected {type_.name!r}: rename the file or its content")
+        raise InputError(
+            f"{path}: holds picks of {reprlib.repr(about)}; expected {type_.name!r}: rename the file or its content"
+        )
     points = content["points"]
     xyz = np.zeros((len(points), 3))
     scores = []
@@ -54,8 +53,10 @@ def read_picks_json(
             xyz[i] = [float(point["location"][axis]) for axis in "xyz"]
             if point.get("score") is not None:
                 scores.append(float(point["score"]))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{path}: point {i} is {point!r} ({type(error).__name__}: {error}); {expected}") from error
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+            raise InputError(
+                f"{path}: point {i} is {reprlib.repr(point)} ({type(error).__name__}: {error}); {expected}"
+            ) from error
     bad = np.flatnonzero(~np.isfinite(xyz).all(axis=1))
     if len(bad):
         raise InputError(f"{path}: point {bad[0]} is at {xyz[bad[0]].tolist()}; expected finite numbers: remove it")
@@ -80,7 +81,7 @@ def read_picks_folder(folder: str | pathlib.Path, run: str, types: tuple[Particl
     xyz, type_index, scores = [np.zeros((0, 3))], [np.zeros(0, np.int64)], []
     found = False
     for index, type_ in enumerate(types):
-        mine = [f for f in files if _particle_of(f) == type_.name]
+        mine = [f for f in files if particle_of(f) == type_.name]
         if len(mine) > 1:
             raise InputError(
                 f"{folder}: {', '.join(f.name for f in mine)} are all about {type_.name}; expected one file per "
@@ -136,25 +137,39 @@ def write_copick_picks(
     Raises:
         InputError: user or session contain `_` or `/`, or a file cannot be written.
     """
+    return _write_all(copick_texts(picks, root, user_id=user_id, session_id=session_id))
+
+
+def copick_texts(
+    picks: Picks, root: str | pathlib.Path, *, user_id: str = "jaxcryo", session_id: str = "0"
+) -> dict[pathlib.Path, str]:
+    """What `write_copick_picks` writes: the text of each file."""
     for what, value in (("user", user_id), ("session", session_id)):
         if not value or "_" in value or "/" in value:
             raise InputError(f"the {what} of copick picks is {value!r}; it must be a name without '_' and '/'")
-    return [
-        _write_json(picks, index, root, f"{user_id}_{session_id}_{type_.name}.json", user_id, session_id)
+    return dict(
+        _json_text(picks, index, root, f"{user_id}_{session_id}_{type_.name}.json", user_id, session_id)
         for index, type_ in enumerate(picks.types)
-    ]
+    )
 
 
 def write_kaggle_picks(picks: Picks, root: str | pathlib.Path) -> list[pathlib.Path]:
     """Writes `<root>/ExperimentRuns/<run>/Picks/<particle>.json` for every type, as the challenge's training data."""
-    return [
-        _write_json(picks, index, root, f"{type_.name}.json", "curation", "0")
-        for index, type_ in enumerate(picks.types)
-    ]
+    return _write_all(
+        dict(
+            _json_text(picks, index, root, f"{type_.name}.json", "curation", "0")
+            for index, type_ in enumerate(picks.types)
+        )
+    )
 
 
 def write_submission(all_picks: Sequence[Picks], path: str | pathlib.Path) -> None:
     """Writes Kaggle's table `id,experiment,particle_type,x,y,z`, in ångströms to three decimals."""
+    write_text(path, submission_text(all_picks))
+
+
+def submission_text(all_picks: Sequence[Picks]) -> str:
+    """What `write_submission` writes."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("id", *_SUBMISSION_COLUMNS))
@@ -163,7 +178,7 @@ def write_submission(all_picks: Sequence[Picks], path: str | pathlib.Path) -> No
         for xyz, index in zip(picks.xyz_angstrom, picks.type_index, strict=True):
             writer.writerow((number, picks.run, picks.types[index].name, *(round(float(v), 3) for v in xyz)))
             number += 1
-    write_text(path, text.getvalue())
+    return text.getvalue()
 
 
 def read_submission(path: str | pathlib.Path, types: tuple[ParticleType, ...]) -> dict[str, Picks]:
@@ -174,18 +189,18 @@ def read_submission(path: str | pathlib.Path, types: tuple[ParticleType, ...]) -
     """
     index_of = {t.name: i for i, t in enumerate(types)}
     rows: dict[str, list[tuple[float, float, float, int]]] = {}
+    text = read_text(path, "expected Kaggle's table as CSV")
+    reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
-        with pathlib.Path(path).open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            missing = [c for c in _SUBMISSION_COLUMNS if c not in (reader.fieldnames or ())]
-            if missing:
-                raise InputError(
-                    f"{path}: lacks the column {', '.join(missing)}; expected {', '.join(_SUBMISSION_COLUMNS)}"
-                )
-            for row in reader:
-                run, values = _parse_row(row, index_of, f"{path}, line {reader.line_num}")
-                rows.setdefault(run, []).append(values)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        missing = [c for c in _SUBMISSION_COLUMNS if c not in (reader.fieldnames or ())]
+        if missing:
+            raise InputError(
+                f"{path}: lacks the column {', '.join(missing)}; expected {', '.join(_SUBMISSION_COLUMNS)}"
+            )
+        for row in reader:
+            run, values = _parse_row(row, index_of, f"{path}, line {reader.line_num}")
+            rows.setdefault(run, []).append(values)
+    except csv.Error as error:
         raise InputError(f"{path}: cannot be read ({error}); expected Kaggle's table as CSV") from error
     return {run: _picks_of_rows(run, types, values) for run, values in rows.items()}
 
@@ -198,11 +213,13 @@ def _parse_row(
     if not run or not particle:
         raise InputError(f"{where}: has no experiment or particle type; expected both: complete or remove the line")
     if particle not in index_of:
-        raise InputError(f"{where}: unknown particle type {particle!r}; the types are {', '.join(index_of)}")
+        raise InputError(
+            f"{where}: unknown particle type {reprlib.repr(particle)}; the types are {', '.join(index_of)}"
+        )
     try:
         x, y, z = (float(row[axis] or "") for axis in "xyz")
     except ValueError as error:
-        raise InputError(f"{where}: {error}; expected x, y, z as numbers in ångströms") from error
+        raise InputError(f"{where}: {str(error)[:200]}; expected x, y, z as numbers in ångströms") from error
     if not np.isfinite([x, y, z]).all():
         raise InputError(f"{where}: the position is {x}, {y}, {z}; expected finite numbers in ångströms")
     return run, (x, y, z, index_of[particle])
@@ -213,15 +230,21 @@ def _picks_of_rows(run: str, types: tuple[ParticleType, ...], rows: Sequence[tup
     return Picks(run=run, types=types, xyz_angstrom=table[:, :3].copy(), type_index=table[:, 3].astype(np.int64))
 
 
-def _particle_of(file: pathlib.Path) -> str:
+def particle_of(file: pathlib.Path) -> str:
     """The particle a file name is about; names of particles hold no underscore."""
     parts = file.stem.split("_")
     return parts[2] if len(parts) == 3 else file.stem
 
 
-def _write_json(
+def _write_all(texts: Mapping[pathlib.Path, str]) -> list[pathlib.Path]:
+    for path, text in texts.items():
+        write_text(path, text)
+    return list(texts)
+
+
+def _json_text(
     picks: Picks, index: int, root: str | pathlib.Path, file_name: str, user_id: str, session_id: str
-) -> pathlib.Path:
+) -> tuple[pathlib.Path, str]:
     chosen = picks.select(picks.type_index == index)
     points: list[dict[str, Any]] = []
     for i, (x, y, z) in enumerate(chosen.xyz_angstrom.tolist()):
@@ -239,5 +262,4 @@ def _write_json(
         "trust_orientation": False,
     }
     path = pathlib.Path(root) / "ExperimentRuns" / picks.run / "Picks" / file_name
-    write_text(path, json.dumps(content, indent=1) + "\n")
-    return path
+    return path, json.dumps(content, indent=1) + "\n"

@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxcryo.config import ConvNeXtConfig
-from jaxcryo.models.layers import Conv, Init, LayerNorm
+from jaxcryo.models.layers import Conv, Init, LayerNorm, run_blocks
 
 
 class ConvNeXtBlock(nnx.Module):
@@ -35,6 +35,7 @@ class ConvNeXtStage(nnx.Module):
     def __init__(self, inputs: int, channels: int, depth: int, config: ConvNeXtConfig, *, stem: bool, dtype: DTypeLike,
                  init: Init):  # fmt: skip
         self.stem = stem
+        self.rematerialize = False
         patch = 4 if stem else 2
         self.norm = LayerNorm(channels if stem else inputs, dtype=dtype)
         self.conv = Conv(inputs, channels, (patch, patch), stride=patch, padding=0, bias=True, dtype=dtype, init=init)
@@ -42,9 +43,7 @@ class ConvNeXtStage(nnx.Module):
 
     def __call__(self, x: Float[Array, "n h w i"]) -> Float[Array, "n h2 w2 o"]:
         x = self.norm(self.conv(x)) if self.stem else self.conv(self.norm(x))
-        for block in self.blocks:
-            x = block(x)
-        return x
+        return run_blocks(self.blocks, x, self.rematerialize)
 
 
 class ConvNeXt(nnx.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ class Init:
     def __init__(self, seed: int | None):
         self.rng = None if seed is None else np.random.default_rng(seed)
 
-    def kernel(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    def kernel(self, shape: tuple[int, ...], scale: float = 1.0) -> NDArray[np.float32]:
         """A kernel whose last axis is the outputs."""
         if self.rng is None:
             return np.broadcast_to(np.float32(0), shape)
@@ -29,14 +30,14 @@ class Init:
         while (far := np.abs(values) > 2).any():
             values[far] = self.rng.standard_normal(int(far.sum()), np.float32)
         # 0.8796 is the standard deviation of a normal cut at two of them.
-        return values * np.float32(np.sqrt(2 / math.prod(shape[:-1])) / 0.8796)
+        return values * np.float32(scale * np.sqrt(2 / math.prod(shape[:-1])) / 0.8796)
 
 
 class Conv(nnx.Module):
     """A convolution, 2-D or 3-D by the length of `kernel`; `depthwise` gives every channel a kernel of its own.
 
     Kernels are stored as (*kernel, inputs, outputs), or (*kernel, 1, channels) where depthwise. Zero padding keeps the
-    size at stride 1; `padding` overrides it (2-D only).
+    size at stride 1; `padding` overrides it (2-D only). `init_scale` multiplies the initial kernel.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Conv(nnx.Module):
         dilation: int = 1,
         depthwise: bool = False,
         bias: bool = False,
+        init_scale: float = 1.0,
         dtype: DTypeLike = jnp.float32,
         init: Init,
     ):
@@ -58,7 +60,7 @@ class Conv(nnx.Module):
         self.stride, self.dilation, self.depthwise, self.dtype = stride, dilation, depthwise, dtype
         self.padding = kernel[-1] // 2 if padding is None else padding
         shape = (*kernel, 1 if depthwise else inputs, outputs)
-        self.kernel = nnx.Param(init.kernel(shape))
+        self.kernel = nnx.Param(init.kernel(shape, init_scale))
         self.bias = nnx.Param(np.zeros(outputs, np.float32)) if bias else None
 
     @property
@@ -190,6 +192,15 @@ class DecoderBlock(nnx.Module):
         self, x: Float[Array, "b d h w i"], skip: Float[Array, "b d2 h2 w2 s"] | None
     ) -> Float[Array, "b d2 h2 w2 o"]:
         return self.refine(jax.nn.relu(self.norm(self.up(x, skip))))
+
+
+def run_blocks(
+    blocks: Iterable[nnx.Module], x: Float[Array, "n h w c"], rematerialize: bool
+) -> Float[Array, "n h2 w2 c2"]:
+    """One block after another; rematerialised ones keep no activations for the backward pass."""
+    for block in blocks:
+        x = nnx.remat(lambda b, y: b(y))(block, x) if rematerialize else block(x)
+    return x
 
 
 def pool_depth(x: Float[Array, "bd h w c"], batch: int, factor: int) -> Float[Array, "bd2 h w c"]:

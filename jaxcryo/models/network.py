@@ -12,7 +12,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxcryo.config import ModelConfig, Yu4uConfig
+from jaxcryo.models.convnext import ConvNeXtStage
 from jaxcryo.models.layers import BatchNorm, Init
+from jaxcryo.models.resnet_rs import ResNetRSStage
 from jaxcryo.models.tattaka import Tattaka
 from jaxcryo.models.yu4u import Yu4u
 
@@ -47,12 +49,18 @@ class Network:
 
 
 def build(
-    config: ModelConfig, *, seed: int | None = 0, dtype: DTypeLike = jnp.float32, batch_axis: str | None = None
+    config: ModelConfig,
+    *,
+    seed: int | None = 0,
+    dtype: DTypeLike = jnp.float32,
+    batch_axis: str | None = None,
+    rematerialize: bool = False,
 ) -> tuple[Network, Weights, Weights]:
     """The network of a config with freshly drawn parameters: (network, parameters, statistics).
 
     Without a seed only the parameters' shapes are real; that takes no memory. `batch_axis` names the mapped axis over
-    which BatchNorm's batch statistics are averaged in training.
+    which BatchNorm's batch statistics are averaged in training. `rematerialize` computes the encoder's activations
+    again in the backward pass, for less memory.
     """
     module: Yu4u | Tattaka
     if isinstance(config, Yu4uConfig):
@@ -62,6 +70,8 @@ def build(
     for _, node in nnx.iter_graph(module):
         if isinstance(node, BatchNorm):
             node.batch_axis = batch_axis
+        elif isinstance(node, ConvNeXtStage | ResNetRSStage):
+            node.rematerialize = rematerialize
     module.train()  # type: ignore[no-untyped-call]
     train_graph, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)  # type: ignore[misc]
     module.eval()  # type: ignore[no-untyped-call]

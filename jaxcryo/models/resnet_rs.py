@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxcryo.config import ResNetRSConfig
-from jaxcryo.models.layers import BatchNorm, Conv, Init
+from jaxcryo.models.layers import BatchNorm, Conv, Init, run_blocks
 
 
 class ConvNorm(nnx.Module):
@@ -79,6 +79,7 @@ class ResNetRSStage(nnx.Module):
 
     def __init__(self, inputs: int, width: int, depth: int, config: ResNetRSConfig, *, first: bool, dtype: DTypeLike,
                  init: Init):  # fmt: skip
+        self.rematerialize = False
         self.pool = ConvNorm(inputs, inputs, 3, stride=2, dtype=dtype, init=init) if first else None
         outputs = width * config.expansion
         self.blocks = nnx.List(
@@ -89,9 +90,7 @@ class ResNetRSStage(nnx.Module):
     def __call__(self, x: Float[Array, "n h w i"]) -> Float[Array, "n h2 w2 o"]:
         if self.pool is not None:
             x = jax.nn.relu(self.pool(x))
-        for block in self.blocks:
-            x = block(x)
-        return x
+        return run_blocks(self.blocks, x, self.rematerialize)
 
 
 class ResNetRS(nnx.Module):

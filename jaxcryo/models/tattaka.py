@@ -100,9 +100,10 @@ class Tattaka(nnx.Module):
             UpBlock(i, skip, o, 1 if n == 0 else 2, config.scse_reduction, dtype=dtype, init=init)
             for n, (i, skip, o) in enumerate(zip(inputs, skips, config.decoder_widths, strict=False))
         )
+        # Small: large first heatmaps would leave Adam with small steps for a thousand more.
         self.head = Conv(
-            config.decoder_widths[-1], config.classes * self.head_stride**3, (1, 1, 1), bias=True, dtype=dtype,
-            init=init,
+            config.decoder_widths[-1], config.classes * self.head_stride**3, (1, 1, 1), bias=True, init_scale=0.01,
+            dtype=dtype, init=init,
         )  # fmt: skip
 
     @property

@@ -31,9 +31,10 @@ class Yu4u(nnx.Module):
             DecoderBlock(i, skip, o, 1 if n == 0 else 2, dtype=dtype, init=init)
             for n, (i, skip, o) in enumerate(zip(inputs, widths[-2::-1], config.decoder_widths, strict=True))
         )
+        # Small: large first heatmaps would leave Adam with small steps for a thousand more.
         self.head = Conv(
-            config.decoder_widths[-1], config.classes * config.head_stride**3, (1, 1, 1), bias=True, dtype=dtype,
-            init=init,
+            config.decoder_widths[-1], config.classes * config.head_stride**3, (1, 1, 1), bias=True, init_scale=0.01,
+            dtype=dtype, init=init,
         )  # fmt: skip
 
     def __call__(self, windows: Float[Array, "b d h w"]) -> Float[Array, "b c d h w"]:

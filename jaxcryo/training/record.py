@@ -1,4 +1,4 @@
-"""What a training leaves to look at: metrics.csv, validation.csv, and a picture of both."""
+"""What a training leaves to look at: tables, TensorBoard's event files, and pictures."""
 
 from __future__ import annotations
 
@@ -8,77 +8,116 @@ from collections.abc import Sequence
 
 import matplotlib.figure
 import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+from tensorboardX import SummaryWriter
 
-from jaxcryo.domain import ParticleType
+from jaxcryo.domain import ParticleType, Picks, Volume
 from jaxcryo.io.atomic import atomic_path
-from jaxcryo.training.validation import Validation
+from jaxcryo.report import draw_picks
+from jaxcryo.training.validation import Validation, above_thresholds
 
 _METRICS = ("step", "loss", "learning_rate", "gradient_norm", "samples_per_second")
 
 
 class Record:
-    """Appends rows to the run folder's tables; rows from beyond the step that a training resumes at are dropped."""
+    """The run folder's tables; rows from beyond the step that a training resumes at are dropped.
 
-    def __init__(self, folder: pathlib.Path, types: Sequence[ParticleType], resume_step: int) -> None:
+    With several hosts only the one that `writes` does.
+    """
+
+    def __init__(
+        self, folder: pathlib.Path, types: Sequence[ParticleType], resume_step: int, *, writes: bool = True
+    ) -> None:
         self._folder = folder
+        self._writes = writes
         self._names = [t.name for t in types]
-        self._metrics = _Table(folder / "metrics.csv", _METRICS, resume_step)
-        self._validation = _Table(
-            folder / "validation.csv", ("step", "weighted_f4", "weighted_f4_best", *self._names), resume_step
-        )
+        columns = ("step", "weighted_f4", "weighted_f4_best", *self._names)
+        self._metrics = _Table(folder / "metrics.csv", _METRICS)
+        self._validation = _Table(folder / "validation.csv", columns)
+        if writes:
+            self._metrics.keep_until(resume_step)
+            self._validation.keep_until(resume_step)
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
+
+    def best_score(self) -> float:
+        """The best weighted F4 so far, -1 before the first validation."""
+        scores = self._validation.values()
+        return float(scores[:, 1].max()) if len(scores) else -1.0
 
     def step(self, step: int, loss: float, rate: float, norm: float, speed: float) -> None:
         """One training step."""
+        if not self._writes:
+            return
         self._metrics.append([step, f"{loss:.6g}", f"{rate:.6g}", f"{norm:.4g}", f"{speed:.4g}"])
+        for name, value in zip(_METRICS[1:], (loss, rate, norm, speed), strict=True):
+            self._board.add_scalar(f"train/{name}", value, step)
 
     def validation(self, step: int, result: Validation) -> None:
         """One validation."""
-        scores = [f"{c.f_beta:.4f}" for c in result.chosen.counts]
-        self._validation.append([step, f"{result.chosen.weighted_f4:.4f}", f"{result.best.weighted_f4:.4f}", *scores])
+        scores = [c.f_beta for c in result.chosen.counts]
+        row = [result.chosen.weighted_f4, result.best.weighted_f4, *scores]
+        self._validation.append([step, *(f"{v:.4f}" for v in row)])
+        for name, value in zip(("weighted_f4", "weighted_f4_best", *self._names), row, strict=True):
+            self._board.add_scalar(f"validation/{name}", value, step)
 
-    def draw(self) -> pathlib.Path:
-        """The curves of loss, learning rate and F4; returns the picture's path."""
-        metrics, scores = self._metrics.values(), self._validation.values()
-        figure = matplotlib.figure.Figure(figsize=(10, 9), layout="constrained")
-        loss, rate, f4 = figure.subplots(3, 1, sharex=True, height_ratios=(2, 1, 2))
-        if len(metrics):
-            steps = metrics[:, 0]
-            loss.plot(steps, metrics[:, 1], color="0.8", linewidth=0.5)
-            width = max(len(steps) // 50, 1)
-            smooth = np.convolve(metrics[:, 1], np.ones(width) / width, mode="valid")
-            loss.plot(steps[width - 1 :], smooth, color="tab:blue", label=f"loss, mean of {width} steps")
-            loss.set_yscale("log")
-            loss.legend()
-            rate.plot(steps, metrics[:, 2], color="tab:orange")
-        if len(scores):
-            f4.plot(scores[:, 0], scores[:, 1], "k.-", linewidth=2, label="weighted F4")
-            for i, name in enumerate(self._names):
-                f4.plot(scores[:, 0], scores[:, 3 + i], ".-", label=name)
-            f4.legend(fontsize="small", ncols=2)
-        loss.set_ylabel("loss")
-        rate.set_ylabel("learning rate")
-        f4.set(ylabel="F4 of the held-out run", xlabel="step", ylim=(0, 1))
-        path = self._folder / "curves.png"
-        with atomic_path(path) as temporary:
+    def draw(self, volume: Volume, truth: Picks, result: Validation) -> tuple[pathlib.Path, ...]:
+        """The curves, and slices of the held-out run with its picks and their truth; returns the pictures' paths."""
+        self._board.close()
+        curves, slices = self._folder / "curves.png", self._folder / "validation.png"
+        figure = _curves(self._metrics.values(), self._validation.values(), self._names)
+        with atomic_path(curves) as temporary:
             figure.savefig(temporary, format="png", dpi=110)
-        return path
+        draw_picks(slices, volume, above_thresholds(result.picks, [t.threshold for t in result.types]), truth)
+        return curves, slices
+
+
+def _curves(
+    metrics: Float[NDArray[np.float64], "n m"], scores: Float[NDArray[np.float64], "v k"], names: Sequence[str]
+) -> matplotlib.figure.Figure:
+    figure = matplotlib.figure.Figure(figsize=(10, 9), layout="constrained")
+    loss, rate, f4 = figure.subplots(3, 1, sharex=True, height_ratios=(2, 1, 2))
+    if len(metrics):
+        steps, width = metrics[:, 0], max(len(metrics) // 50, 1)
+        loss.plot(steps, metrics[:, 1], color="0.8", linewidth=0.5)
+        smooth = np.convolve(metrics[:, 1], np.ones(width) / width, mode="valid")
+        loss.plot(steps[width - 1 :], smooth, color="tab:blue", label=f"loss, mean of {width} steps")
+        loss.set_yscale("log")
+        loss.legend()
+        rate.plot(steps, metrics[:, 2], color="tab:orange")
+    if len(scores):
+        f4.plot(scores[:, 0], scores[:, 1], "k.-", linewidth=2, label="weighted F4")
+        for i, name in enumerate(names):
+            f4.plot(scores[:, 0], scores[:, 3 + i], ".-", label=name)
+        f4.legend(fontsize="small", ncols=2)
+    loss.set_ylabel("loss")
+    rate.set_ylabel("learning rate")
+    f4.set(ylabel="F4 of the held-out run", xlabel="step", ylim=(0, 1))
+    return figure
 
 
 class _Table:
-    def __init__(self, path: pathlib.Path, columns: Sequence[str], resume_step: int) -> None:
-        self._path = path
+    def __init__(self, path: pathlib.Path, columns: Sequence[str]) -> None:
+        self._path, self._columns = path, columns
+
+    def keep_until(self, step: int) -> None:
+        """Makes the file, with the rows that it has up to a step."""
         rows = []
-        if path.exists():
-            with path.open(newline="") as file:
-                rows = [r for r in csv.reader(file) if len(r) == len(columns) and r[0].isdigit()]
-        with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        if self._path.exists():
+            with self._path.open(newline="") as file:
+                rows = [r for r in csv.reader(file) if len(r) == len(self._columns) and r[0].isdigit()]
+        with atomic_path(self._path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(columns)
-            writer.writerows(r for r in rows if int(r[0]) <= resume_step)
+            writer.writerow(self._columns)
+            writer.writerows(r for r in rows if int(r[0]) <= step)
 
     def append(self, row: Sequence[object]) -> None:
         with self._path.open("a", newline="") as file:
             csv.writer(file).writerow(row)
 
-    def values(self) -> np.ndarray:
-        return np.genfromtxt(self._path, delimiter=",", skip_header=1, ndmin=2)
+    def values(self) -> Float[NDArray[np.float64], "n m"]:
+        if not self._path.exists():
+            return np.zeros((0, len(self._columns)))
+        with self._path.open(newline="") as file:
+            rows = list(csv.reader(file))[1:]
+        return np.array(rows, np.float64).reshape(-1, len(self._columns))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from jaxcryo.config import TrainConfig
 from jaxcryo.data.collection import Collection
-from jaxcryo.data.samples import draw_samples
+from jaxcryo.data.samples import draw_samples, sample_keys
 from jaxcryo.errors import InputError
 from jaxcryo.models import Network, Weights
 from jaxcryo.training.loss import loss, sample_losses
@@ -25,13 +25,14 @@ from jaxcryo.training.state import TrainState, optimizer
 
 AXIS = "devices"
 Metrics = dict[str, Array]
-Step = Callable[[TrainState, Collection, Any], tuple[TrainState, Metrics]]
+Step = Callable[[TrainState, Collection, Any, Any], tuple[TrainState, Metrics]]
 
 
 def train_step(
     state: TrainState,
     collection: Collection,
     rows: Int[Array, "b 4"],
+    windows: Float[Array, "b d h w"] | None,
     *,
     key: Key[Array, ""],
     network: Network,
@@ -49,7 +50,8 @@ def train_step(
     windows, targets, places = draw_samples(
         collection,
         rows,
-        keys=jax.vmap(lambda i: jax.random.fold_in(step_key, i))(first + jnp.arange(len(rows))),
+        windows,
+        keys=sample_keys(key, state.step, first + jnp.arange(len(rows))),
         patch_zyx=config.model.patch_zyx,
         sigma_voxel=sigma_voxel,
         crop=config.crop,
@@ -97,14 +99,20 @@ def train_step(
 
 
 def over_devices(
-    network: Network, config: TrainConfig, sigma_voxel: Float[NDArray[np.float32], " c"], devices: list[jax.Device]
+    network: Network,
+    config: TrainConfig,
+    sigma_voxel: Float[NDArray[np.float32], " c"],
+    devices: Sequence[jax.Device] | None = None,
 ) -> Step:
-    """`train_step` replicated over devices, each with its share of the batch's rows (devices, b, 4).
+    """`train_step` replicated over devices (None: all of all hosts).
+
+    It takes this host's share of the batch's rows as (local devices, b, 4), and where the collection has no volumes the
+    windows cut for them as (local devices, b, d, h, w).
 
     Raises:
         InputError: the batch does not divide.
     """
-    parts = jax.device_count() // jax.local_device_count() * len(devices) * config.optim.accumulate
+    parts = (jax.device_count() if devices is None else len(devices)) * config.optim.accumulate
     if config.optim.batch % parts:
         raise InputError(
             f"a batch of {config.optim.batch} samples cannot be shared out over {parts} devices and accumulated parts"
@@ -113,17 +121,27 @@ def over_devices(
         raise InputError(f"mixup pairs samples: {config.optim.batch} over {parts} parts leaves an odd number in each")
     key = jax.random.key(config.seed)
 
-    def step(state: TrainState, collection: Collection, rows: Array) -> tuple[TrainState, Metrics]:
+    def step(
+        state: TrainState, collection: Collection, rows: Array, windows: Array | None
+    ) -> tuple[TrainState, Metrics]:
         return train_step(
-            state, collection, rows, key=key, network=network, config=config, sigma_voxel=sigma_voxel, axis=AXIS
+            state,
+            collection,
+            rows,
+            windows,
+            key=key,
+            network=network,
+            config=config,
+            sigma_voxel=sigma_voxel,
+            axis=AXIS,
         )
 
     return jax.pmap(step, axis_name=AXIS, donate_argnums=0, devices=devices)
 
 
-def replicate(tree: Any, devices: list[jax.Device]) -> Any:
-    """One copy of every array per device, along a new first axis."""
-    n = len(devices)
+def replicate(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:
+    """One copy of every array per local device, along a new first axis."""
+    n = jax.local_device_count() if devices is None else len(devices)
     # The same axis name as the step's, so that the step compiles once for this and for its own results.
     copy = jax.pmap(lambda t, _: t, axis_name=AXIS, in_axes=(None, 0), devices=devices)
     return copy(tree, np.zeros(n))

@@ -30,6 +30,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     for arch in ("yu4u", "tattaka"):
         config = recipe(arch, "tiny")
         _, params, stats = build(config.model)
+        params["head.kernel"] = 100 * params["head.kernel"]  # heatmaps with peaks
         files.append(str(folder / f"{arch}.safetensors"))
         model = TrainedModel(
             config=config, types=CZII_TYPES, spacing_angstrom=10.012444, params=params, stats=stats, source="untrained"

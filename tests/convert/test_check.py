@@ -11,7 +11,8 @@ from onnx import numpy_helper
 
 from convert import check_command
 from convert.__main__ import main
-from convert.check_command import FLOAT16_SHARE, LIMITS, Range, check_entry, phantom_windows
+from convert.check_command import FLOAT16_SHARE, LIMITS, Range, check_entry
+from convert.comparison import phantom_windows
 from convert.emit_probe import group_of
 from convert.graph import Precision
 from convert.onnx_command import OnnxOptions, convert_models

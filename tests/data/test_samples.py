@@ -100,7 +100,8 @@ def test_sample_shows_the_picks_of_its_window(collection: Collection) -> None:
     off = AugmentConfig(warp_probability=0, flip_x_probability=0, intensity_probability=0)
     sigma = np.full(6, 2.0, np.float32)
     windows, targets, places = draw_samples(
-        collection, jnp.array([1, 2, 0, 30]), key=jax.random.key(4), patch_zyx=PATCH, sigma_voxel=sigma,
+        collection, jnp.array([[1, 2, 0, 30]]), keys=jax.random.split(jax.random.key(4), 1), patch_zyx=PATCH,
+        sigma_voxel=sigma,
         crop=CropConfig(jitter=0), augmentation=off, target=TargetConfig(),
     )  # fmt: skip
     window, target, place = windows[0], targets[0], places[0]

@@ -8,6 +8,8 @@ import pytest
 
 from jaxcryo.config import TrainConfig
 from jaxcryo.data.collection import Collection, collect, epoch_grid, rows_of_step
+from jaxcryo.data.samples import choose_windows, cut_windows, sample_keys
+from jaxcryo.data.streaming import streamed_windows
 from jaxcryo.data.targets import sigmas_voxel
 from jaxcryo.errors import InputError
 from jaxcryo.models import build
@@ -36,9 +38,8 @@ def run(
     shared, losses = replicate(collection, chosen), []
     for n in range(steps):
         rows = rows_of_step(grid, seed=0, step=n, batch=config.optim.batch).reshape(devices, -1, 4)
-        state, metrics = step(state, shared, rows)
+        state, metrics = step(state, shared, rows, None)
         losses.append(float(metrics["loss"][0]))
-    assert step._cache_size() == 1  # type: ignore[attr-defined]
     return first_copy(state), losses, np.asarray(metrics["place"]).reshape(-1, 4)
 
 
@@ -73,7 +74,7 @@ def test_learning_moves_everything(synced, single) -> None:
 
 def test_accumulated_parts_see_the_same_samples(config, examples, single) -> None:
     parts = dataclasses.replace(config, optim=dataclasses.replace(config.optim, accumulate=2))
-    state, losses, places = run(parts, examples, devices=1, steps=1)
+    state, losses, _ = run(parts, examples, devices=1, steps=1)
     assert int(state.step) == 1
     assert losses[0] == pytest.approx(single[1][0], rel=0.2)  # BatchNorm sees one part at a time
 
@@ -93,3 +94,43 @@ def test_a_batch_that_does_not_divide_is_refused(config) -> None:
     network, _, _ = build(config.model, seed=None)
     with pytest.raises(InputError, match="batch of 3"):
         over_devices(network, odd, np.ones(3, np.float32), jax.local_devices()[:2])
+
+
+def test_windows_cut_from_files_are_those_cut_on_the_device(config, examples) -> None:
+    volumes, picks = [e.volume for e in examples], [e.picks for e in examples]
+    patch = config.model.patch_zyx
+    grid = epoch_grid([v.grid.shape_zyx for v in volumes], patch, config.crop)
+
+    def rows(n: int) -> np.ndarray:
+        return rows_of_step(grid, seed=0, step=n, batch=4)
+
+    collection = collect(volumes, picks, config.intensity, patch)
+    key = jax.random.key(config.seed)
+    stream = streamed_windows(
+        volumes, dataclasses.replace(collection, volumes=None), rows, np.arange(4), first_step=2, key=key,
+        patch_zyx=patch, crop=config.crop, intensity=config.intensity,
+    )  # fmt: skip
+    for n in (2, 3):
+        keys = sample_keys(key, n, np.arange(4))
+        places = choose_windows(collection, rows(n), keys=keys, patch_zyx=patch, config=config.crop)
+        np.testing.assert_array_equal(next(stream), cut_windows(collection.volumes, places, patch))
+    stream.close()
+
+
+def test_rematerialised_gradients_are_the_same(config) -> None:
+    windows = jax.random.normal(jax.random.key(0), (2, *config.model.patch_zyx))
+
+    def gradient(rematerialize: bool):
+        network, params, stats = build(config.model, rematerialize=rematerialize)
+
+        def value(p):
+            heatmaps, moved = network.apply_train(p, stats, windows)
+            return (heatmaps**2).mean(), moved
+
+        return jax.jit(jax.grad(value, has_aux=True))(params)
+
+    (plain, moved), (again, moved_again) = gradient(False), gradient(True)
+    for k in plain:
+        np.testing.assert_allclose(plain[k], again[k], rtol=1e-3, atol=1e-5, err_msg=k)
+    for k in moved:
+        np.testing.assert_allclose(moved[k], moved_again[k], rtol=1e-4, atol=1e-6)

@@ -1,0 +1,53 @@
+"""Picks in further formats beside the ones that inference always writes."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from jaxcryo.cli.frames import add_frame_options, frames_of, say
+from jaxcryo.domain import Picks
+from jaxcryo.io.dataset import Run
+from jaxcryo.io.formats import FORMATS, Frames, check_writable, losses, write_picks
+
+# Kaggle's table and copick's picks are what inference writes in any case.
+_PLACES = {"kaggle": None, "copick": None, "csv": "picks.csv"}
+
+
+def add_export_options(p: argparse.ArgumentParser) -> None:
+    """Adds --format and what the formats need to know."""
+    p.add_argument(
+        "--format", nargs="+", choices=FORMATS, default=(), metavar="NAME", help=f"also write: {', '.join(FORMATS)}"
+    )
+    add_frame_options(p)
+
+
+def export_frames(args: argparse.Namespace, out: pathlib.Path, runs: Sequence[Run]) -> Frames:
+    """What the chosen formats need to know of the runs.
+
+    Raises:
+        InputError: it is not known, or a format cannot hold a run's name.
+    """
+    places = _places(args, out)
+    if not places:
+        return Frames()
+    frames = frames_of(args, runs, say)
+    for name, place in places.items():
+        check_writable(FORMATS[name], place, [r.name for r in runs], frames)
+    return frames
+
+
+def write_exports(args: argparse.Namespace, out: pathlib.Path, found: Mapping[str, Picks], frames: Frames) -> list[str]:
+    """Writes the picks in the chosen formats, replacing earlier ones; gives a line for each."""
+    lines = []
+    for name, place in _places(args, out).items():
+        write_picks(found, place, FORMATS[name], frames, force=True)
+        lost = losses(found, FORMATS[name])
+        lines.append(f"  {place}  ({FORMATS[name].title}{''.join(f'; not {phrase}' for phrase in lost)})")
+    return lines
+
+
+def _places(args: argparse.Namespace, out: pathlib.Path) -> dict[str, pathlib.Path]:
+    names = {name: _PLACES.get(name, name) for name in args.format}
+    return {name: out / place for name, place in names.items() if place is not None}

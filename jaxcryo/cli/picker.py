@@ -1,0 +1,92 @@
+"""Picks of one run after the other, in whatever process: what `infer.py` does with each."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable
+
+from tqdm import tqdm
+
+from jaxcryo.domain import ParticleType, Picks, Volume
+from jaxcryo.inference.backends import Runner, open_engine
+from jaxcryo.inference.manifest import EngineEntry
+from jaxcryo.inference.pipeline import find_picks
+from jaxcryo.inference.workers import Advance
+from jaxcryo.io.dataset import Run
+from jaxcryo.io.mask import inside, open_mask
+from jaxcryo.io.picks import write_copick_picks
+from jaxcryo.io.volumes import open_volume
+from jaxcryo.report import draw_picks
+
+_SPACING_TOLERANCE = 0.02
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is the same for all runs."""
+
+    folder: pathlib.Path
+    """Of the engines."""
+    entries: tuple[EngineEntry, ...]
+    backend: Runner
+    types: tuple[ParticleType, ...]
+    out: pathlib.Path
+    spacing_angstrom: float | None
+    """Instead of the files' own."""
+    mask: str | None = None
+    """A volume for all runs or a folder with one for each: picks outside are dropped."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunTask:
+    """One run to do."""
+
+    run: Run
+    label: str
+    truth: Picks | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PickedRun:
+    """What was written for a run."""
+
+    count: int
+    seconds: float
+    picture: pathlib.Path
+
+
+def open_picker(job: Job) -> Callable[[RunTask, Advance], PickedRun]:
+    """Opens the engines; the function writes the picks of a run, whole, and its picture.
+
+    Raises:
+        InputError: an engine cannot be used. The function raises it for a volume that cannot, and `EngineError`.
+    """
+    engines = [open_engine(job.folder, entry, job.backend) for entry in job.entries]
+
+    def pick(task: RunTask, advance: Advance) -> PickedRun:
+        began = time.monotonic()
+        volume = open_volume(task.run.volume_path, name=task.run.name, spacing_angstrom=job.spacing_angstrom)
+        _warn_of_spacing(volume, job.entries)
+        mask = None if job.mask is None else open_mask(job.mask, volume.name, volume.grid)
+        picks = find_picks(volume, engines, job.types, config=job.entries[0].inference, on_windows=advance)
+        picks = picks if mask is None else inside(picks, mask)
+        picture = job.out / "pictures" / f"{task.run.name}.png"
+        draw_picks(picture, volume, picks, task.truth)
+        # The picks come last and whole: a run counts as done when they are there.
+        write_copick_picks(picks, job.out)
+        return PickedRun(count=len(picks), seconds=time.monotonic() - began, picture=picture)
+
+    return pick
+
+
+def _warn_of_spacing(volume: Volume, entries: tuple[EngineEntry, ...]) -> None:
+    spacing = volume.grid.spacing_angstrom
+    for entry in entries:
+        if abs(spacing / entry.spacing_angstrom - 1) > _SPACING_TOLERANCE:
+            tqdm.write(
+                f"{volume.name}: its voxels are {spacing:.3f} Å, {entry.name} was trained on "
+                f"{entry.spacing_angstrom:.3f} Å: expect poor picks (if the file is wrong, give the true spacing with "
+                "--voxel-spacing)"
+            )

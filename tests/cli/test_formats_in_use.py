@@ -1,0 +1,102 @@
+"""Further formats and masks of infer.py, and picks in other formats for train.py."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+
+import numpy as np
+import pytest
+import starfile
+
+from jaxcryo.cli.frames import add_frame_options, given_picks
+from jaxcryo.cli.infer import main as infer
+from jaxcryo.cli.picks import main as convert_picks
+from jaxcryo.cli.train import main as train
+from jaxcryo.domain import CZII_TYPES
+from jaxcryo.io.dataset import find_runs, read_picks
+from jaxcryo.io.picks import read_copick_folder
+from jaxcryo.io.volumes import open_volume, write_ome_zarr
+
+
+def run(main: object, *args: object) -> int:
+    assert callable(main)
+    code: int = main([str(a) for a in args])
+    return code
+
+
+def test_infer_writes_other_formats(dataset, engines, tmp_path, capsys) -> None:
+    out = tmp_path / "picks"
+    command = ["--engines", engines, "--data", dataset, "--out", out, "--runs", "PH_000"]
+    assert run(infer, *command, "--format", "relion5") == 2
+    assert "--pixel-size" in capsys.readouterr().err and not out.exists()
+    assert run(infer, *command, "--format", "relion5", "dynamo", "napari", "csv", "--pixel-size", "2.5") == 0
+    said = capsys.readouterr()
+    assert "STAR of RELION 5" in said.out and "unbinned size was taken from the tomograms" in said.err
+    picks = read_copick_folder(out, CZII_TYPES)["PH_000"]
+    tables = [starfile.read(out / "relion5" / f"{t.name}.star") for t in CZII_TYPES]
+    assert [len(t) for t in tables] == [len(picks.of_type(i)) for i in range(len(CZII_TYPES))]
+    assert sum(len(f.read_text().splitlines()) for f in (out / "dynamo").glob("*.tbl")) == len(picks)
+    assert len(list(csv.reader((out / "picks.csv").read_text().splitlines()))) == len(picks) + 1
+    assert (out / "napari" / "PH_000.csv").is_file()
+
+
+def test_infer_with_a_mask(dataset, engines, tmp_path, capsys) -> None:
+    volume = open_volume(next(r for r in find_runs(dataset) if r.name == "PH_000").volume_path)
+    voxels = np.zeros(volume.grid.shape_zyx, np.float32)
+    voxels[:, :, : voxels.shape[2] // 2] = 1
+    write_ome_zarr(tmp_path / "half.zarr", voxels, volume.grid.spacing_zyx_angstrom, levels=1)
+    command = ["--engines", engines, "--data", dataset, "--runs", "PH_000", "--out"]
+    assert run(infer, *command, tmp_path / "all") == 0
+    assert run(infer, *command, tmp_path / "some", "--mask", tmp_path / "half.zarr") == 0
+    every, some = (read_copick_folder(tmp_path / f, CZII_TYPES)["PH_000"] for f in ("all", "some"))
+    x = np.rint(volume.grid.to_voxel(every.xyz_angstrom))[:, 2]
+    assert 0 < len(some) < len(every)
+    np.testing.assert_array_equal(some.xyz_angstrom, every.xyz_angstrom[x < voxels.shape[2] // 2])
+    assert json.loads((tmp_path / "some" / "settings.json").read_text())["mask"].endswith("half.zarr")
+    assert run(infer, *command, tmp_path / "some") == 2
+    assert run(infer, *command, tmp_path / "none", "--mask", tmp_path / "nowhere.mrc") == 2
+    assert "expected a mask" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["copick", "relion4", "relion5", "napari", "csv"])
+def test_picks_to_train_on(name, dataset, tmp_path) -> None:
+    options = argparse.ArgumentParser()
+    options.add_argument("--picks")
+    options.add_argument("--voxel-spacing", type=float)
+    add_frame_options(options)
+    frame = ["--pixel-size", "2.5", "--unbinned-size", "400", "300", "200"]
+    picks = tmp_path / ("a.csv" if name == "csv" else "a")
+    data = ["--data", dataset]
+    assert run(convert_picks, "convert", dataset / "train/overlay", picks, "--to", name, *frame, *data) == 0
+    runs = find_runs(dataset, split="train")
+    given = given_picks(options.parse_args(["--picks", str(picks), *frame]), runs, CZII_TYPES)
+    assert list(given) == [r.name for r in runs]
+    for r in runs:
+        np.testing.assert_allclose(given[r.name].xyz_angstrom, read_picks(r, CZII_TYPES).xyz_angstrom, atol=1e-9)
+    assert given_picks(options.parse_args([]), runs, CZII_TYPES) == {}
+
+
+def test_train_uses_the_given_picks(dataset, tmp_path, capsys) -> None:
+    table = tmp_path / "a.csv"
+    command = [
+        "--arch",
+        "yu4u",
+        "--data",
+        dataset,
+        "--size",
+        "tiny",
+        "--fold",
+        "0",
+        "--picks",
+        table,
+        "--out",
+        tmp_path,
+    ]
+    table.write_text("run,particle,x,y,z\nPH_000,ribosome,1,2,3\n")
+    assert run(train, *command) == 2
+    assert "has no picks of PH_001; it has of PH_000" in capsys.readouterr().err
+    table.write_text("run,particle,x,y,z\nPH_000,ribosome,1,2,3\nPH_001,ribosome,99999,2,3\n")
+    assert run(train, *command) == 2
+    assert "PH_001: 1 of 1 picks are outside the volume" in capsys.readouterr().err

@@ -1,0 +1,98 @@
+"""Trainings as processes: several that train as one, and one that is killed again and again."""
+
+import os
+import pathlib
+import random
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from jaxcryo.phantom import PhantomConfig, write_dataset
+from jaxcryo.weights import load_model
+
+ROOT = pathlib.Path(__file__).parents[2]
+KILLS = 20
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("processes") / "data"
+    write_dataset(folder, PhantomConfig(shape_zyx=(24, 72, 72)), runs=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Compiled programs are kept between processes, so that a restart takes seconds."""
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
+def start(
+    dataset: pathlib.Path, out: pathlib.Path, steps: int, environment: dict[str, str], *options: str
+) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "train.py"), "--arch", "yu4u", "--size", "tiny", "--fold", "0"]
+    command += ["--data", str(dataset), "--out", str(out), "--steps", str(steps), *options]
+    return subprocess.Popen(
+        command,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, out + err
+
+
+def assert_same(a: pathlib.Path, b: pathlib.Path) -> None:
+    first, second = (load_model(f / "last.safetensors") for f in (a, b))
+    for arrays, others in ((first.params, second.params), (first.stats, second.stats)):
+        for name, value in arrays.items():
+            np.testing.assert_array_equal(value, others[name], err_msg=name)
+
+
+def test_two_processes_train_as_one_with_two_devices(dataset, tmp_path, cache) -> None:
+    options = ("--sync-batch-norm",)
+    together = start(
+        dataset, tmp_path / "one", 4, {**cache, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}, *options
+    )
+    finish(together)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {**cache, "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2"}
+    both = [start(dataset, tmp_path / "two", 4, {**shared, "JAX_PROCESS_ID": str(i)}, *options) for i in (0, 1)]
+    for process in both:
+        finish(process)
+    assert_same(tmp_path / "one", tmp_path / "two")
+
+
+def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(dataset, tmp_path, cache) -> None:
+    options = ("--save-minutes", "0.002")
+    began = time.monotonic()
+    finish(start(dataset, tmp_path / "straight", 60, cache, *options))
+    finish(start(dataset, tmp_path / "warm", 60, cache, *options))  # as fast as a restart will be
+    whole = time.monotonic() - began
+    chance, kills = random.Random(0), 0
+    for _ in range(KILLS):
+        process = start(dataset, tmp_path / "killed", 60, cache, *options)
+        try:
+            process.wait(timeout=chance.uniform(0.1, 0.35) * whole)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            kills += 1
+        process.communicate()
+    finish(start(dataset, tmp_path / "killed", 60, cache, *options))
+    assert kills >= KILLS // 2
+    assert_same(tmp_path / "straight", tmp_path / "killed")
+    rows = (tmp_path / "killed" / "metrics.csv").read_text().splitlines()[1:]
+    assert [int(r.split(",")[0]) for r in rows] == list(range(1, 61))
