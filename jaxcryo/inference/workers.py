@@ -10,6 +10,7 @@ import multiprocessing.connection
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -198,8 +199,7 @@ def _hire(place: Place, open_work: Callable[[], Work[Task, Result]]) -> _Member:
 
 def _serve(connection: Connection, open_work: Callable[[], Work[Any, Any]]) -> None:
     """A process: does what it is sent, until the other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # which then ends it in order
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # ends it in order
     try:
         work = open_work()
     except InputError as error:
@@ -222,12 +222,17 @@ def _as_at(place: Place) -> Iterator[None]:
     """This process's environment and cores as they are to be of one that is started meanwhile, before JAX is there."""
     before = {name: os.environ.get(name) for name in place.environment}
     cores = os.sched_getaffinity(0) if place.cores else set()
+    # Ctrl-C is the parent's to answer; an ignored signal stays so in what is started.
+    is_main = threading.current_thread() is threading.main_thread()
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN) if is_main else None
     os.environ.update(place.environment)
     if place.cores:
         os.sched_setaffinity(0, place.cores)
     try:
         yield
     finally:
+        if is_main:
+            signal.signal(signal.SIGINT, interrupt)
         for name, value in before.items():
             if value is None:
                 del os.environ[name]

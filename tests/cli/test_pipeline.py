@@ -48,7 +48,7 @@ def test_ensemble_writes_everything_and_goes_on_where_it_was(dataset, engines, t
     assert "[1/3] PH_000: is done already" in said and "[3/3] PT_000" in said
     found = read_copick_folder(out, CZII_TYPES)
     assert set(found) == {"PH_000", "PH_001", "PT_000"}
-    rows = list(csv.DictReader((out / "submission.csv").open()))
+    rows = list(csv.DictReader((out / "submission.csv").read_text().splitlines()))
     assert len(rows) == sum(map(len, found.values()))
     assert set(rows[0]) == {"id", "experiment", "particle_type", "x", "y", "z"}
     assert all(p.score is not None or len(p) == 0 for p in found.values())

@@ -48,7 +48,7 @@ def picks_of_rows(run: str, types: Types, rows: Sequence[Row]) -> Picks:
 
 
 def files_of(path: pathlib.Path, suffix: str, types: Types, note: Note) -> list[pathlib.Path]:
-    """The file itself, or the files `<particle><suffix>` of a folder; others of the suffix are noted.
+    """The file itself, or the files `<particle><suffix>` of a folder by types; others of the suffix are noted.
 
     Raises:
         InputError: the folder has none of these types.
@@ -56,11 +56,10 @@ def files_of(path: pathlib.Path, suffix: str, types: Types, note: Note) -> list[
     if not path.is_dir():
         return [path]
     every = sorted(f for f in path.iterdir() if f.suffix.lower() == suffix and not f.name.startswith("."))
-    names = {t.name for t in types}
-    mine = [f for f in every if f.stem in names]
+    mine = [f for t in types for f in every if f.stem == t.name]
     if not mine:
         raise InputError(
-            f"{path}: has no <particle>{suffix} of {', '.join(sorted(names))}; it has "
+            f"{path}: has no <particle>{suffix} of {', '.join(t.name for t in types)}; it has "
             f"{', '.join(f.name for f in every) or f'no {suffix} file'}: rename them, or give --config"
         )
     if len(mine) < len(every):
