@@ -267,7 +267,7 @@ def test_the_file_says_what_it_is() -> None:
 def test_weights_beyond_float16() -> None:
     config = config_of("yu4u", "tiny")
     network, params, stats = random_weights(config)
-    params["head.kernel"] = params["head.kernel"] * 1e6
+    params["head.kernel"] = params["head.kernel"] * 1e8
     module = network.module(params, stats)
     with pytest.raises(InputError, match=r"head: a weight of .* does not fit float16, .* --precision float32"):
         write_onnx(module, config, batch=1, precision="float16", upsampling="folded")

@@ -203,8 +203,8 @@ class _Recorded:
     def __init__(self, voxels: np.ndarray, chunk: int) -> None:
         self.voxels, self.chunks, self.reads = voxels, (chunk, 8, 8), list[slice]()
 
-    def __getitem__(self, index: slice) -> np.ndarray:
-        self.reads.append(index)
+    def __getitem__(self, index: tuple[slice, slice, slice]) -> np.ndarray:
+        self.reads.append(index[0])
         return self.voxels[index]
 
 
@@ -267,4 +267,4 @@ def test_what_lies_beyond_the_volume(padding) -> None:
     np.testing.assert_allclose(stitched[0], volume, atol=1e-5)
     jax.effects_barrier()
     expected = np.pad(volume, [(1, 1), (2, 3), (1, 2)], mode="constant" if padding == "zeros" else "reflect")
-    np.testing.assert_allclose(seen[0][0], expected[:8, :16, :16], atol=1e-6)
+    assert any(np.allclose(w[0], expected[:8, :16, :16], atol=1e-6) for w in seen)  # callbacks come in any order
