@@ -128,7 +128,11 @@ def test_other_particles(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[s
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"pickable_objects": [{"name": "actin", "is_particle": True, "radius": 40}]}))
     assert run(*command, "--config", config) == 0
-    assert [f.name for f in (tmp_path / "out").rglob("*.json")] == ["jaxcryo_0_actin.json"]
+    (file,) = (tmp_path / "out").rglob("*.json")
+    assert file.name == "jaxcryo_0_actin.json"
+    file.with_name("jaxcryo_0_ribosome.json").write_text('{"points": []}')
+    assert run("convert", tmp_path / "out", tmp_path / "b.csv", "--to", "csv") == 0
+    assert "passed over picks of ['actin']" in capsys.readouterr().err
 
 
 def test_thresholds(found: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,13 @@ from jaxcryo.io.picks import copick_texts, particle_of, read_copick_folder, read
 
 
 def _read(path: pathlib.Path, types: Types, frames: Frames, note: Note) -> dict[str, Picks]:
-    return read_copick_folder(path, types) if path.is_dir() else _read_file(path, types)
+    if not path.is_dir():
+        return _read_file(path, types)
+    names = {t.name for t in types}
+    others = {particle_of(f) for f in path.glob("ExperimentRuns/*/Picks/*.json")} - names
+    if others:
+        note(f"{path}: passed over picks of {reprlib.repr(sorted(others))}; --config can name them")
+    return read_copick_folder(path, types)
 
 
 def _read_file(path: pathlib.Path, types: Types) -> dict[str, Picks]:
