@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -11,7 +11,10 @@ from jaxcryo.domain import ParticleType, Picks, Volume
 from jaxcryo.errors import InputError
 from jaxcryo.inference.engine import Engine
 from jaxcryo.inference.peaks import collect_peaks, find_peaks, merge_close
-from jaxcryo.inference.stitch import OnWindows, heatmap_slabs
+from jaxcryo.inference.stitch import OnWindows, Slab, heatmap_slabs
+
+OnSlab = Callable[[Slab], None]
+"""Called with each finished slab of heatmaps, from the first slice to the last, before peaks are looked for in it."""
 
 
 def find_picks(
@@ -22,6 +25,7 @@ def find_picks(
     config: InferenceConfig,
     floor: float | None = None,
     on_windows: OnWindows | None = None,
+    on_slab: OnSlab | None = None,
 ) -> Picks:
     """The particles of a tomogram, by type and then from the highest score down.
 
@@ -42,6 +46,8 @@ def find_picks(
             )
     thresholds = [t.threshold if floor is None else floor for t in types]
     slabs = heatmap_slabs(volume, engines, on_windows=on_windows)
+    if on_slab is not None:
+        slabs = _shown(slabs, on_slab)
     peaks = collect_peaks(find_peaks(slabs, thresholds, nms_voxel=config.nms_voxel))
     xyz_angstrom = volume.grid.to_angstrom(peaks.zyx_voxel)
     radii_angstrom = [config.merge_radius * t.radius_angstrom for t in types]
@@ -51,3 +57,9 @@ def find_picks(
     )
     order = np.lexsort((-peaks.score, peaks.type_index))
     return picks.select(order[keep[order]])
+
+
+def _shown(slabs: Iterator[Slab], on_slab: OnSlab) -> Iterator[Slab]:
+    for slab in slabs:
+        on_slab(slab)
+        yield slab

@@ -83,6 +83,15 @@ def test_a_floor_takes_all_and_thresholds_can_follow(volume: Volume) -> None:
     np.testing.assert_array_equal(above.type_index, direct.type_index)
 
 
+def test_the_heatmap_is_shown_slab_by_slab(volume: Volume) -> None:
+    seen: list[tuple[int, np.ndarray]] = []
+    engines = [engine_of(), engine_of((32, 24, 24), (16, 12, 12))]
+    find_picks(volume, engines, TYPES, config=CONFIG, on_slab=lambda s: seen.append((s.z_start, np.asarray(s.heatmap))))
+    assert [z for z, _ in seen] == np.cumsum([0, *(h.shape[1] for _, h in seen[:-1])]).tolist()
+    whole = np.concatenate([h for _, h in seen], axis=1)
+    np.testing.assert_allclose(whole, [volume.voxels, -volume.voxels], atol=1e-5)
+
+
 def test_picks_are_ordered_by_type_and_score(volume: Volume) -> None:
     picks = find_picks(volume, [engine_of()], TYPES, config=CONFIG, floor=0.01)
     assert picks.score is not None
