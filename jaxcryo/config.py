@@ -218,6 +218,8 @@ class InferenceConfig:
     """Side of the cube in which a voxel must be the largest."""
     merge_radius: float = 0.7
     """Of two picks of one type closer than this share of its radius the better one stays; 0 keeps both."""
+    refine: bool = True
+    """Put picks at the top of a paraboloid through the peak's cube instead of at its largest voxel."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from jaxcryo.cli.common import parser, reports_errors
 from jaxcryo.cli.exports import add_export_options, export_frames, write_exports
+from jaxcryo.cli.extent import Shard, add_extent_options, with_effort
 from jaxcryo.cli.picker import Job, PickedRun, RunTask, open_picker
 from jaxcryo.cli.window_bars import WindowBars
 from jaxcryo.config import InferenceConfig
@@ -45,6 +46,9 @@ EXAMPLES = """examples:
       these runs only
   python infer.py --engines out/ --data tomograms/ --voxel-spacing 7.84
       a folder of .mrc or .zarr files whose headers give a wrong spacing
+  python infer.py --engines out/ --data data/ --shard 3/20
+      the third of twenty parts of the runs, as one task of a job array; when all are done, the same command without
+      --shard writes the tables
 
 Next: python -m jaxcryo.score picks/ data/   where particles are known
 """
@@ -82,10 +86,15 @@ def _demo(args: argparse.Namespace) -> int:
 
 def _infer(args: argparse.Namespace) -> int:
     folder, out = pathlib.Path(args.engines), pathlib.Path(args.out or "picks")
-    entries = read_manifest(folder)
-    runs = find_runs(args.data, names=args.runs, tomogram_type=args.tomogram_type)
+    entries = tuple(with_effort(e, args.effort) for e in read_manifest(folder))
+    every_run = find_runs(args.data, names=args.runs, tomogram_type=args.tomogram_type)
+    shard: Shard | None = args.shard
+    runs = every_run if shard is None else shard.of(every_run)
+    if not runs:
+        print(f"{args.data} has {len(every_run)} runs: nothing is left for shard {shard}")
+        return 0
     types = ensemble_types(entries)
-    settings = _settings(entries, types, args.voxel_spacing)
+    settings = _settings(entries, types, args.voxel_spacing) | {"tta": args.tta}
     if args.mask is not None:
         check_mask(args.mask)
         settings["mask"] = str(pathlib.Path(args.mask).absolute())
@@ -100,8 +109,9 @@ def _infer(args: argparse.Namespace) -> int:
         for number, run in enumerate(runs, 1)
     ]
     places = plan_places(args.processes, () if backend == "openvino" else jax_gpus(), len(runs) - len(done))
+    part = "" if shard is None else f" (shard {shard})"
     print(
-        f"{len(runs)} run{'s' if len(runs) > 1 else ''} of {args.data}, {len(entries)} model"
+        f"{len(runs)} run{'s' if len(runs) > 1 else ''} of {args.data}{part}, {len(entries)} model"
         f"{'s averaged' if len(entries) > 1 else ''} ({', '.join(e.name for e in entries)}) by {backend} ({reason}), "
         f"into {out}"
     )
@@ -119,10 +129,17 @@ def _infer(args: argparse.Namespace) -> int:
         out=out,
         spacing_angstrom=args.voxel_spacing,
         mask=args.mask,
+        tta=args.tta,
+        save_heatmaps=args.save_heatmaps,
     )
     failed, written = _pick([t for t in tasks if t.run.name not in done], job, places)
     finished = [r.name for r in runs if r.name not in failed]
-    if finished:
+    if shard is not None:
+        print(
+            f"shard {shard}: {len(finished)} of {len(runs)} runs are done, in {out / 'ExperimentRuns'}; when all "
+            "shards are, the same command without --shard writes the tables"
+        )
+    elif finished:
         found = read_copick_folder(out, types, finished)
         write_submission(list(found.values()), out / "submission.csv")
         exports = write_exports(args, out, found, frames)
@@ -215,6 +232,7 @@ def _settings(
         "thresholds": {t.name: t.threshold for t in types},
         "nms_voxel": inference.nms_voxel,
         "merge_radius": inference.merge_radius,
+        "refine": inference.refine,
         "voxel_spacing_angstrom": spacing_angstrom,
     }
 
@@ -255,6 +273,7 @@ def _parser() -> argparse.ArgumentParser:
         "--processes", type=int, metavar="N",
         help="that share the runs, each on its own GPU or on its part of the cores (default: one for each GPU, else 1)",
     )  # fmt: skip
+    add_extent_options(p)
     p.add_argument("--voxel-spacing", type=float, metavar="ANGSTROM", help="instead of the files' own")
     p.add_argument("--tomogram-type", default="denoised", help="which reconstruction, where a run has several")
     p.add_argument("--mask", metavar="VOLUME", help="drop picks where it is 0; or a folder with one named as each run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
 import time
@@ -11,10 +12,12 @@ from tqdm import tqdm
 
 from jaxcryo.domain import ParticleType, Picks, Volume
 from jaxcryo.inference.backends import Runner, open_engine
+from jaxcryo.inference.engine import IN_PLANE_FLIPS, NO_FLIPS
 from jaxcryo.inference.manifest import EngineEntry
 from jaxcryo.inference.pipeline import find_picks
 from jaxcryo.inference.workers import Advance
 from jaxcryo.io.dataset import Run
+from jaxcryo.io.heatmaps import heatmap_writer
 from jaxcryo.io.mask import inside, open_mask
 from jaxcryo.io.picks import write_copick_picks
 from jaxcryo.io.volumes import open_volume
@@ -37,6 +40,10 @@ class Job:
     """Instead of the files' own."""
     mask: str | None = None
     """A volume for all runs or a folder with one for each: picks outside are dropped."""
+    tta: bool = False
+    """Average over flips in the plane."""
+    save_heatmaps: bool = False
+    """As OME-Zarr, in heatmaps/."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,14 +70,23 @@ def open_picker(job: Job) -> Callable[[RunTask, Advance], PickedRun]:
     Raises:
         InputError: an engine cannot be used. The function raises it for a volume that cannot, and `EngineError`.
     """
-    engines = [open_engine(job.folder, entry, job.backend) for entry in job.entries]
+    flips = IN_PLANE_FLIPS if job.tta else NO_FLIPS
+    engines = [dataclasses.replace(open_engine(job.folder, entry, job.backend), flips=flips) for entry in job.entries]
 
     def pick(task: RunTask, advance: Advance) -> PickedRun:
         began = time.monotonic()
         volume = open_volume(task.run.volume_path, name=task.run.name, spacing_angstrom=job.spacing_angstrom)
         _warn_of_spacing(volume, job.entries)
         mask = None if job.mask is None else open_mask(job.mask, volume.name, volume.grid)
-        picks = find_picks(volume, engines, job.types, config=job.entries[0].inference, on_windows=advance)
+        with contextlib.ExitStack() as stack:
+            on_slab = None
+            if job.save_heatmaps:
+                place = job.out / "heatmaps" / f"{volume.name}.zarr"
+                write = stack.enter_context(heatmap_writer(place, volume.grid, job.types))
+                on_slab = lambda slab: write(slab.z_start, slab.heatmap)  # noqa: E731
+            picks = find_picks(
+                volume, engines, job.types, config=job.entries[0].inference, on_windows=advance, on_slab=on_slab
+            )
         picks = picks if mask is None else inside(picks, mask)
         picture = job.out / "pictures" / f"{task.run.name}.png"
         draw_picks(picture, volume, picks, task.truth)

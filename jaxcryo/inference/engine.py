@@ -22,6 +22,12 @@ an attribute `failure` with the exception of its last call, which XLA would only
 """
 
 
+Flips = tuple[tuple[int, ...], ...]
+"""For every pass of a window through the network the axes (0 z, 1 y, 2 x) along which it is reversed."""
+NO_FLIPS: Flips = ((),)
+IN_PLANE_FLIPS: Flips = ((), (2,), (1,), (1, 2))
+"""What a slice may be turned into without leaving what training showed: flips along x, and turns by 180 degrees."""
+
 INPUT, OUTPUT = "windows", "heatmaps"
 """Names of an engine's input (b, d, h, w) and output (b, c, d, h, w), both float32."""
 
@@ -43,10 +49,14 @@ class Engine:
     intensity: IntensityConfig
     padding: Literal["zeros", "reflect"] = "zeros"
     """What lies beyond the volume."""
+    flips: Flips = NO_FLIPS
+    """A window's heatmaps are the mean over these passes, each turned back."""
 
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise InputError(f"{self.name}: the batch is {self.batch} windows; expected at least 1")
+        if not self.flips:
+            raise InputError(f"{self.name}: no pass through the network was asked for; expected at least one")
 
 
 @contextlib.contextmanager

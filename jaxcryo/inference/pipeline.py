@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from jaxcryo.config import InferenceConfig
-from jaxcryo.domain import ParticleType, Picks, Volume
+from jaxcryo.domain import ParticleType, Picks, Volume, VoxelGrid
 from jaxcryo.errors import InputError
 from jaxcryo.inference.engine import Engine
-from jaxcryo.inference.peaks import collect_peaks, find_peaks, merge_close
+from jaxcryo.inference.peaks import Peaks, collect_peaks, find_peaks, merge_close
 from jaxcryo.inference.stitch import OnWindows, Slab, heatmap_slabs
 
 OnSlab = Callable[[Slab], None]
@@ -49,11 +49,19 @@ def find_picks(
     if on_slab is not None:
         slabs = _shown(slabs, on_slab)
     peaks = collect_peaks(find_peaks(slabs, thresholds, nms_voxel=config.nms_voxel))
-    xyz_angstrom = volume.grid.to_angstrom(peaks.zyx_voxel)
+    return picks_of_peaks(peaks, volume.name, volume.grid, types, config)
+
+
+def picks_of_peaks(
+    peaks: Peaks, run: str, grid: VoxelGrid, types: Sequence[ParticleType], config: InferenceConfig
+) -> Picks:
+    """Peaks as positions, refined and merged as the config says, by type and then from the highest score down."""
+    offset = peaks.offset_zyx_voxel if config.refine else 0
+    xyz_angstrom = grid.to_angstrom(peaks.zyx_voxel + offset)
     radii_angstrom = [config.merge_radius * t.radius_angstrom for t in types]
     keep = merge_close(xyz_angstrom, peaks.type_index, peaks.score, radii_angstrom)
     picks = Picks(
-        run=volume.name, types=tuple(types), xyz_angstrom=xyz_angstrom, type_index=peaks.type_index, score=peaks.score
+        run=run, types=tuple(types), xyz_angstrom=xyz_angstrom, type_index=peaks.type_index, score=peaks.score
     )
     order = np.lexsort((-peaks.score, peaks.type_index))
     return picks.select(order[keep[order]])

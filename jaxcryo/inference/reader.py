@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
 import math
 from collections.abc import Callable, Iterator
@@ -24,7 +25,8 @@ class SlabReader:
     """A volume's slices for several streams that go through it side by side.
 
     Blocks follow the chunks of the storage. One is dropped when all streams are past it, so that memory depends on
-    how far the streams are apart and not on the volume's depth.
+    how far the streams are apart and not on the volume's depth. The block after those that were asked for last is read
+    in the background.
     """
 
     def __init__(self, volume: Volume) -> None:
@@ -33,8 +35,9 @@ class SlabReader:
         self.volume = volume
         self._depth = volume.grid.shape_zyx[0]
         self._block = math.ceil(_BLOCK_SLICES / chunk) * chunk
-        self._blocks: dict[int, Float[NDArray[np.float32], "z y x"]] = {}
+        self._blocks: dict[int, concurrent.futures.Future[Float[NDArray[np.float32], "z y x"]]] = {}
         self._positions: list[int] = []
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="read")
 
     def stream(self) -> ReadSlices:
         """A further reader; all are to be made before the first one reads."""
@@ -47,7 +50,9 @@ class SlabReader:
             self._drop_before(min(self._positions))
             blocks = range(z_start // self._block, (z_stop - 1) // self._block + 1)
             origin = blocks[0] * self._block
-            slices = np.concatenate([self._load(b) for b in blocks])
+            for block in (*blocks, blocks[-1] + 1):
+                self._ask_for(block)
+            slices = np.concatenate([self._blocks[b].result() for b in blocks])
             return slices[z_start - origin : z_stop - origin]
 
         return read
@@ -64,11 +69,11 @@ class SlabReader:
     def _statistics(self) -> tuple[float, float]:
         return volume_statistics(self.volume, block=self._block)
 
-    def _load(self, block: int) -> Float[NDArray[np.float32], "z y x"]:
-        if block not in self._blocks:
-            start = block * self._block
-            self._blocks[block] = self.volume.read(start, min(start + self._block, self._depth))
-        return self._blocks[block]
+    def _ask_for(self, block: int) -> None:
+        start = block * self._block
+        if block not in self._blocks and start < self._depth:
+            stop = min(start + self._block, self._depth)
+            self._blocks[block] = self._thread.submit(self.volume.read, start, stop)
 
     def _drop_before(self, z: int) -> None:
         for block in [b for b in self._blocks if (b + 1) * self._block <= z]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from jaxcryo.domain import Volume
 from jaxcryo.errors import InputError
-from jaxcryo.inference.engine import Engine, engine_failures
+from jaxcryo.inference.engine import Engine, Flips, engine_failures
 from jaxcryo.inference.reader import ReadSlices, SlabReader
 from jaxcryo.inference.windows import WindowPlan, plan_windows, weight_factors, weight_sums
 
@@ -152,7 +152,9 @@ def _layers(
         last = layer == len(plan.z.starts) - 1
         with engine_failures(engine):
             for batch in batches:
-                sums, ready = _add_batch(predict, sums, slab, batch.starts_yx, batch.counted, weight_z, weight_yx)
+                sums, ready = _add_batch(
+                    predict, sums, slab, batch.starts_yx, batch.counted, weight_z, weight_yx, flips=engine.flips
+                )
                 flying.append((ready, batch.windows))
                 if len(flying) > _BATCHES_IN_FLIGHT:
                     land()
@@ -193,7 +195,7 @@ def _padded_slab(
     return jnp.asarray(np.pad(inside, pads, mode="constant" if padding == "zeros" else "reflect"))
 
 
-@functools.partial(jax.jit, donate_argnames=("sums",))
+@functools.partial(jax.jit, static_argnames=("flips",), donate_argnames=("sums",))
 def _add_batch(
     predict: Partial,
     sums: Float[Array, "c d y x"],
@@ -202,6 +204,8 @@ def _add_batch(
     counted: Float[Array, "b"],
     weight_z: Float[Array, "d"],
     weight_yx: Float[Array, "h w"],
+    *,
+    flips: Flips,
 ) -> tuple[Float[Array, "c d y x"], Float[Array, ""]]:
     """Adds the weighted heatmaps of a batch of windows to the sums, in place.
 
@@ -209,7 +213,7 @@ def _add_batch(
     """
     patch = (weight_z.shape[0], *weight_yx.shape)
     windows = jax.vmap(lambda start: lax.dynamic_slice(slab, (0, start[0], start[1]), patch))(starts_yx)
-    heatmaps = predict(windows)
+    heatmaps = _mean_over_flips(predict, windows, flips)
     expected = (len(starts_yx), sums.shape[0], *patch)
     if heatmaps.shape != expected:
         raise InputError(
@@ -224,6 +228,14 @@ def _add_batch(
         return lax.dynamic_update_slice(sums, there + heatmaps[i] * (weight * counted[i]), corner)
 
     return lax.fori_loop(0, len(starts_yx), add, sums), counted.sum()
+
+
+def _mean_over_flips(predict: Partial, windows: Float[Array, "b d h w"], flips: Flips) -> Float[Array, "b c d h w"]:
+    passes = []
+    for axes in flips:
+        heatmaps = predict(jnp.flip(windows, [1 + a for a in axes]) if axes else windows)
+        passes.append(jnp.flip(heatmaps, [2 + a for a in axes]) if axes else heatmaps)
+    return passes[0] if len(passes) == 1 else sum(passes[1:], start=passes[0]) / len(passes)
 
 
 @jax.jit

@@ -58,6 +58,7 @@ def test_slabs_have_no_influence(heights: list[int], levels: int | None) -> None
     assert len(whole) > 0
     assert rows(parts) == rows(whole)
     np.testing.assert_array_equal(parts.score, whole.score)
+    np.testing.assert_array_equal(parts.offset_zyx_voxel, whole.offset_zyx_voxel)
 
 
 def test_of_equal_values_the_first_counts_as_the_larger_one() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,12 +21,12 @@ TYPES = (
     ParticleType(name="large", radius_angstrom=150.0, threshold=0.6),
 )
 GRID = VoxelGrid(shape_zyx=(40, 56, 60), spacing_zyx_angstrom=(10.012444, 10.012444, 10.012444))
-CONFIG = InferenceConfig()
+CONFIG = InferenceConfig(refine=False)
 SMALL = {(5, 8, 50): 1.0, (6, 30, 12): 0.9, (30, 45, 44): 0.8, (39, 0, 59): 0.7, (20, 20, 20): 0.45}
 LARGE = {(12, 44, 30): 1.0, (28, 10, 8): 0.75, (28, 18, 8): 0.7}  # the last two: one particle, two maxima
 
 
-def gaussians(centres: dict[tuple[int, int, int], float], sigma: float) -> np.ndarray:
+def gaussians(centres: Mapping[tuple[float, float, float], float], sigma: float) -> np.ndarray:
     zyx = np.indices(GRID.shape_zyx)
     volume = np.zeros(GRID.shape_zyx)
     for centre, height in centres.items():
@@ -65,6 +66,25 @@ def test_planted_particles_come_back_at_their_coordinates(volume: Volume) -> Non
     np.testing.assert_allclose(picks.of_type(0), GRID.to_angstrom(small))
     np.testing.assert_allclose(picks.of_type(1), GRID.to_angstrom([(12, 44, 30), (28, 10, 8)]))
     np.testing.assert_allclose(picks.score, [1.0, 0.9, 0.8, 0.7, 1.0, 0.75], atol=1e-4)
+
+
+def test_refined_picks_are_where_particles_are_between_voxels() -> None:
+    centres = {(10.3, 12.0, 20.4): 1.0, (25.5, 40.2, 33.9): 0.9, (15.8, 30.6, 45.1): 0.8}
+    volume = Volume(name="TS_1", voxels=gaussians(centres, 2.5), grid=GRID)
+    errors = []
+    for refine in (False, True):
+        config = dataclasses.replace(CONFIG, refine=refine)
+        picks = find_picks(volume, [engine_of()], TYPES, config=config)
+        errors.append(np.abs(picks.of_type(0) - GRID.to_angstrom(list(centres))).max() / GRID.spacing_angstrom)
+    assert errors[0] > 0.35
+    assert errors[1] < 0.1
+
+
+def test_at_the_rim_a_refined_pick_stays_on_its_voxel() -> None:
+    volume = Volume(name="TS_1", voxels=gaussians({(0.0, 30.0, 59.0): 1.0}, 2.5), grid=GRID)
+    config = dataclasses.replace(CONFIG, refine=True)
+    picks = find_picks(volume, [engine_of()], TYPES, config=config)
+    np.testing.assert_allclose(picks.of_type(0), GRID.to_angstrom([(0, 30, 59)]))
 
 
 def test_a_merge_radius_of_zero_keeps_both_maxima(volume: Volume) -> None:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from jaxcryo.config import IntensityConfig
 from jaxcryo.domain import Volume, VoxelGrid
 from jaxcryo.errors import InputError
-from jaxcryo.inference.engine import Engine, Predict
+from jaxcryo.inference.engine import IN_PLANE_FLIPS, Engine, Predict
 from jaxcryo.inference.reader import SlabReader, volume_statistics
 from jaxcryo.inference.stitch import Slab, averaged_slabs, heatmap_slabs, stitch, stitched_slabs
 from jaxcryo.inference.windows import plan_windows, window_weight
@@ -80,6 +80,21 @@ def test_the_identity_gives_the_volume_back(stride: tuple[int, int, int]) -> Non
 def test_it_is_the_weighted_mean_over_windows() -> None:
     volume, engine = volume_of(), engine_of(mean_of_window)
     np.testing.assert_allclose(stitch(volume, [engine]), stitched_directly(volume, engine), atol=1e-5)
+
+
+def test_flips_are_turned_back_and_averaged() -> None:
+    def lopsided(windows: Float[Array, "b d h w"]) -> Float[Array, "b c d h w"]:
+        ramp = jnp.arange(windows.shape[-1]) + 100 * jnp.arange(windows.shape[-2])[:, None]
+        return jnp.stack([windows, windows * ramp], axis=1)
+
+    windows = np.random.default_rng(0).normal(size=(8, 16, 12)).astype(np.float32)
+    volume = Volume(
+        name="TS_1", voxels=windows, grid=VoxelGrid(shape_zyx=(8, 16, 12), spacing_zyx_angstrom=(10.0,) * 3)
+    )
+    engine = dataclasses.replace(engine_of(lopsided), flips=IN_PLANE_FLIPS)
+    heatmap = stitch(volume, [engine])
+    np.testing.assert_allclose(heatmap[0], windows, atol=1e-5)
+    np.testing.assert_allclose(heatmap[1], windows * (11 / 2 + 100 * 15 / 2), rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 7, 50])
