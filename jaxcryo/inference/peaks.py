@@ -81,6 +81,7 @@ def find_peaks(
                 peaks, slots = _decided(block, limits, z, nms_voxel, slots)
                 yield peaks
                 z, filled, block = z + _STEP_SLICES, 2 * radius, _advance(block)
+        del slab  # before the next one is made
     while block is not None and filled > radius:
         block = _put(block, _outside(block, full - filled), 0, filled, count=full - filled)
         peaks, slots = _decided(block, limits, z, nms_voxel, slots)
@@ -289,7 +290,11 @@ def _put(
 @functools.partial(jax.jit, donate_argnames=("block",))
 def _advance(block: Float[Array, "c z y x"]) -> Float[Array, "c z y x"]:
     """The last slices to the front: they are the ones before and among the next to be decided."""
-    return block.at[:, : block.shape[1] - _STEP_SLICES].set(block[:, _STEP_SLICES:])
+
+    def move(z: Scalar, block: Float[Array, "c z y x"]) -> Float[Array, "c z y x"]:
+        return block.at[:, z].set(block[:, z + _STEP_SLICES])
+
+    return lax.fori_loop(0, block.shape[1] - _STEP_SLICES, move, block)
 
 
 def _outside(like: Float[Array, "c _ y x"], slices: int) -> Float[Array, "c z y x"]:

@@ -71,3 +71,4 @@ def _shown(slabs: Iterator[Slab], on_slab: OnSlab) -> Iterator[Slab]:
     for slab in slabs:
         on_slab(slab)
         yield slab
+        del slab  # before the next one is made

@@ -49,11 +49,12 @@ class SlabReader:
             self._positions[index] = z_start
             self._drop_before(min(self._positions))
             blocks = range(z_start // self._block, (z_stop - 1) // self._block + 1)
-            origin = blocks[0] * self._block
             for block in (*blocks, blocks[-1] + 1):
                 self._ask_for(block)
-            slices = np.concatenate([self._blocks[b].result() for b in blocks])
-            return slices[z_start - origin : z_stop - origin]
+            parts = [
+                self._blocks[b].result()[max(z_start - b * self._block, 0) : z_stop - b * self._block] for b in blocks
+            ]
+            return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
         return read
 

@@ -102,11 +102,16 @@ def averaged_slabs(streams: Sequence[Iterator[Slab]]) -> Iterator[Slab]:
         z = stop
         for i, stream in enumerate(streams):
             if ends[i] == stop:
+                heads[i] = _PASSED  # frees it before the next one is made
                 head = next(stream, None)
                 if head is None:
                     assert min(ends) == max(ends), "streams of one volume end together"
                     return
                 heads[i] = head
+                del head
+
+
+_PASSED = Slab(z_start=0, heatmap=np.zeros((0, 0, 0, 0), np.float32))  # type: ignore[arg-type]
 
 
 def stitch(volume: Volume, engines: Sequence[Engine]) -> Float[NDArray[np.float32], "c z y x"]:
@@ -170,6 +175,8 @@ def _layers(
             if first < stop:
                 cropped = heatmap if stop - first == stride else heatmap[:, first:stop]
                 yield Slab(z_start=start + first - plan.z.pad_before, heatmap=cropped)
+                del cropped
+            del heatmap  # before the next one is made
 
 
 def _batches(plan: WindowPlan, size: int) -> list[_Batch]:
@@ -255,7 +262,12 @@ def _finished(
 def _move_up(sums: Float[Array, "c d y x"], *, stride: int) -> Float[Array, "c d y x"]:
     """Drops the first slices, in place; zeros follow the last ones."""
     kept = sums.shape[1] - stride
-    return sums.at[:, :kept].set(sums[:, stride:]).at[:, kept:].set(0)
+
+    def move(z: Int[Array, ""], sums: Float[Array, "c d y x"]) -> Float[Array, "c d y x"]:
+        # Slice by slice, since a copy of all of them would be the largest array of an inference.
+        return sums.at[:, z].set(sums[:, z + stride])
+
+    return lax.fori_loop(0, kept, move, sums).at[:, kept:].set(0)
 
 
 @functools.partial(jax.jit, static_argnames=("height",))

@@ -9,5 +9,5 @@ sys.path += [str(HERE.parent), str(HERE)]
 collect_ignore = (
     []
     if all(importlib.util.find_spec(m) for m in ("torch", "timm"))
-    else ["test_timm.py", "test_yu4u.py", "test_torch_files.py"]
+    else ["test_tattaka.py", "test_timm.py", "test_torch_files.py", "test_yu4u.py"]
 )
