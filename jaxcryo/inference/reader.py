@@ -25,8 +25,8 @@ class SlabReader:
     """A volume's slices for several streams that go through it side by side.
 
     Blocks follow the chunks of the storage. One is dropped when all streams are past it, so that memory depends on
-    how far the streams are apart and not on the volume's depth. The block after those that were asked for last is read
-    in the background.
+    how far the streams are apart and not on the volume's depth. The block that will be wanted next is read in the
+    background.
     """
 
     def __init__(self, volume: Volume) -> None:
@@ -49,8 +49,10 @@ class SlabReader:
             self._positions[index] = z_start
             self._drop_before(min(self._positions))
             blocks = range(z_start // self._block, (z_stop - 1) // self._block + 1)
-            for block in (*blocks, blocks[-1] + 1):
+            for block in blocks:
                 self._ask_for(block)
+            if 2 * z_stop - z_start >= (blocks[-1] + 1) * self._block:
+                self._ask_for(blocks[-1] + 1)
             parts = [
                 self._blocks[b].result()[max(z_start - b * self._block, 0) : z_stop - b * self._block] for b in blocks
             ]

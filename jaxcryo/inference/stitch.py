@@ -30,6 +30,8 @@ OnWindows = Callable[[int, int], None]
 
 # The device always has a batch to go on with, and progress is never further ahead of it than this.
 _BATCHES_IN_FLIGHT = 2
+# Of one stream; a stride that is longer comes in equal parts.
+_MAX_SLAB_SLICES = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,8 +81,8 @@ def stitched_slabs(
 ) -> Iterator[Slab]:
     """One engine's heatmaps: in each voxel the mean over windows, weighted by the voxel's place in the window.
 
-    Slabs are as high as the stride, but for padding that is cropped from the first and the last ones. Raises as
-    `heatmap_slabs` does.
+    Slabs are as high as the stride or a part of it, but for padding that is cropped from the first and the last ones.
+    Raises as `heatmap_slabs` does.
     """
     if plan is None:
         plan = plan_windows(reader.volume.grid.shape_zyx, engine.patch_zyx, engine.stride_zyx)
@@ -134,6 +136,7 @@ def _layers(
     predict = engine.predict if isinstance(engine.predict, Partial) else Partial(engine.predict)
     weight_z, weight_yx = map(jnp.asarray, weight_factors(plan.patch_zyx))
     depth, stride = plan.patch_zyx[0], plan.stride_zyx[0]
+    height = max(h for h in range(1, min(stride, _MAX_SLAB_SLICES) + 1) if stride % h == 0)
     z_profile, yx_map = weight_sums(plan)
     z_profile = np.pad(z_profile, (0, depth), constant_values=1)
     rows = slice(plan.y.pad_before, plan.y.pad_before + plan.y.size)
@@ -167,13 +170,13 @@ def _layers(
                 slab = _padded_slab(read, plan, plan.z.starts[layer + 1], mean, std, engine.padding)
             while flying:
                 land()
-        for start in range(z, z + depth if last else z + stride, stride):
-            heatmap = _finished(sums, jnp.asarray(z_profile[start : start + stride]), yx_cropped, corner_yx)
-            sums = _move_up(sums, stride=stride)
+        for start in range(z, z + depth if last else z + stride, height):
+            heatmap = _finished(sums, jnp.asarray(z_profile[start : start + height]), yx_cropped, corner_yx)
+            sums = _move_up(sums, height=height)
             first = max(plan.z.pad_before - start, 0)
-            stop = min(plan.z.pad_before + plan.z.size - start, stride)
+            stop = min(plan.z.pad_before + plan.z.size - start, height)
             if first < stop:
-                cropped = heatmap if stop - first == stride else heatmap[:, first:stop]
+                cropped = heatmap if stop - first == height else heatmap[:, first:stop]
                 yield Slab(z_start=start + first - plan.z.pad_before, heatmap=cropped)
                 del cropped
             del heatmap  # before the next one is made
@@ -258,14 +261,14 @@ def _finished(
     return inside / (weight_z[:, None, None] * weight_yx)
 
 
-@functools.partial(jax.jit, static_argnames=("stride",), donate_argnames=("sums",))
-def _move_up(sums: Float[Array, "c d y x"], *, stride: int) -> Float[Array, "c d y x"]:
+@functools.partial(jax.jit, static_argnames=("height",), donate_argnames=("sums",))
+def _move_up(sums: Float[Array, "c d y x"], *, height: int) -> Float[Array, "c d y x"]:
     """Drops the first slices, in place; zeros follow the last ones."""
-    kept = sums.shape[1] - stride
+    kept = sums.shape[1] - height
 
     def move(z: Int[Array, ""], sums: Float[Array, "c d y x"]) -> Float[Array, "c d y x"]:
         # Slice by slice, since a copy of all of them would be the largest array of an inference.
-        return sums.at[:, z].set(sums[:, z + stride])
+        return sums.at[:, z].set(sums[:, z + height])
 
     return lax.fori_loop(0, kept, move, sums).at[:, kept:].set(0)
 
