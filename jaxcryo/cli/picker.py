@@ -9,12 +9,15 @@ from collections.abc import Callable
 
 from tqdm import tqdm
 
+from jaxcryo.cli.pages import PageNotes, RunPage
 from jaxcryo.domain import ParticleType, Picks, Volume
 from jaxcryo.inference.backends import Runner, open_engine
 from jaxcryo.inference.manifest import EngineEntry
 from jaxcryo.inference.pipeline import find_picks
 from jaxcryo.inference.workers import Advance
+from jaxcryo.io.candidates import floor_of, write_candidates
 from jaxcryo.io.dataset import Run
+from jaxcryo.io.formats import above_thresholds
 from jaxcryo.io.mask import inside, open_mask
 from jaxcryo.io.picks import write_copick_picks
 from jaxcryo.io.volumes import open_volume
@@ -37,6 +40,8 @@ class Job:
     """Instead of the files' own."""
     mask: str | None = None
     """A volume for all runs or a folder with one for each: picks outside are dropped."""
+    page: PageNotes | None = None
+    """What the runs' pages say of the inference; None leaves the pages out."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,10 +75,25 @@ def open_picker(job: Job) -> Callable[[RunTask, Advance], PickedRun]:
         volume = open_volume(task.run.volume_path, name=task.run.name, spacing_angstrom=job.spacing_angstrom)
         _warn_of_spacing(volume, job.entries)
         mask = None if job.mask is None else open_mask(job.mask, volume.name, volume.grid)
-        picks = find_picks(volume, engines, job.types, config=job.entries[0].inference, on_windows=advance)
-        picks = picks if mask is None else inside(picks, mask)
+        floor = floor_of(job.types)
+        page = None if job.page is None else RunPage(job.page, volume, job.types, floor=floor)
+        candidates = find_picks(
+            volume,
+            engines,
+            job.types,
+            config=job.entries[0].inference,
+            floor=floor,
+            on_windows=advance,
+            on_slab=None if page is None else page.on_slab,
+        )
+        candidates = candidates if mask is None else inside(candidates, mask)
+        picks = above_thresholds(candidates, {t.name: t.threshold for t in job.types})
         picture = job.out / "pictures" / f"{task.run.name}.png"
         draw_picks(picture, volume, picks, task.truth)
+        write_candidates(candidates, job.out)
+        if page is not None:
+            seconds = time.monotonic() - began
+            page.write(job.out, candidates, task.truth, seconds=seconds, tomogram=task.run.volume_path)
         # The picks come last and whole: a run counts as done when they are there.
         write_copick_picks(picks, job.out)
         return PickedRun(count=len(picks), seconds=time.monotonic() - began, picture=picture)

@@ -20,7 +20,15 @@ MAX_PICKS = 5000
 _STEP = 0.001
 """Of thresholds."""
 # Okabe and Ito's colours, told apart by colour-blind eyes, but for black; brightened for grey images.
-_COLORS = ((240, 170, 0), (96, 190, 245), (0, 190, 130), (245, 235, 70), (30, 140, 230), (240, 110, 20), (225, 130, 185))
+_COLORS = (
+    (240, 170, 0),
+    (96, 190, 245),
+    (0, 190, 130),
+    (245, 235, 70),
+    (30, 140, 230),
+    (240, 110, 20),
+    (225, 130, 185),
+)
 
 
 def types_content(

@@ -1,6 +1,6 @@
 // Pictures of the picks around a type's threshold: the ones that a change of it concerns.
 
-const SIDE = 8;
+const SIDE = 6;
 const CROP = 96;
 const closeType = document.getElementById("close-type");
 const closeBox = document.getElementById("close");

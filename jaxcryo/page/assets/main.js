@@ -86,10 +86,10 @@ const KEYS = {
 };
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const typing = event.target.closest("input:not([type=checkbox]), select, textarea");
+  const typing = event.target.closest?.("input:not([type=checkbox]), select, textarea");
   const moves = event.key.length > 1 && event.key !== "Escape";
   // Keys that scroll the page belong to the slices only where these have the focus.
-  if (typing || (moves && event.target !== stage && event.target !== document.body)) return;
+  if (typing || (moves && event.target !== stage && event.target !== document.body && event.target !== document)) return;
   const act = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
   if (!act) return;
   event.preventDefault();
