@@ -50,6 +50,11 @@ for (const kind of ["hit", "false", "missed"]) {
   element(`show-${kind}`).addEventListener("change", (event) => change({ show: { ...state.show, [kind]: event.target.checked } }));
 }
 
+function zoomToSelected(factor) {
+  if (state.selected) centreOn(state.selected.type, state.selected.i);
+  zoomAt(stage.clientWidth / 2, stage.clientHeight / 2, factor);
+}
+
 // The pick above its threshold that comes next in z, of the visible types.
 function step(direction) {
   const all = types.filter((t) => state.visible[t.index]).flatMap((type) =>
@@ -80,8 +85,8 @@ const KEYS = {
   c: () => change({ circles: !state.circles }),
   n: () => step(1),
   p: () => step(-1),
-  "+": () => zoomAt(stage.clientWidth / 2, stage.clientHeight / 2, 1.4),
-  "-": () => zoomAt(stage.clientWidth / 2, stage.clientHeight / 2, 1 / 1.4),
+  "+": () => zoomToSelected(1.4),
+  "-": () => zoomToSelected(1 / 1.4),
   Escape: () => change({ selected: null }),
 };
 document.addEventListener("keydown", (event) => {

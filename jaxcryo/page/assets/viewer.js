@@ -229,10 +229,14 @@ function keepInside() {
   redraw();
 }
 
-// To a pick: its slice, and into view.
-function goTo(type, i) {
+function centreOn(type, i) {
   view.x = (type.picks.zyx[3 * i + 2] + 0.5) / binX;
   view.y = (type.picks.zyx[3 * i + 1] + 0.5) / binY;
+}
+
+// To a pick: its slice, and into view.
+function goTo(type, i) {
+  centreOn(type, i);
   const z = Math.min(Math.max(sliceOfVoxel(type.picks.zyx[3 * i]), 0), content.slices.count - 1);
   change({ z, selected: { type, i } });
   keepInside();
