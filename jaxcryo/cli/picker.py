@@ -86,13 +86,13 @@ def open_picker(job: Job) -> Callable[[RunTask, Advance], PickedRun]:
             on_windows=advance,
             on_slab=None if page is None else page.on_slab,
         )
+        seconds = time.monotonic() - began
         candidates = candidates if mask is None else inside(candidates, mask)
         picks = above_thresholds(candidates, {t.name: t.threshold for t in job.types})
         picture = job.out / "pictures" / f"{task.run.name}.png"
         draw_picks(picture, volume, picks, task.truth)
         write_candidates(candidates, job.out)
         if page is not None:
-            seconds = time.monotonic() - began
             page.write(job.out, candidates, task.truth, seconds=seconds, tomogram=task.run.volume_path)
         # The picks come last and whole: a run counts as done when they are there.
         write_copick_picks(picks, job.out)

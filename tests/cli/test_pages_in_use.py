@@ -27,8 +27,12 @@ def run(main: object, *args: object) -> int:
 
 @pytest.fixture(scope="module")
 def found(dataset: pathlib.Path, engines: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Picks at thresholds of 2: the heatmaps of networks that nobody has trained are not from 0 to 1."""
     out = tmp_path_factory.mktemp("found") / "picks"
-    assert run(infer, "--engines", engines, "--data", dataset, "--out", out, "--runs", "PH_000", "PT_000") == 0
+    file = out.with_name("thresholds.json")
+    file.write_text(json.dumps({t.name: 2.0 for t in CZII_TYPES}))
+    command = ["--engines", engines, "--data", dataset, "--out", out, "--runs", "PH_000", "PT_000"]
+    assert run(infer, *command, "--thresholds", file) == 0
     return out
 
 
@@ -63,7 +67,7 @@ def test_lower_thresholds_need_no_network(found, dataset, engines, tmp_path, cap
     """Picked anew from the candidates, or by the networks with these thresholds: the same picks."""
     used = json.loads((found / "settings.json").read_text())["thresholds"]
     file = tmp_path / "thresholds.json"
-    lower = {"ribosome": 0.1, "thyroglobulin": 0.2, "apo-ferritin": 0.35}
+    lower = {"ribosome": 1.2, "thyroglobulin": 0.9, "apo-ferritin": 1.7, "beta-amylase": 3}
     file.write_text(json.dumps(lower))
     assert run(picks_command, "threshold", found, tmp_path / "anew", "--thresholds", file) == 0
     said = capsys.readouterr()
@@ -71,6 +75,7 @@ def test_lower_thresholds_need_no_network(found, dataset, engines, tmp_path, cap
     before, anew = (read_copick_folder(f, CZII_TYPES) for f in (found, tmp_path / "anew"))
     assert sum(map(len, anew.values())) > sum(map(len, before.values()))
     command = ["--engines", engines, "--data", dataset, "--runs", "PH_000", "PT_000", "--no-report"]
+    file.write_text(json.dumps(used | lower))
     assert run(infer, *command, "--out", tmp_path / "direct", "--thresholds", file) == 0
     same(anew, read_copick_folder(tmp_path / "direct", CZII_TYPES))
     assert json.loads((tmp_path / "direct" / "settings.json").read_text())["thresholds"] == used | lower
@@ -114,8 +119,9 @@ def test_napari_opens_volumes_and_picks(found, dataset, engines, monkeypatch, ca
     vars(double).update(Viewer=Viewer, run=lambda: shown.append(Viewer.made[-1].title))
     monkeypatch.setattr(Viewer, "made", [])
     monkeypatch.setitem(__import__("sys").modules, "napari", double)
-    command = ["--engines", engines, "--data", dataset, "--out", found, "--runs", "PH_000", "PT_000"]
-    assert run(infer, *command, "--view", "napari") == 0
+    thresholds = found.with_name("thresholds.json")
+    command = ["--engines", engines, "--data", dataset, "--out", found, "--thresholds", thresholds]
+    assert run(infer, *command, "--runs", "PH_000", "PT_000", "--view", "napari") == 0
     assert shown == ["PH_000", "PT_000"]
     picks = read_copick_folder(found, CZII_TYPES)
     for viewer in Viewer.made:
