@@ -17,6 +17,8 @@ from jaxcryo.metric import BETA, RADIUS_SHARE
 
 MAX_PICKS = 5000
 """Of one type in a page, best first; more are neither read by people nor drawn smoothly."""
+_MAX_ALL = 40_000
+"""Of all types together."""
 _STEP = 0.001
 """Of thresholds."""
 # Okabe and Ito's colours, told apart by colour-blind eyes, but for black; brightened for grey images.
@@ -43,7 +45,7 @@ def types_content(
     for index, (kind, color) in enumerate(zip(types, colors(types), strict=True)):
         mine = np.flatnonzero(picks.type_index == index)
         mine = mine[np.argsort(-score[mine], kind="stable")]
-        shown = mine[:MAX_PICKS]
+        shown = mine[: min(MAX_PICKS, _MAX_ALL // len(types))]
         capped = len(mine) > len(shown)
         # Below the last of the shown ones some are left out, so thresholds cannot go there.
         lowest = math.ceil(score[shown[-1]] / _STEP) * _STEP if capped else floor

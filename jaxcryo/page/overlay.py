@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import io
 import math
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,9 @@ from jaxcryo.inference.stitch import Slab
 _LARGEST_SIDE = 192
 _MOST_SLICES = 128
 _MOST_PIXELS = 24_000_000
-"""Of all slices and types: about a byte in ten of them remains in the page."""
+"""Of all slices and types; a tenth of that in bytes remains where heatmaps are mostly empty."""
+BUDGET_BYTES = 4_500_000
+"""Of all images, before base64. What is beyond it becomes coarser."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,9 +62,12 @@ class Overlay:
                 self._pngs.append(_png(np.where(self._open > self._floor, self._open, 0)))
                 self._open = self._empty
 
-    def images(self) -> OverlayImages:
+    def images(self, *, budget_bytes: int = BUDGET_BYTES) -> OverlayImages:
         """What came so far."""
-        return OverlayImages(bin_zyx=self._bin_zyx, size_yx=self._size_yx, pngs=tuple(self._pngs))
+        images = OverlayImages(bin_zyx=self._bin_zyx, size_yx=self._size_yx, pngs=tuple(self._pngs))
+        while sum(map(len, images.pngs)) > budget_bytes and max(images.size_yx) > 1:
+            images = _coarser(images)
+        return images
 
 
 def _bins(shape_zyx: tuple[int, int, int], classes: int) -> tuple[int, int, int]:
@@ -84,8 +90,26 @@ def _largest_of_boxes(heatmap: Float[Array, "c z y x"], *, side_yx: tuple[int, i
     return heatmap
 
 
+def _coarser(images: OverlayImages) -> OverlayImages:
+    """Boxes of twice the side in y and x."""
+    z, y, x = images.bin_zyx
+    height, width = images.size_yx
+    pngs = []
+    for png in images.pngs:
+        old = np.asarray(Image.open(io.BytesIO(png))).reshape(-1, height, width)
+        padded = np.pad(old, ((0, 0), (0, height % 2), (0, width % 2)))
+        pairs = padded.reshape(len(old), math.ceil(height / 2), 2, math.ceil(width / 2), 2)
+        pngs.append(_grey_png(pairs.max(axis=(2, 4))))
+    size_yx = (math.ceil(height / 2), math.ceil(width / 2))
+    return OverlayImages(bin_zyx=(z, 2 * y, 2 * x), size_yx=size_yx, pngs=tuple(pngs))
+
+
 def _png(heatmap: Float[NDArray[np.float32], "c h w"]) -> bytes:
-    grey: UInt8[NDArray[np.uint8], "y x"] = np.clip(np.rint(heatmap * 255), 0, 255).astype(np.uint8)
+    return _grey_png(np.clip(np.rint(heatmap * 255), 0, 255).astype(np.uint8))
+
+
+def _grey_png(heatmap: UInt8[NDArray[np.uint8], "c h w"]) -> bytes:
+    """Mostly zeros, for which zlib's run lengths are both the smallest and the fastest."""
     file = io.BytesIO()
-    Image.fromarray(grey.reshape(-1, heatmap.shape[2])).save(file, "PNG", compress_level=9)
+    Image.fromarray(heatmap.reshape(-1, heatmap.shape[2])).save(file, "PNG", compress_type=zlib.Z_RLE)
     return file.getvalue()

@@ -57,6 +57,17 @@ def test_what_is_not_above_the_floor_is_nothing() -> None:
     assert np.count_nonzero(seen) == 1 and seen.max() == 128
 
 
+def test_beyond_the_budget_boxes_become_larger() -> None:
+    heatmap = np.random.default_rng(3).uniform(0, 1, (2, 6, 21, 30)).astype(np.float32)
+    overlay = Overlay(heatmap.shape[1:], 2, floor=FLOOR)
+    overlay.add(Slab(z_start=0, heatmap=jnp.asarray(heatmap)))
+    fine, coarse = overlay.images(), overlay.images(budget_bytes=4000)
+    assert fine.bin_zyx == (1, 1, 1) and coarse.bin_zyx == (1, 2, 2) and coarse.size_yx == (11, 15)
+    assert sum(map(len, coarse.pngs)) <= 4000 < sum(map(len, fine.pngs))
+    padded = np.pad(decoded(fine), ((0, 0), (0, 0), (0, 1), (0, 0)))
+    np.testing.assert_array_equal(decoded(coarse), padded.reshape(2, 6, 11, 2, 15, 2).max(axis=(3, 5)))
+
+
 def test_many_types_and_large_volumes_stay_small() -> None:
     for shape, classes in (((1000, 2000, 2000), 6), ((184, 630, 630), 60), ((184, 630, 630), 6)):
         overlay = Overlay(shape, classes, floor=FLOOR)
