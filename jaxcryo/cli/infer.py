@@ -22,7 +22,7 @@ from jaxcryo.cli.pages import list_pages, page_notes
 from jaxcryo.cli.picker import Job, PickedRun, RunTask, open_picker
 from jaxcryo.cli.window_bars import WindowBars
 from jaxcryo.config import InferenceConfig
-from jaxcryo.domain import ParticleType, Picks
+from jaxcryo.domain import ParticleType, Picks, types_to_json
 from jaxcryo.errors import InputError
 from jaxcryo.inference.backends import BACKENDS, choose_backend, ensemble_types
 from jaxcryo.inference.cuda import jax_gpus, share_memory
@@ -231,6 +231,7 @@ def _settings(
         ],
         "thresholds": {t.name: t.threshold for t in types},
         "floor": floor_of(types),
+        "particles": [{k: v for k, v in t.items() if k != "threshold"} for t in types_to_json(types)],
         "nms_voxel": inference.nms_voxel,
         "merge_radius": inference.merge_radius,
         "voxel_spacing_angstrom": spacing_angstrom,

@@ -40,7 +40,7 @@ def page_notes(
             "window": f"{_x(entry.patch_zyx)} voxels (z, y, x), every {_x(entry.stride_zyx)}, {entry.batch} at a time",
             "trained at": f"{entry.spacing_angstrom:g} Å",
         }
-    plain = {k: v for k, v in settings.items() if k not in ("engines", "thresholds") and v is not None}
+    plain = {k: v for k, v in settings.items() if k not in ("engines", "thresholds", "particles") and v is not None}
     sections["Settings"] = {"backend": f"{backend} ({reason})"} | {
         name.replace("_", " "): str(value) for name, value in plain.items()
     }

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from jaxcryo.cli.common import parser, reports_errors
 from jaxcryo.cli.frames import add_frame_options, frames_of, say
-from jaxcryo.cli.repicking import pick_anew
-from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, particle_types_from_copick
+from jaxcryo.cli.repicking import pick_anew, types_of
+from jaxcryo.domain import ParticleType, Picks, particle_types_from_copick
 from jaxcryo.io.dataset import find_runs
 from jaxcryo.io.formats import (
     FORMATS,
@@ -40,7 +40,7 @@ All formats and their coordinates: docs/formats.md
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command."""
     args = _parser().parse_args(argv)
-    types = particle_types_from_copick(args.config) if args.config else CZII_TYPES
+    types = particle_types_from_copick(args.config) if args.config else types_of(args.picks)
     source = FORMATS[args.from_] if args.from_ else detect(args.picks)
     target = source if args.command == "threshold" and args.to is None else format_for(args.out, args.to)
     frames = frames_of(args, [] if args.data is None else find_runs(args.data), say)

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from jaxcryo.domain import ParticleType, Picks
+from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, types_from_json
 from jaxcryo.io.candidates import read_candidates
 from jaxcryo.io.formats import above_thresholds
 from jaxcryo.io.formats.frame import Note
@@ -39,6 +39,18 @@ def pick_anew(
     # A type that is left out stays at the thresholds of the inference.
     limits = {t.name: value for t in types if (value := _numbers(used.get("thresholds")).get(t.name)) is not None}
     return {run: above_thresholds(picks, limits | dict(thresholds)) for run, picks in candidates.items()}
+
+
+def types_of(place: str | pathlib.Path) -> tuple[ParticleType, ...]:
+    """The particle types that `infer.py` says it looked for in this folder, else the challenge's.
+
+    Raises:
+        InputError: its settings name types that are none.
+    """
+    particles = _settings(pathlib.Path(place) / "settings.json").get("particles")
+    if not isinstance(particles, list) or not particles or not all(isinstance(p, dict) for p in particles):
+        return CZII_TYPES
+    return types_from_json(particles)
 
 
 def _note_lower(thresholds: Mapping[str, float], saved: Mapping[str, float], note: Note) -> None:
