@@ -131,6 +131,16 @@ def test_numbers_are_those_of_the_metric(browser, world) -> None:
     assert_agrees(browser, world, {t.name: t.threshold for t in world.page.types})
 
 
+def test_a_type_that_the_truth_lacks_counts_nothing_with_its_weight(browser, world, tmp_path) -> None:
+    truth = world.truth.select(world.truth.type_index != 1)
+    lacking = dataclasses.replace(world, truth=truth, page=dataclasses.replace(world.page, truth=truth))
+    write_page(tmp_path / "a.html", lacking.page)
+    show(browser, tmp_path / "a.html")
+    thresholds = {t.name: t.threshold for t in world.page.types}
+    assert_agrees(browser, lacking, thresholds)
+    assert official(lacking, thresholds).weighted_f4 < official(world, thresholds).weighted_f4
+
+
 def test_thresholds_by_keyboard_and_number(browser, world) -> None:
     show(browser, world.path)
     element(browser, "threshold-0").send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.PAGE_DOWN)

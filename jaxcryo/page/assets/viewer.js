@@ -177,7 +177,8 @@ function drawMark(mark, x, y, wide, tall) {
   const path = new Path2D();
   path.ellipse(x, y, wide, tall, 0, 0, 2 * Math.PI);
   const cross = new Path2D();
-  if (kind === "false") cross.addPath(new Path2D(`M${x - 4} ${y - 4}l8 8M${x + 4} ${y - 4}l-8 8`));
+  const arm = Math.min(4, wide / 2);
+  if (kind === "false") cross.addPath(new Path2D(`M${x - arm} ${y - arm}l${2 * arm} ${2 * arm}M${x + arm} ${y - arm}l${-2 * arm} ${2 * arm}`));
   const thin = kind === "below" ? 0.8 : kind === "missed" ? 2.6 : 1.8;
   for (const [color, line] of [["rgb(0 0 0 / .55)", thin + 2], [css(type.color), thin]]) {
     if (kind === "below" && line > thin) continue;
