@@ -20,20 +20,19 @@ BROWSER = ("chromium", "chromedriver")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out what needs a browser where there is none, unless it is asked for by its mark; the header says so."""
+    """Leaves out what needs a browser where there is none, unless it is asked for by its mark; the summary says so."""
     if _missing_browser() and "browser" not in config.option.markexpr:
         chosen = [item for item in items if item.get_closest_marker("browser") is None]
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
         items[:] = chosen
 
 
-def pytest_report_header() -> str:
-    """What runs of the tests that need a browser."""
-    missing = _missing_browser()
-    if not missing:
-        return "pages: tested in Chromium"
-    names = " and ".join(missing)
-    return f"pages: NOT tested in a browser, for want of {names} (apt-get install chromium chromium-driver)"
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says where nothing was opened in a browser, and why."""
+    missing = " and ".join(_missing_browser())
+    if missing:
+        advice = "apt-get install chromium chromium-driver"
+        terminalreporter.line(f"pages were NOT opened in a browser, for want of {missing} ({advice})")
 
 
 def _missing_browser() -> list[str]:
