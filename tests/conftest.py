@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import sys
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
@@ -13,6 +14,29 @@ sys.path.append(str(pathlib.Path(__file__).parent / "bindings"))
 
 WITH_TENSORRT = ("jaxcryo.inference.tensorrt", "convert.engine_build")
 """Modules that import TensorRT; they are imported anew with the double, and again without it."""
+
+
+BROWSER = ("chromium", "chromedriver")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what needs a browser where there is none, unless it is asked for by its mark; the summary says so."""
+    if _missing_browser() and "browser" not in config.option.markexpr:
+        chosen = [item for item in items if item.get_closest_marker("browser") is None]
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = chosen
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says where nothing was opened in a browser, and why."""
+    missing = " and ".join(_missing_browser())
+    if missing:
+        advice = "apt-get install chromium chromium-driver"
+        terminalreporter.line(f"pages were NOT opened in a browser, for want of {missing} ({advice})")
+
+
+def _missing_browser() -> list[str]:
+    return [name for name in BROWSER if shutil.which(name) is None]
 
 
 @pytest.fixture

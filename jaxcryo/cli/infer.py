@@ -18,19 +18,23 @@ from tqdm import tqdm
 from jaxcryo.cli.common import parser, reports_errors
 from jaxcryo.cli.exports import add_export_options, export_frames, write_exports
 from jaxcryo.cli.extent import Shard, add_extent_options, with_effort
+from jaxcryo.cli.napari_view import napari_view
+from jaxcryo.cli.pages import list_pages, page_notes
 from jaxcryo.cli.picker import Job, PickedRun, RunTask, open_picker
 from jaxcryo.cli.window_bars import WindowBars
 from jaxcryo.config import InferenceConfig
-from jaxcryo.domain import ParticleType, Picks
+from jaxcryo.domain import ParticleType, Picks, types_to_json
 from jaxcryo.errors import InputError
 from jaxcryo.inference.backends import BACKENDS, choose_backend, ensemble_types
 from jaxcryo.inference.cuda import jax_gpus, share_memory
 from jaxcryo.inference.manifest import EngineEntry, read_manifest
 from jaxcryo.inference.workers import Outcome, Place, in_turn, plan_places, side_by_side
 from jaxcryo.io.atomic import write_text
+from jaxcryo.io.candidates import floor_of
 from jaxcryo.io.dataset import Run, find_runs
 from jaxcryo.io.mask import check_mask
 from jaxcryo.io.picks import read_copick_folder, write_submission
+from jaxcryo.io.thresholds import read_thresholds, with_thresholds
 from jaxcryo.io.truth import read_truth
 from jaxcryo.io.volumes import open_volume
 from jaxcryo.metric import score
@@ -94,6 +98,9 @@ def _infer(args: argparse.Namespace) -> int:
         print(f"{args.data} has {len(every_run)} runs: nothing is left for shard {shard}")
         return 0
     types = ensemble_types(entries)
+    if args.thresholds is not None:
+        types = with_thresholds(types, read_thresholds(args.thresholds))
+    view = napari_view() if args.view == "napari" else None
     settings = _settings(entries, types, args.voxel_spacing) | {"tta": args.tta}
     if args.mask is not None:
         check_mask(args.mask)
@@ -108,6 +115,7 @@ def _infer(args: argparse.Namespace) -> int:
         RunTask(run=run, label=f"[{number}/{len(runs)}] {run.name}", truth=truth.get(run.name))
         for number, run in enumerate(runs, 1)
     ]
+    page = page_notes(entries, backend=backend, reason=reason, settings=settings, engines=str(folder), out=str(out))
     places = plan_places(args.processes, () if backend == "openvino" else jax_gpus(), len(runs) - len(done))
     part = "" if shard is None else f" (shard {shard})"
     print(
@@ -131,6 +139,7 @@ def _infer(args: argparse.Namespace) -> int:
         mask=args.mask,
         tta=args.tta,
         save_heatmaps=args.save_heatmaps,
+        page=None if args.no_report else page,
     )
     failed, written = _pick([t for t in tasks if t.run.name not in done], job, places)
     finished = [r.name for r in runs if r.name not in failed]
@@ -150,6 +159,14 @@ def _infer(args: argparse.Namespace) -> int:
         print("".join(f"{line}\n" for line in exports), end="")
         for picture in written:
             print(f"  {picture}  (slices with the picks)")
+        for first in [] if args.no_report else list_pages(out, found, truth, types):
+            print(f"  {first}  (open it in a browser: slices, heatmaps, and thresholds to try)")
+        if view is not None:
+            view(
+                (open_volume(r.volume_path, name=r.name, spacing_angstrom=args.voxel_spacing), found[r.name])
+                for r in runs
+                if r.name in found
+            )
     if failed:
         print(f"{len(failed)} of {len(runs)} runs failed:", file=sys.stderr)
         for name, message in failed.items():
@@ -230,6 +247,8 @@ def _settings(
             for e in entries
         ],
         "thresholds": {t.name: t.threshold for t in types},
+        "floor": floor_of(types),
+        "particles": [{k: v for k, v in t.items() if k != "threshold"} for t in types_to_json(types)],
         "nms_voxel": inference.nms_voxel,
         "merge_radius": inference.merge_radius,
         "refine": inference.refine,
@@ -250,7 +269,7 @@ def _done(out: pathlib.Path, settings: dict[str, Any], runs: Sequence[Run], *, f
     if not same:
         raise InputError(
             f"{out}: holds picks of {', '.join(sorted(present))} by other engines or settings; choose another folder "
-            "with --out, or replace them with --force"
+            "with --out, or replace them with --force (for other thresholds alone: python -m jaxcryo.picks threshold)"
         )
     complete = len(settings["thresholds"])
     return {
@@ -277,7 +296,10 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--voxel-spacing", type=float, metavar="ANGSTROM", help="instead of the files' own")
     p.add_argument("--tomogram-type", default="denoised", help="which reconstruction, where a run has several")
     p.add_argument("--mask", metavar="VOLUME", help="drop picks where it is 0; or a folder with one named as each run")
+    p.add_argument("--thresholds", metavar="FILE", help='instead of the engines\' own, as {"ribosome": 0.5, ...}')
     add_export_options(p)
+    p.add_argument("--no-report", action="store_true", help="leave out the pages in PICKS/reports")
+    p.add_argument("--view", choices=("napari",), help="show volumes and picks when all is done")
     p.add_argument("--force", action="store_true", help="replace results that are there")
     p.add_argument("--demo", action="store_true", help="try the program on a phantom, with the engines that come along")
     return p

@@ -10,13 +10,17 @@ from collections.abc import Callable
 
 from tqdm import tqdm
 
+from jaxcryo.cli.pages import PageNotes, RunPage
 from jaxcryo.domain import ParticleType, Picks, Volume
 from jaxcryo.inference.backends import Runner, open_engine
 from jaxcryo.inference.engine import IN_PLANE_FLIPS, NO_FLIPS
 from jaxcryo.inference.manifest import EngineEntry
-from jaxcryo.inference.pipeline import find_picks
+from jaxcryo.inference.pipeline import OnSlab, find_picks
+from jaxcryo.inference.stitch import Slab
 from jaxcryo.inference.workers import Advance
+from jaxcryo.io.candidates import floor_of, write_candidates
 from jaxcryo.io.dataset import Run
+from jaxcryo.io.formats import above_thresholds
 from jaxcryo.io.heatmaps import heatmap_writer
 from jaxcryo.io.mask import inside, open_mask
 from jaxcryo.io.picks import write_copick_picks
@@ -44,6 +48,8 @@ class Job:
     """Average over flips in the plane."""
     save_heatmaps: bool = False
     """As OME-Zarr, in heatmaps/."""
+    page: PageNotes | None = None
+    """What the runs' pages say of the inference; None leaves the pages out."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,18 +84,36 @@ def open_picker(job: Job) -> Callable[[RunTask, Advance], PickedRun]:
         volume = open_volume(task.run.volume_path, name=task.run.name, spacing_angstrom=job.spacing_angstrom)
         _warn_of_spacing(volume, job.entries)
         mask = None if job.mask is None else open_mask(job.mask, volume.name, volume.grid)
+        floor = floor_of(job.types)
+        page = None if job.page is None else RunPage(job.page, volume, job.types, floor=floor)
+        watchers: list[OnSlab] = [] if page is None else [page.on_slab]
+
+        def show(slab: Slab) -> None:
+            for watch in watchers:
+                watch(slab)
+
         with contextlib.ExitStack() as stack:
-            on_slab = None
             if job.save_heatmaps:
                 place = job.out / "heatmaps" / f"{volume.name}.zarr"
                 write = stack.enter_context(heatmap_writer(place, volume.grid, job.types))
-                on_slab = lambda slab: write(slab.z_start, slab.heatmap)  # noqa: E731
-            picks = find_picks(
-                volume, engines, job.types, config=job.entries[0].inference, on_windows=advance, on_slab=on_slab
+                watchers.append(lambda slab: write(slab.z_start, slab.heatmap))
+            candidates = find_picks(
+                volume,
+                engines,
+                job.types,
+                config=job.entries[0].inference,
+                floor=floor,
+                on_windows=advance,
+                on_slab=show,
             )
-        picks = picks if mask is None else inside(picks, mask)
+        seconds = time.monotonic() - began
+        candidates = candidates if mask is None else inside(candidates, mask)
+        picks = above_thresholds(candidates, {t.name: t.threshold for t in job.types})
         picture = job.out / "pictures" / f"{task.run.name}.png"
         draw_picks(picture, volume, picks, task.truth)
+        write_candidates(candidates, job.out)
+        if page is not None:
+            page.write(job.out, candidates, task.truth, seconds=seconds, tomogram=task.run.volume_path)
         # The picks come last and whole: a run counts as done when they are there.
         write_copick_picks(picks, job.out)
         return PickedRun(count=len(picks), seconds=time.monotonic() - began, picture=picture)

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import pathlib
-import sys
 from collections.abc import Mapping, Sequence
 
 from jaxcryo.cli.common import parser, reports_errors
 from jaxcryo.cli.frames import add_frame_options, frames_of, say
-from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, particle_types_from_copick
-from jaxcryo.errors import InputError
-from jaxcryo.io.bounded import read_json
+from jaxcryo.cli.repicking import pick_anew, types_of
+from jaxcryo.domain import ParticleType, Picks, particle_types_from_copick
 from jaxcryo.io.dataset import find_runs
 from jaxcryo.io.formats import (
     FORMATS,
     PickFormat,
-    above_thresholds,
     detect,
     format_for,
     losses,
     read_picks,
     write_picks,
 )
+from jaxcryo.io.thresholds import read_thresholds, with_thresholds
 
 EXAMPLES = """examples:
   python -m jaxcryo.picks convert picks/ particles/ --to relion5 --pixel-size 1.54 --unbinned-size 4096 4096 1200
@@ -34,7 +30,7 @@ EXAMPLES = """examples:
   python -m jaxcryo.picks convert refined/ribosome.star truth/ --to copick --tomograms tomograms.star
       picks to train on, in copick's layout
   python -m jaxcryo.picks threshold picks/ stricter/ --thresholds thresholds.json
-      of picks with scores those above {"ribosome": 0.5, ...}, without running the networks again
+      of what infer.py found, also below its own thresholds, all above {"ribosome": 0.5, ...}, without the networks
 
 All formats and their coordinates: docs/formats.md
 """
@@ -44,17 +40,16 @@ All formats and their coordinates: docs/formats.md
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command."""
     args = _parser().parse_args(argv)
-    types = particle_types_from_copick(args.config) if args.config else CZII_TYPES
+    types = particle_types_from_copick(args.config) if args.config else types_of(args.picks)
     source = FORMATS[args.from_] if args.from_ else detect(args.picks)
     target = source if args.command == "threshold" and args.to is None else format_for(args.out, args.to)
     frames = frames_of(args, [] if args.data is None else find_runs(args.data), say)
     found = read_picks(args.picks, types, frames, format_=source, note=say)
     if args.command == "threshold":
-        thresholds = _thresholds(args.thresholds)
-        kept = {run: above_thresholds(picks, thresholds) for run, picks in found.items()}
-        _note_floor(args.picks, thresholds)
-        print(_counts(found, kept, types, thresholds))
-        found = kept
+        thresholds = read_thresholds(args.thresholds)
+        with_thresholds(types, thresholds)  # unknown names
+        before, found = found, pick_anew(args.picks, found, types, thresholds, say)
+        print(_counts(before, found, types, thresholds))
     files = write_picks(found, args.out, target, frames, force=args.force)
     _report(args.out, files, found, source, target)
     return 0
@@ -83,30 +78,8 @@ def _counts(
     for index, type_ in enumerate(types):
         old, new = (sum(int((p.type_index == index).sum()) for p in picks.values()) for picks in (before, after))
         limit = thresholds.get(type_.name)
-        lines.append(f"  {type_.name}: {new} of {old}, {'all kept' if limit is None else f'above {limit:g}'}")
+        lines.append(f"  {type_.name}: {new}{' as before' if limit is None else f' above {limit:g}, {old} before'}")
     return "\n".join(lines)
-
-
-def _thresholds(path: str) -> dict[str, float]:
-    expected = 'expected a threshold for each particle, as {"ribosome": 0.5}'
-    content = read_json(path, expected, limit=2**20)
-    if not isinstance(content, dict) or not content:
-        raise InputError(f"{path}: holds no thresholds; {expected}")
-    for name, value in content.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
-            raise InputError(f"{path}: the threshold of {name[:80]!r} is no finite number; {expected}")
-    return {name: float(value) for name, value in content.items()}
-
-
-def _note_floor(picks: str, thresholds: Mapping[str, float]) -> None:
-    """Says where thresholds are below those that the picks were found with: what is between was never saved."""
-    try:
-        used = json.loads((pathlib.Path(picks) / "settings.json").read_text(encoding="utf-8"))["thresholds"]
-        below = [f"{name} ({used[name]:g})" for name, value in thresholds.items() if value < used.get(name, -math.inf)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return
-    if below:
-        say(f"picks below the thresholds of their inference were not saved: {', '.join(below)}; run infer.py again")
 
 
 def _parser() -> argparse.ArgumentParser:

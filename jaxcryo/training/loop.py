@@ -19,6 +19,7 @@ from jaxcryo.data.targets import sigmas_voxel
 from jaxcryo.models import Weights, build
 from jaxcryo.training import hosts
 from jaxcryo.training.checkpoint import BEST, LAST, Checkpoints, RunDescription, describe
+from jaxcryo.training.held_out_page import FILE_NAME, HeldOutPage
 from jaxcryo.training.record import Record
 from jaxcryo.training.state import TrainState, initial_state
 from jaxcryo.training.step import AXIS, Metrics, over_devices, replicate
@@ -121,6 +122,7 @@ def fit(
             folder=folder,
             network=network,
             held_out=held_out,
+            page=HeldOutPage(folder=folder, description=description, volume=held_out.volume, truth=held_out.picks),
             record=record,
             checkpoints=checkpoints,
             say=say,
@@ -141,7 +143,7 @@ def fit(
         )  # fmt: skip
     hosts.meet("end")
     pictures = record.draw(held_out.volume, held_out.picks, result) if hosts.is_first() else ()
-    files = tuple(folder / f for f in (BEST, LAST, "config.json", "metrics.csv", "validation.csv"))
+    files = tuple(folder / f for f in (BEST, LAST, "config.json", "metrics.csv", "validation.csv", FILE_NAME))
     return Outcome(validation=result, step=steps, files=(*files, *pictures))
 
 

@@ -19,6 +19,7 @@ from jaxcryo.domain import Picks, Volume
 from jaxcryo.models import Network
 from jaxcryo.training import hosts
 from jaxcryo.training.checkpoint import BEST, LAST, Checkpoints, RunDescription
+from jaxcryo.training.held_out_page import HeldOutPage
 from jaxcryo.training.record import Record
 from jaxcryo.training.state import TrainState
 from jaxcryo.training.step import Metrics, first_copy
@@ -61,6 +62,7 @@ class Trainer:
     folder: pathlib.Path
     network: Network
     held_out: Example
+    page: HeldOutPage
     record: Record
     checkpoints: Checkpoints
     say: Callable[[str], None]
@@ -152,10 +154,20 @@ class Trainer:
         def show(done: int, count: int) -> None:
             bar.set_postfix_str(f"validating on {held_out.volume.name}: {done} of {count} windows")
 
-        result = validate(engine, held_out.volume, held_out.picks, self.description.types, config, on_windows=show)
-        self.validation_seconds = time.monotonic() - began
-        if hosts.is_first():
+        overlay = self.page.overlay() if hosts.is_first() else None
+        result = validate(
+            engine,
+            held_out.volume,
+            held_out.picks,
+            self.description.types,
+            config,
+            on_windows=show,
+            on_slab=None if overlay is None else overlay.add,
+        )
+        if overlay is not None:
             self._keep(host, n, result)
+            self.page.write(n, result, overlay, seconds=time.monotonic() - began)
+        self.validation_seconds = time.monotonic() - began
         self.checkpoints.save(host)
         bar.clear()
         self.say(

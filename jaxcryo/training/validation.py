@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from jaxcryo.config import TrainConfig
 from jaxcryo.domain import ParticleType, Picks, Volume
 from jaxcryo.inference.engine import Engine
-from jaxcryo.inference.pipeline import find_picks
+from jaxcryo.inference.pipeline import OnSlab, find_picks
 from jaxcryo.inference.stitch import OnWindows
 from jaxcryo.metric import RADIUS_SHARE, Score, count_matches, score
 from jaxcryo.models import Network, Weights
@@ -60,10 +60,17 @@ def validate(
     config: TrainConfig,
     *,
     on_windows: OnWindows | None = None,
+    on_slab: OnSlab | None = None,
 ) -> Validation:
     """Picks of the whole volume, and the thresholds that suit them."""
     picks = find_picks(
-        volume, [engine], types, config=config.inference, floor=float(THRESHOLDS[0]), on_windows=on_windows
+        volume,
+        [engine],
+        types,
+        config=config.inference,
+        floor=float(THRESHOLDS[0]),
+        on_windows=on_windows,
+        on_slab=on_slab,
     )
     curves = np.array([threshold_curve(picks, truth, i) for i in range(len(types))])
     best = [float(THRESHOLDS[int(np.argmax(c))]) for c in curves]

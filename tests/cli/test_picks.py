@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from jaxcryo.cli.picks import main
-from jaxcryo.domain import CZII_TYPES, Picks
+from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, types_to_json
+from jaxcryo.io.candidates import write_candidates
 from jaxcryo.io.formats import FORMATS
 from jaxcryo.io.picks import read_copick_folder, write_copick_picks
 from jaxcryo.io.volumes import write_ome_zarr
@@ -140,7 +141,7 @@ def test_thresholds(found: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.
     file.write_text('{"ribosome": 0.65, "apo-ferritin": 0.1}')
     assert run("threshold", found, tmp_path / "out", "--thresholds", file) == 0
     said = capsys.readouterr()
-    assert "ribosome: 2 of 3, above 0.65" in said.out and "thyroglobulin: 0 of 0, all kept" in said.out
+    assert "ribosome: 2 above 0.65, 3 before" in said.out and "thyroglobulin: 0 as before" in said.out
     assert "were not saved: apo-ferritin (0.3); run infer.py again" in said.err
     before, after = (read_copick_folder(f, CZII_TYPES) for f in (found, tmp_path / "out"))
     assert sum(map(len, before.values())) - 1 == sum(map(len, after.values()))
@@ -149,6 +150,27 @@ def test_thresholds(found: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.
         assert score is not None and old.score is not None
         keep = (old.type_index != 2) | (old.score > 0.65)
         np.testing.assert_array_equal(picks.xyz_angstrom, old.xyz_angstrom[keep])
+
+
+def test_folders_of_infer_name_their_particles(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    actin = ParticleType(name="actin", radius_angstrom=40)
+    picks = Picks(
+        run="TS_1", types=(actin,), xyz_angstrom=np.ones((3, 3)) * [[1], [2], [3]],
+        type_index=np.zeros(3, np.int64), score=np.array([0.3, 0.2, 0.1]),
+    )  # fmt: skip
+    folder, file = tmp_path / "picks", tmp_path / "thresholds.json"
+    write_copick_picks(picks.select(np.array([0])), folder)
+    write_candidates(picks, folder)
+    settings = {"thresholds": {"actin": 0.25}, "floor": 0.05}
+    settings |= {"particles": [{k: v for k, v in types_to_json([actin])[0].items() if k != "threshold"}]}
+    (folder / "settings.json").write_text(json.dumps(settings))
+    file.write_text('{"actin": 0.15}')
+    assert run("threshold", folder, tmp_path / "out", "--thresholds", file) == 0
+    assert "actin: 2 above 0.15, 1 before" in capsys.readouterr().out
+    (found,) = read_copick_folder(tmp_path / "out", (actin,)).values()
+    assert found.score is not None and found.score.tolist() == [0.3, 0.2]
+    (folder / "settings.json").write_text(json.dumps(settings | {"particles": [{"name": "actin"}]}))
+    assert "not a particle type" in refused(capsys, "threshold", folder, tmp_path / "out2", "--thresholds", file)
 
 
 @pytest.mark.parametrize(

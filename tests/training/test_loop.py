@@ -61,6 +61,7 @@ def test_resumed_equals_uninterrupted(tmp_path, description, examples, monkeypat
     steps = [r.split(",")[0] for r in (tmp_path / "cut" / "metrics.csv").read_text().splitlines()]
     assert steps == ["step", "1", "2", "3", "4"]
     assert all(f.exists() for f in straight.files)
+    assert {"report.html", "curves.png"} <= {f.name for f in straight.files}
     assert read_description(tmp_path / "cut") == description
 
     other = dataclasses.replace(description, config=dataclasses.replace(description.config, seed=7))

@@ -1,0 +1,121 @@
+"""The pages of an inference: one for each run, and a list where there are several."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxcryo.domain import ParticleType, Picks, Volume
+from jaxcryo.inference.manifest import EngineEntry
+from jaxcryo.inference.pipeline import OnSlab
+from jaxcryo.metric import score
+from jaxcryo.page import IndexRow, Overlay, Page, Sections, slice_images, versions, write_index, write_page
+
+_FOLDER = "reports"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PageNotes:
+    """What all pages of an inference say of it."""
+
+    sections: Sections
+    commands: tuple[tuple[str, str], ...]
+
+
+def page_notes(
+    entries: Sequence[EngineEntry], *, backend: str, reason: str, settings: Mapping[str, Any], engines: str, out: str
+) -> PageNotes:
+    """What is known before the first run is done."""
+    sections: dict[str, Mapping[str, str]] = {}
+    for entry in entries:
+        sections[f"Network {entry.name}"] = {
+            "architecture": f"{entry.arch}, {entry.size}, {entry.precision}",
+            "weights": entry.source,
+            "ONNX SHA-256": entry.onnx_sha256,
+            "window": f"{_x(entry.patch_zyx)} voxels (z, y, x), every {_x(entry.stride_zyx)}, {entry.batch} at a time",
+            "trained at": f"{entry.spacing_angstrom:g} Å",
+        }
+    plain = {k: v for k, v in settings.items() if k not in ("engines", "thresholds", "particles") and v is not None}
+    sections["Settings"] = {"backend": f"{backend} ({reason})"} | {
+        name.replace("_", " "): str(value) for name, value in plain.items()
+    }
+    again = f"python -m jaxcryo.picks threshold {shlex.quote(out)} other/ --thresholds thresholds.json"
+    anew = f"python infer.py --engines {shlex.quote(engines)} --data DATA --out new/ --thresholds thresholds.json"
+    return PageNotes(
+        sections=sections,
+        commands=(
+            ("All runs picked anew with them, without running the networks again:", again),
+            ("Other tomograms:", anew),
+        ),
+    )
+
+
+class RunPage:
+    """The page of one run, begun before its heatmaps come."""
+
+    def __init__(self, notes: PageNotes, volume: Volume, types: tuple[ParticleType, ...], *, floor: float) -> None:
+        self._notes, self._volume, self._types, self._floor = notes, volume, types, floor
+        self._overlay = Overlay(volume.grid.shape_zyx, len(types), floor=floor)
+
+    @property
+    def on_slab(self) -> OnSlab:
+        """Watches the heatmaps."""
+        return self._overlay.add
+
+    def write(
+        self, out: pathlib.Path, candidates: Picks, truth: Picks | None, *, seconds: float, tomogram: pathlib.Path
+    ) -> pathlib.Path:
+        """Writes the page, and gives its path."""
+        path = _path(out, self._volume.name)
+        sections = {
+            "Run": {"tomogram": str(tomogram), "time": f"{seconds:.1f} s to find the picks"} | versions(),
+            **self._notes.sections,
+        }
+        page = Page(
+            run=self._volume.name,
+            grid=self._volume.grid,
+            types=self._types,
+            slices=slice_images(self._volume),
+            overlay=self._overlay.images(),
+            picks=candidates,
+            floor=self._floor,
+            truth=truth,
+            record=sections,
+            commands=self._notes.commands,
+        )
+        write_page(path, page)
+        return path
+
+
+def list_pages(
+    out: pathlib.Path, found: Mapping[str, Picks], truth: Mapping[str, Picks], types: tuple[ParticleType, ...]
+) -> list[pathlib.Path]:
+    """Writes `index.html` where several runs have pages; gives what there is to open first."""
+    pages = {run: path for run in found if (path := _path(out, run)).is_file()}
+    if len(pages) < 2:
+        return list(pages.values())
+    rows = [
+        IndexRow(
+            run=run,
+            file_name=path.name,
+            counts=tuple(np.bincount(found[run].type_index, minlength=len(types)).tolist()),
+            weighted_f4=score({run: truth[run]}, {run: found[run]}, types).weighted_f4 if run in truth else None,
+        )
+        for run, path in pages.items()
+    ]
+    index = out / _FOLDER / "index.html"
+    write_index(index, types, rows)
+    return [index]
+
+
+def _path(out: pathlib.Path, run: str) -> pathlib.Path:
+    return out / _FOLDER / f"{run}.html"
+
+
+def _x(sizes: Sequence[int]) -> str:
+    return "×".join(map(str, sizes))

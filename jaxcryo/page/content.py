@@ -1,0 +1,90 @@
+"""Picks, truth and settings as the plain values that a page's script reads."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike, NDArray
+
+from jaxcryo.domain import ParticleType, Picks, VoxelGrid
+from jaxcryo.metric import BETA, RADIUS_SHARE
+
+MAX_PICKS = 5000
+"""Of one type in a page, best first; more are neither read by people nor drawn smoothly."""
+_MAX_ALL = 40_000
+"""Of all types together."""
+_STEP = 0.001
+"""Of thresholds."""
+# Okabe and Ito's colours, told apart by colour-blind eyes, but for black; brightened for grey images.
+_COLORS = (
+    (240, 170, 0),
+    (96, 190, 245),
+    (0, 190, 130),
+    (245, 235, 70),
+    (30, 140, 230),
+    (240, 110, 20),
+    (225, 130, 185),
+)
+
+
+def types_content(
+    types: Sequence[ParticleType], picks: Picks, truth: Picks | None, grid: VoxelGrid, floor: float
+) -> list[dict[str, Any]]:
+    """For each type what it is, its picks above `floor` from the best down, and its truth where that is known.
+
+    Positions and scores are the very numbers that the metric sees: the page's counts are those of Python.
+    """
+    score = np.zeros(len(picks)) if picks.score is None else picks.score
+    content = []
+    for index, (kind, color) in enumerate(zip(types, colors(types), strict=True)):
+        mine = np.flatnonzero(picks.type_index == index)
+        mine = mine[np.argsort(-score[mine], kind="stable")]
+        shown = mine[: min(MAX_PICKS, _MAX_ALL // len(types))]
+        capped = len(mine) > len(shown)
+        # Below the last of the shown ones some are left out, so thresholds cannot go there.
+        lowest = math.ceil(score[shown[-1]] / _STEP) * _STEP if capped else floor
+        content.append(
+            {
+                "name": kind.name,
+                "radius_angstrom": kind.radius_angstrom,
+                "weight": kind.weight,
+                "threshold": kind.threshold,
+                "color": list(color),
+                "lowest": round(lowest, 6),
+                "left_out": len(mine) - len(shown),
+                "picks": {**_places(picks.xyz_angstrom[shown], grid), "score": packed(score[shown])},
+                "truth": None if truth is None else _places(truth.of_type(index), grid),
+            }
+        )
+    return content
+
+
+def metric_content() -> dict[str, float]:
+    """The metric's constants."""
+    return {"beta": BETA, "radius_share": RADIUS_SHARE}
+
+
+def colors(types: Sequence[ParticleType]) -> list[tuple[int, int, int]]:
+    """The types' own colours, or where these do not tell them apart others."""
+    own = [t.color for t in types]
+    return own if len(set(own)) == len(own) else [_COLORS[i % len(_COLORS)] for i in range(len(types))]
+
+
+def packed(values: ArrayLike) -> str:
+    """Numbers as base64 of little-endian float64."""
+    return base64.b64encode(np.asarray(values, "<f8").tobytes()).decode("ascii")
+
+
+def _places(xyz_angstrom: Float[NDArray[np.float64], "n 3"], grid: VoxelGrid) -> dict[str, str]:
+    return {"xyz_angstrom": packed(xyz_angstrom), "zyx_voxel": packed(grid.to_voxel(xyz_angstrom))}
+
+
+def grid_content(grid: VoxelGrid) -> dict[str, Any]:
+    """The tomogram's size and spacing."""
+    return dataclasses.asdict(grid)

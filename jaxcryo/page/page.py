@@ -1,0 +1,93 @@
+"""Joins data, style and script to one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import html
+import importlib.resources
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from jaxcryo.domain import ParticleType, Picks, VoxelGrid
+from jaxcryo.io.atomic import atomic_path
+from jaxcryo.page.content import grid_content, metric_content, types_content
+from jaxcryo.page.overlay import OverlayImages
+from jaxcryo.page.record import Sections
+from jaxcryo.page.slices import SliceImages
+
+_SCRIPTS = ("data.js", "metric.js", "state.js", "viewer.js", "charts.js", "panel.js", "gallery.js", "main.js")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Page:
+    """All that a page shows of one run."""
+
+    run: str
+    grid: VoxelGrid
+    types: tuple[ParticleType, ...]
+    """With the thresholds in force."""
+    slices: SliceImages
+    overlay: OverlayImages | None
+    picks: Picks
+    """All above `floor`."""
+    floor: float
+    truth: Picks | None
+    record: Sections
+    commands: Sequence[tuple[str, str]]
+    """What for, and the command that uses the saved `thresholds.json`."""
+
+
+def write_page(path: str | pathlib.Path, page: Page) -> None:
+    """Writes the file, whole.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    before, after = asset("page.html").split("{{DATA}}")
+    for key, text in (("{{TITLE}}", html.escape(page.run)), ("{{STYLE}}", asset("page.css"))):
+        before = before.replace(key, text)
+    script = "\n".join(asset(name) for name in _SCRIPTS)
+    with atomic_path(path) as fresh, fresh.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(before)
+        file.write(f'<script type="application/json" id="content">{_json(_content(page))}</script>\n')
+        for name, images in (("slice", page.slices.jpegs), ("heat", page.overlay.pngs if page.overlay else ())):
+            for i, data in enumerate(images):
+                file.write(f'<script type="text/plain" id="{name}-{i}">')
+                file.write(base64.b64encode(data).decode("ascii"))
+                file.write("</script>\n")
+        file.write(after.replace("{{SCRIPT}}", script))
+
+
+def asset(name: str) -> str:
+    """The text of one of the files that a page is made of."""
+    return importlib.resources.files("jaxcryo.page").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def _content(page: Page) -> dict[str, Any]:
+    overlay = page.overlay
+    return {
+        "run": page.run,
+        "grid": grid_content(page.grid),
+        "slices": {
+            "count": len(page.slices.jpegs),
+            "bin_zyx": page.slices.bin_zyx,
+            "size_yx": page.slices.size_yx,
+        },
+        "overlay": None
+        if overlay is None
+        else {"count": len(overlay.pngs), "bin_zyx": overlay.bin_zyx, "size_yx": overlay.size_yx},
+        "floor": page.floor,
+        "types": types_content(page.types, page.picks, page.truth, page.grid, page.floor),
+        "metric": metric_content(),
+        "known": page.truth is not None,
+        "record": page.record,
+        "commands": list(page.commands),
+    }
+
+
+def _json(content: Any) -> str:
+    """JSON that ends no script element, whatever names it holds."""
+    return json.dumps(content, allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,0 +1,73 @@
+"""The page of the held-out run, written anew at each validation."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+
+import jax
+
+from jaxcryo.domain import Picks, Volume
+from jaxcryo.page import Overlay, Page, SliceImages, slice_images, versions, write_page
+from jaxcryo.serialize import to_plain
+from jaxcryo.training.checkpoint import RunDescription
+from jaxcryo.training.validation import THRESHOLDS, Validation
+
+FILE_NAME = "report.html"
+_COMMAND = "python infer.py --engines out/ --data DATA --out picks/ --thresholds thresholds.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeldOutPage:
+    """What the pages of one training have in common."""
+
+    folder: pathlib.Path
+    description: RunDescription
+    volume: Volume
+    truth: Picks
+
+    def overlay(self) -> Overlay:
+        """What is to see the heatmaps of a validation."""
+        return Overlay(self.volume.grid.shape_zyx, len(self.description.types), floor=float(THRESHOLDS[0]))
+
+    def write(self, step: int, result: Validation, overlay: Overlay, *, seconds: float) -> None:
+        """Replaces the page by that of a validation."""
+        config = self.description.config
+        page = Page(
+            run=self.volume.name,
+            grid=self.volume.grid,
+            types=result.types,
+            slices=self._slices,
+            overlay=overlay.images(),
+            picks=result.picks,
+            floor=float(THRESHOLDS[0]),
+            truth=self.truth,
+            record={
+                "Validation": {
+                    "training": f"{config.arch}, {config.size}, fold {self.description.fold} in {self.folder}",
+                    "step": str(step),
+                    "trained on": ", ".join(self.description.train_runs),
+                    "held out": self.description.held_out,
+                    "device": f"{jax.device_count()} {jax.default_backend()}",
+                    "time": f"{seconds:.1f} s for the validation",
+                }
+                | versions(),
+                **{
+                    title: {k.replace("_", " "): str(v) for k, v in to_plain(part).items()}
+                    for title, part in (
+                        ("Target", config.target),
+                        ("Training", config.optim),
+                        ("Augmentation", config.augment),
+                        ("Inference", config.inference),
+                    )
+                },
+            },
+            commands=(("The networks of this training, converted to out/, with these thresholds:", _COMMAND),),
+        )
+        write_page(self.folder / FILE_NAME, page)
+
+    @functools.cached_property
+    def _slices(self) -> SliceImages:
+        """Drawn once: every validation shows the same tomogram."""
+        return slice_images(self.volume)
