@@ -27,6 +27,8 @@ class ConvNeXtConfig:
     widths: tuple[int, ...] = (80, 160, 320, 640)
     kernel: int = 7
     """Side of the depthwise kernels; a small net on a CPU spends most of its time in them, so it has smaller ones."""
+    layer_scale: float = 1e-6
+    """What a block's answer is multiplied by at first. timm's value lets blocks that are not pretrained learn late."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,10 +72,10 @@ class Yu4uConfig:
             case "paper":
                 return cls(classes=classes)
             case "small":
-                encoder = ConvNeXtConfig(depths=(1, 1, 2, 1), widths=(24, 48, 64, 80), kernel=3)
+                encoder = ConvNeXtConfig(depths=(1, 1, 2, 1), widths=(24, 48, 64, 80), kernel=3, layer_scale=1.0)
                 return cls(classes=classes, encoder=encoder, decoder_widths=(64, 48, 48), patch_zyx=(16, 96, 96))
             case "tiny":
-                encoder = ConvNeXtConfig(depths=(1, 1, 1, 1), widths=(8, 16, 24, 32), kernel=3)
+                encoder = ConvNeXtConfig(depths=(1, 1, 1, 1), widths=(8, 16, 24, 32), kernel=3, layer_scale=1.0)
                 return cls(classes=classes, encoder=encoder, decoder_widths=(24, 16, 16), patch_zyx=(16, 64, 64))
 
 
@@ -203,6 +205,8 @@ class OptimConfig:
     ema_warmup: bool = False
     """Let the decay rise as (1 + n) / (10 + n), for trainings of a few hundred steps."""
     clip_norm: float | None = None
+    epsilon: float = 1e-8
+    """Adam's. Gradients of these losses are about as small as the customary value, which then slows what is learnt."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -68,7 +68,7 @@ def _reduced(arch: Arch, size: Size, classes: int) -> TrainConfig:
         loss=LossConfig(kind="weighted", alpha=0.02),
         optim=OptimConfig(
             learning_rate=2e-3, weight_decay=1e-2, epochs=2, warmup_epochs=0.1, batch=4, ema_decay=0.995,
-            ema_warmup=True, clip_norm=1.0,
+            ema_warmup=True, clip_norm=1.0, epsilon=1e-12,
         ),
         inference=InferenceConfig(
             stride_zyx=(depth * 3 // 4, height * 3 // 4, width * 3 // 4), batch=4, padding="reflect"

@@ -16,12 +16,13 @@ from jaxcryo.models.layers import Conv, Init, LayerNorm, run_blocks
 class ConvNeXtBlock(nnx.Module):
     """Depthwise convolution, norm, two pointwise layers with GELU between, layer scale, residual."""
 
-    def __init__(self, channels: int, kernel: int, *, dtype: DTypeLike, init: Init):
+    def __init__(self, channels: int, config: ConvNeXtConfig, *, dtype: DTypeLike, init: Init):
+        kernel = config.kernel
         self.conv_dw = Conv(channels, channels, (kernel, kernel), depthwise=True, bias=True, dtype=dtype, init=init)
         self.norm = LayerNorm(channels, dtype=dtype)
         self.fc1 = Conv(channels, 4 * channels, (1, 1), bias=True, dtype=dtype, init=init)
         self.fc2 = Conv(4 * channels, channels, (1, 1), bias=True, dtype=dtype, init=init)
-        self.gamma = nnx.Param(np.full(channels, 1e-6, np.float32))
+        self.gamma = nnx.Param(np.full(channels, config.layer_scale, np.float32))
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         y = self.norm(self.conv_dw(x))
@@ -39,7 +40,7 @@ class ConvNeXtStage(nnx.Module):
         patch = 4 if stem else 2
         self.norm = LayerNorm(channels if stem else inputs, dtype=dtype)
         self.conv = Conv(inputs, channels, (patch, patch), stride=patch, padding=0, bias=True, dtype=dtype, init=init)
-        self.blocks = nnx.List(ConvNeXtBlock(channels, config.kernel, dtype=dtype, init=init) for _ in range(depth))
+        self.blocks = nnx.List(ConvNeXtBlock(channels, config, dtype=dtype, init=init) for _ in range(depth))
 
     def __call__(self, x: Float[Array, "n h w i"]) -> Float[Array, "n h2 w2 o"]:
         x = self.norm(self.conv(x)) if self.stem else self.conv(self.norm(x))

@@ -50,7 +50,7 @@ def optimizer(config: OptimConfig) -> optax.GradientTransformation:
     """AdamW without its learning rate, which the step multiplies in: the length of a training may change."""
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm is not None else optax.identity(),
-        optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),
+        optax.scale_by_adam(b1=0.9, b2=0.999, eps=config.epsilon),
         optax.add_decayed_weights(config.weight_decay),
     )
 
