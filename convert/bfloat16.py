@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from jaxcryo.domain import Picks, Volume
 from jaxcryo.errors import InputError
@@ -17,6 +17,7 @@ from jaxcryo.inference.precision import MAX_F4_CHANGE, is_harmless
 from jaxcryo.metric import Score, score
 from jaxcryo.phantom import PhantomConfig, make_phantom
 
+_PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 LEAST_F4 = 0.1
 """Below it a model finds so little that a comparison says nothing."""
 # Far from what trainings and demos take, so that a model has not seen these.
@@ -65,7 +66,7 @@ def phantoms_for(entry: EngineEntry, count: int, shape_zyx: tuple[int, int, int]
 def compare_precisions(
     folder: pathlib.Path,
     entry: EngineEntry,
-    phantoms: Sequence[tuple[Volume, Picks]],
+    phantoms: Iterable[tuple[Volume, Picks]],
     *,
     on_search: Callable[[], object] = lambda: None,
 ) -> PrecisionComparison:
@@ -78,11 +79,29 @@ def compare_precisions(
         raise InputError(
             "this CPU does not compute in bfloat16, so that nothing can be measured here; leave --bfloat16"
         )
-    return PrecisionComparison(
-        model=entry.name,
-        float32=_picked(folder, entry, "float32", phantoms, on_search),
-        bfloat16=_picked(folder, entry, "bfloat16", phantoms, on_search),
+    engines = {
+        precision: open_engine(folder, dataclasses.replace(entry, precision=precision), "openvino")
+        for precision in _PRECISIONS
+    }
+    truth: dict[str, Picks] = {}
+    found: dict[Precision, dict[str, Picks]] = {precision: {} for precision in _PRECISIONS}
+    seconds = dict.fromkeys(_PRECISIONS, 0.0)
+    for volume, picks in phantoms:
+        truth[volume.name] = picks
+        for precision, engine in engines.items():
+            began = time.monotonic()
+            found[precision][volume.name] = find_picks(volume, [engine], entry.types, config=entry.inference)
+            seconds[precision] += time.monotonic() - began
+            on_search()
+    wide, narrow = (
+        PickedPhantoms(
+            score=score(truth, found[precision], entry.types),
+            picks=sum(map(len, found[precision].values())),
+            seconds=seconds[precision],
+        )
+        for precision in _PRECISIONS
     )
+    return PrecisionComparison(model=entry.name, float32=wide, bfloat16=narrow)
 
 
 def record_changes(folder: pathlib.Path, comparisons: Sequence[PrecisionComparison]) -> None:
@@ -115,23 +134,3 @@ def precision_rows(comparisons: Sequence[PrecisionComparison]) -> list[tuple[str
             )
         )
     return rows
-
-
-def _picked(
-    folder: pathlib.Path,
-    entry: EngineEntry,
-    precision: Precision,
-    phantoms: Sequence[tuple[Volume, Picks]],
-    on_search: Callable[[], object],
-) -> PickedPhantoms:
-    engine = open_engine(folder, dataclasses.replace(entry, precision=precision), "openvino")
-    truth: dict[str, Picks] = {}
-    found: dict[str, Picks] = {}
-    seconds = 0.0
-    for volume, picks in phantoms:
-        began = time.monotonic()
-        found[volume.name] = find_picks(volume, [engine], entry.types, config=entry.inference)
-        seconds += time.monotonic() - began
-        truth[volume.name] = picks
-        on_search()
-    return PickedPhantoms(score=score(truth, found, entry.types), picks=sum(map(len, found.values())), seconds=seconds)

@@ -108,7 +108,7 @@ def _compare_in_bfloat16(
     comparisons: list[PrecisionComparison] = []
     for entry in entries:
         with tqdm(desc=f"{entry.name}: phantoms", total=2 * count, unit="search") as bar:
-            phantoms = list(phantoms_for(entry, count, shape_zyx))
+            phantoms = phantoms_for(entry, count, shape_zyx)
             comparisons.append(compare_precisions(folder, entry, phantoms, on_search=bar.update))
         record_changes(folder, comparisons)
     print(aligned(precision_rows(comparisons)))
