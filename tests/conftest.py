@@ -2,10 +2,17 @@
 
 import os
 import pathlib
+import shutil
 import sys
+import tempfile
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# What XLA compiled is found again by later tests and by the processes that they start. Each process of pytest-xdist has
+# its own folder, in that of the process that started it, since one might read what another has half written.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(dir=os.environ.get("JAX_COMPILATION_CACHE_DIR"))
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import pytest
 
@@ -13,6 +20,10 @@ sys.path.append(str(pathlib.Path(__file__).parent / "bindings"))
 
 WITH_TENSORRT = ("jaxcryo.inference.tensorrt", "convert.engine_build")
 """Modules that import TensorRT; they are imported anew with the double, and again without it."""
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import functools
 import json
 import math
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from onnx import TensorProto, helper
 from convert.emit import write_onnx
 from convert.emit_layers import Upsampling, emit
 from convert.graph import Graph, Precision
+from convert.operations import multiply_adds
 from jaxcryo.config import Arch, ModelConfig, Size, TattakaConfig, Yu4uConfig
 from jaxcryo.errors import InputError
 from jaxcryo.inference.openvino import openvino_predict
@@ -28,6 +30,7 @@ from jaxcryo.models.tattaka import Tattaka
 from jaxcryo.models.yu4u import Yu4u
 from jaxcryo.serialize import from_plain
 
+ROOT = pathlib.Path(__file__).parents[2]
 ARCHS: tuple[Arch, ...] = ("yu4u", "tattaka")
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16")
 UPSAMPLINGS: tuple[Upsampling, ...] = ("folded", "resize")
@@ -296,6 +299,7 @@ def test_float16_is_everywhere_but_in_ends_and_statistics(arch: Arch) -> None:
     assert {k.data_type for k in kernels} == {TensorProto.FLOAT16}
 
 
+@functools.cache
 def paper(arch: Arch, upsampling: Upsampling) -> onnx.ModelProto:
     config = config_of(arch, "paper")
     network, params, stats = build(config, seed=None)
@@ -306,6 +310,26 @@ def size_of_kernels(model: onnx.ModelProto) -> int:
     """In bytes, were they all different."""
     sizes = {i.name: math.prod(i.dims) * 2 for i in model.graph.initializer}
     return sum(sizes[n.input[1]] for n in model.graph.node if n.op_type == "Conv")
+
+
+@pytest.mark.parametrize(
+    ("arch", "upsampling", "nodes", "transposes", "giga"),
+    [
+        ("yu4u", "folded", 314, 6, 34.8),
+        ("yu4u", "resize", 291, 3, 52.3),
+        ("tattaka", "folded", 382, 8, 82.6),
+        ("tattaka", "resize", 354, 5, 121.3),
+    ],
+)
+def test_the_papers_graphs_are_what_the_documentation_says(
+    arch: Arch, upsampling: Upsampling, nodes: int, transposes: int, giga: float
+) -> None:
+    model = paper(arch, upsampling)
+    assert len(model.graph.node) == nodes
+    assert sum(n.op_type == "Transpose" for n in model.graph.node) == transposes
+    assert round(multiply_adds(model) / 1e9, 1) == giga
+    row = rf"\| {nodes} \| {transposes} \| \d+ MB \| {giga} \|"
+    assert re.search(row, (ROOT / "docs" / "t4.md").read_text(encoding="utf-8"))
 
 
 def test_the_papers_graph_is_small() -> None:
