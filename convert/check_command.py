@@ -7,14 +7,15 @@ import dataclasses
 import functools
 import importlib.util
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import onnx
-import openvino
 from tqdm import tqdm
 
+from convert.bfloat16 import PrecisionComparison, compare_precisions, phantoms_for, precision_rows, record_changes
 from convert.comparison import (
     Answer,
     Comparison,
@@ -31,9 +32,10 @@ from convert.emit import write_onnx
 from convert.emit_layers import Upsampling
 from convert.emit_probe import float16_values, group_of, probe
 from jaxcryo.errors import InputError
-from jaxcryo.inference.manifest import EngineEntry, read_manifest
-from jaxcryo.inference.openvino import openvino_predict
+from jaxcryo.inference.manifest import FILE_NAME, EngineEntry, read_manifest
+from jaxcryo.inference.openvino import cpu_has_bfloat16, openvino_predict
 from jaxcryo.models import Network, build
+from jaxcryo.phantom import PhantomConfig
 from jaxcryo.weights import TrainedModel, load_model
 
 LIMITS = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 5e-2}
@@ -62,6 +64,15 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("check", help="compare engines with Flax on this computer", description=__doc__)
     parser.add_argument("engines", type=pathlib.Path, help="what 'python -m convert onnx' wrote")
     parser.add_argument("--windows", type=int, default=4, help="of noise and of a phantom, each (default: 4)")
+    parser.add_argument(
+        "--bfloat16", type=int, metavar="PHANTOMS",
+        help="also look for the particles of so many phantoms in float32 and bfloat16, and note in engines.json by how "
+        "much the weighted F4 changes, so that infer.py takes the faster where it is as good; 8 are enough to tell",
+    )  # fmt: skip
+    parser.add_argument(
+        "--shape", type=int, nargs=3, metavar=("Z", "Y", "X"), default=PhantomConfig().shape_zyx,
+        help="of these phantoms in voxels (default: the challenge's)",
+    )  # fmt: skip
     parser.set_defaults(run=run)
 
 
@@ -69,6 +80,8 @@ def run(args: argparse.Namespace) -> None:
     """Prints all comparisons; leaves with exit code 1 where one is off."""
     if args.windows < 1:
         raise InputError(f"--windows is {args.windows}; expected at least 1")
+    if args.bfloat16 is not None and args.bfloat16 < 1:
+        raise InputError(f"--bfloat16 is {args.bfloat16}; expected at least 1 phantom")
     entries = read_manifest(args.engines)
     if not _has_onnxruntime():
         print("onnxruntime is not installed: comparing OpenVINO only (pip install onnxruntime for both)")
@@ -83,7 +96,23 @@ def run(args: argparse.Namespace) -> None:
     if off:
         print(f"{off} of {len(comparisons) + len(ranges)} are off: do not use these models as they are")
         raise SystemExit(1)
+    if args.bfloat16 is not None:
+        _compare_in_bfloat16(args.engines, entries, args.bfloat16, tuple(args.shape))
     print(f"all within their limits; next: python infer.py --engines {args.engines} --data DIR")
+
+
+def _compare_in_bfloat16(
+    folder: pathlib.Path, entries: Sequence[EngineEntry], count: int, shape_zyx: tuple[int, int, int]
+) -> None:
+    """Measures, prints and notes; a model at a time, since one of the paper's takes long."""
+    comparisons: list[PrecisionComparison] = []
+    for entry in entries:
+        with tqdm(desc=f"{entry.name}: phantoms", total=2 * count, unit="search") as bar:
+            phantoms = phantoms_for(entry, count, shape_zyx)
+            comparisons.append(compare_precisions(folder, entry, phantoms, on_search=bar.update))
+        record_changes(folder, comparisons)
+    print(aligned(precision_rows(comparisons)))
+    print(f"noted in {folder / FILE_NAME}")
 
 
 def check_entry(folder: pathlib.Path, entry: EngineEntry, count: int) -> tuple[list[Comparison], list[Range]]:
@@ -130,7 +159,7 @@ def _backends(path: pathlib.Path, entry: EngineEntry) -> list[tuple[str, float, 
         openvino_predict, path, batch=entry.batch, classes=entry.model.classes, patch_zyx=entry.patch_zyx
     )
     backends.append(("openvino float32", file_limit, load(precision="float32")))
-    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if cpu_has_bfloat16():
         backends.append(("openvino bfloat16", LIMITS["bfloat16"], load(precision="bfloat16")))
     return backends
 
@@ -142,6 +171,8 @@ def _has_onnxruntime() -> bool:
 def _runner(model: onnx.ModelProto) -> Answer:
     if _has_onnxruntime():
         return onnxruntime_answer(model.SerializeToString())
+    import openvino
+
     core = openvino.Core()
     compiled = core.compile_model(
         core.read_model(model.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": openvino.Type.f32}

@@ -15,6 +15,7 @@ from convert.emit import write_onnx
 from convert.emit_layers import Upsampling
 from convert.export import weights_file
 from convert.graph import Precision
+from convert.operations import described
 from jaxcryo.errors import InputError
 from jaxcryo.inference.manifest import FILE_NAME, EngineEntry, file_sha256, read_manifest, write_manifest
 from jaxcryo.io.atomic import atomic_path
@@ -89,8 +90,8 @@ def run(args: argparse.Namespace) -> None:
     )
     entries = convert_models(args.weights, args.out, options, force=args.force)
     for entry in entries:
-        size = (args.out / entry.onnx_file).stat().st_size
-        print(f"  {args.out / entry.onnx_file}  {size / 1e6:.1f} MB  from {entry.source}")
+        path = args.out / entry.onnx_file
+        print(f"  {path}  {path.stat().st_size / 1e6:.1f} MB, {described(onnx.load(path))}, from {entry.source}")
     print(f"  {args.out / FILE_NAME}  {len(entries)} model{'s' * (len(entries) > 1)}")
     print(f"next: python -m convert check {args.out}")
     if options.precision == "float16":
@@ -145,6 +146,8 @@ def convert_model(
             "(10.012444 for the challenge's tomograms)"
         )
     batch = options.batch or config.inference.batch
+    # Both files come from the same numbers: else Flax and the engine would be rounded apart.
+    model = dataclasses.replace(model, params=_stored(model.params, options.precision), spacing_angstrom=spacing)
     network, _, _ = build(config.model, seed=None)
     graph = write_onnx(
         network.module(model.params, model.stats),
@@ -156,8 +159,7 @@ def convert_model(
     onnx_file, weights = folder / f"{name}.onnx", folder / f"{name}.safetensors"
     with atomic_path(onnx_file) as fresh:
         onnx.save(graph, str(fresh))
-    stored = dataclasses.replace(model, params=_stored(model.params, options.precision), spacing_angstrom=spacing)
-    save_model(weights, stored)
+    save_model(weights, model)
     return EngineEntry(
         name=name,
         arch=config.arch,

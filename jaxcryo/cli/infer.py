@@ -28,6 +28,7 @@ from jaxcryo.errors import InputError
 from jaxcryo.inference.backends import BACKENDS, choose_backend, ensemble_types
 from jaxcryo.inference.cuda import jax_gpus, share_memory
 from jaxcryo.inference.manifest import EngineEntry, read_manifest
+from jaxcryo.inference.precision import PRECISIONS, choose_precision
 from jaxcryo.inference.workers import Outcome, Place, in_turn, plan_places, side_by_side
 from jaxcryo.io.atomic import write_text
 from jaxcryo.io.candidates import floor_of
@@ -101,13 +102,14 @@ def _infer(args: argparse.Namespace) -> int:
     if args.thresholds is not None:
         types = with_thresholds(types, read_thresholds(args.thresholds))
     view = napari_view() if args.view == "napari" else None
+    backend, reason = choose_backend(args.backend, folder, entries)
+    entries, precision = choose_precision(args.precision, backend, entries)
     settings = _settings(entries, types, args.voxel_spacing) | {"tta": args.tta}
     if args.mask is not None:
         check_mask(args.mask)
         settings["mask"] = str(pathlib.Path(args.mask).absolute())
     frames = export_frames(args, out, runs)
     done = _done(out, settings, runs, force=args.force)
-    backend, reason = choose_backend(args.backend, folder, entries)
     if backend == "tensorrt":
         share_memory()
     truth = _truth_where_known(args.data, types)
@@ -120,8 +122,8 @@ def _infer(args: argparse.Namespace) -> int:
     part = "" if shard is None else f" (shard {shard})"
     print(
         f"{len(runs)} run{'s' if len(runs) > 1 else ''} of {args.data}{part}, {len(entries)} model"
-        f"{'s averaged' if len(entries) > 1 else ''} ({', '.join(e.name for e in entries)}) by {backend} ({reason}), "
-        f"into {out}"
+        f"{'s averaged' if len(entries) > 1 else ''} ({', '.join(e.name for e in entries)}) by {backend} ({reason}) in "
+        f"{precision}, into {out}"
     )
     if len(places) > 1:
         print(f"{len(places)} processes share the runs: {', '.join(place.name for place in places)}")
@@ -243,7 +245,13 @@ def _settings(
     inference: InferenceConfig = entries[0].inference
     return {
         "engines": [
-            {"name": e.name, "onnx_sha256": e.onnx_sha256, "stride_zyx": list(e.stride_zyx), "source": e.source}
+            {
+                "name": e.name,
+                "onnx_sha256": e.onnx_sha256,
+                "stride_zyx": list(e.stride_zyx),
+                "precision": e.precision,
+                "source": e.source,
+            }
             for e in entries
         ],
         "thresholds": {t.name: t.threshold for t in types},
@@ -288,6 +296,11 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--out", metavar="PICKS", help="folder for the results (default: picks, or demo with --demo)")
     p.add_argument("--runs", nargs="+", metavar="NAME", help="these runs only")
     p.add_argument("--backend", default="auto", choices=BACKENDS, help="what runs the networks")
+    p.add_argument(
+        "--precision", default="auto", choices=PRECISIONS,
+        help="that the networks compute in (auto: bfloat16 on CPUs that have it, where 'python -m convert check "
+        "--bfloat16' found it to be as good; else the engines' own)",
+    )  # fmt: skip
     p.add_argument(
         "--processes", type=int, metavar="N",
         help="that share the runs, each on its own GPU or on its part of the cores (default: one for each GPU, else 1)",

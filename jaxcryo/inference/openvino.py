@@ -44,11 +44,11 @@ def openvino_predict(
     onnx_path = pathlib.Path(onnx_path)
     if not onnx_path.is_file():
         raise InputError(f"{onnx_path}: does not exist; expected an ONNX file: convert the checkpoint first")
-    core = openvino.Core()
-    if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if precision == "bfloat16" and not cpu_has_bfloat16():
         raise InputError("this CPU does not compute in bfloat16; convert for it with precision float32")
     windows = (batch, *patch_zyx)
     heatmaps = (batch, classes, *patch_zyx)
+    core = openvino.Core()
     try:
         model = core.read_model(onnx_path)
         _check_port(onnx_path, model.inputs, INPUT, windows)
@@ -69,6 +69,11 @@ def openvino_predict(
             f"{onnx_path}: OpenVINO {openvino.__version__} cannot compile it ({_last_line(error)}): convert again"
         ) from error
     return _OpenVinoPredict(compiled, heatmaps)
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU computes in bfloat16, and does not only store it."""
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class _OpenVinoPredict:

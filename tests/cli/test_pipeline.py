@@ -6,12 +6,14 @@ import pathlib
 
 import numpy as np
 import pytest
+from scipy.spatial import KDTree
 
 from convert.__main__ import main as convert
 from jaxcryo.cli.infer import main as infer
 from jaxcryo.cli.score import main as score
 from jaxcryo.cli.train import main as train
-from jaxcryo.domain import CZII_TYPES
+from jaxcryo.domain import CZII_TYPES, Picks
+from jaxcryo.inference.openvino import cpu_has_bfloat16
 from jaxcryo.io.picks import read_copick_folder
 from jaxcryo.weights import load_model
 
@@ -55,16 +57,34 @@ def test_ensemble_writes_everything_and_goes_on_where_it_was(dataset, engines, t
     assert (out / "pictures" / "PT_000.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_backends_agree(dataset, engines, tmp_path) -> None:
-    picks = {}
-    for backend in ("openvino", "flax"):
-        out = tmp_path / backend
-        command = ["--engines", str(engines), "--data", str(dataset), "--out", str(out), "--backend", backend]
+def test_backends_and_precisions_agree(dataset, engines, tmp_path, capsys) -> None:
+    def picked(name: str, *options: str) -> Picks:
+        command = ["--engines", str(engines), "--data", str(dataset), "--out", str(tmp_path / name), *options]
         assert infer([*command, "--runs", "PT_000"]) == 0
-        picks[backend] = read_copick_folder(out, CZII_TYPES)["PT_000"]
-    a, b = picks["openvino"], picks["flax"]
-    assert len(a) == len(b)
-    np.testing.assert_allclose(a.xyz_angstrom, b.xyz_angstrom, atol=1e-3)
+        return read_copick_folder(tmp_path / name, CZII_TYPES)["PT_000"]
+
+    flax, wide = picked("flax", "--backend", "flax"), picked("wide", "--backend", "openvino")
+    said = capsys.readouterr().out
+    assert "by flax (as asked for) in float32" in said
+    assert "by openvino (as asked for) in float32 (" in said  # nobody has compared
+    assert len(wide) == len(flax) > 0
+    np.testing.assert_allclose(wide.xyz_angstrom, flax.xyz_angstrom, atol=1e-3)
+    np.testing.assert_allclose(wide.score, flax.score, atol=1e-3)
+    if not cpu_has_bfloat16():
+        return
+    narrow = picked("narrow", "--precision", "bfloat16")
+    assert "by openvino (the fastest on a CPU) in bfloat16 (as asked for)" in capsys.readouterr().out
+    for kind in range(len(CZII_TYPES)):
+        ours, theirs = (p.select(p.type_index == kind) for p in (narrow, flax))
+        assert abs(len(ours) - len(theirs)) <= 0.1 * len(theirs) + 1
+        if len(ours) and len(theirs):
+            distance, nearest = KDTree(theirs.xyz_angstrom).query(ours.xyz_angstrom)
+            near = distance < 1.5 * 10.012444
+            assert near.mean() >= 0.9
+            np.testing.assert_allclose(ours.score[near], theirs.score[nearest[near]], rtol=0.05)
+    assert infer(["--engines", str(engines), "--data", str(dataset), "--out", str(tmp_path / "narrow"), "--precision",
+                  "float32"]) == 2  # fmt: skip
+    assert "by other engines or settings" in capsys.readouterr().err
 
 
 def test_truth_scores_one(dataset, tmp_path, capsys) -> None:

@@ -8,6 +8,7 @@ import functools
 import json
 import math
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from onnx import TensorProto, helper
 from convert.emit import write_onnx
 from convert.emit_layers import Upsampling, emit
 from convert.graph import Graph, Precision
+from convert.operations import multiply_adds
 from jaxcryo.config import Arch, ModelConfig, Size, TattakaConfig, Yu4uConfig
 from jaxcryo.errors import InputError
 from jaxcryo.inference.openvino import openvino_predict
@@ -28,6 +30,7 @@ from jaxcryo.models.tattaka import Tattaka
 from jaxcryo.models.yu4u import Yu4u
 from jaxcryo.serialize import from_plain
 
+ROOT = pathlib.Path(__file__).parents[2]
 ARCHS: tuple[Arch, ...] = ("yu4u", "tattaka")
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16")
 UPSAMPLINGS: tuple[Upsampling, ...] = ("folded", "resize")
@@ -152,7 +155,10 @@ def check(model: onnx.ModelProto) -> None:
 
 @every_form
 def test_the_graph_is_what_tensorrt_takes(arch: Arch, precision: Precision, upsampling: Upsampling) -> None:
-    model = tiny(arch, precision, upsampling)
+    check_for_tensorrt(tiny(arch, precision, upsampling))
+
+
+def check_for_tensorrt(model: onnx.ModelProto) -> None:
     check(model)
     assert [(o.domain, o.version in TENSORRT_OPSETS) for o in model.opset_import] == [("", True)]
     assert model.ir_version <= 10
@@ -180,7 +186,11 @@ def test_the_graph_is_what_tensorrt_takes(arch: Arch, precision: Precision, upsa
 
 @every_form
 def test_no_node_is_in_vain(arch: Arch, precision: Precision, upsampling: Upsampling) -> None:
-    graph = tiny(arch, precision, upsampling).graph
+    check_for_idle_nodes(tiny(arch, precision, upsampling))
+
+
+def check_for_idle_nodes(model: onnx.ModelProto) -> None:
+    graph = model.graph
     constants = {i.name for i in graph.initializer}
     used = collections.Counter(name for node in graph.node for name in node.input)
     shapes = {
@@ -201,6 +211,71 @@ def test_no_node_is_in_vain(arch: Arch, precision: Precision, upsampling: Upsamp
             assert moved != sorted(moved), f"{node.name} is a Reshape"
     assert all(used[c] for c in constants)
     assert len({(i.data_type, tuple(i.dims), i.raw_data) for i in graph.initializer}) == len(constants)
+
+
+def first(model: onnx.ModelProto, op: str) -> onnx.NodeProto:
+    return next(n for n in model.graph.node if n.op_type == op)
+
+
+def stated_otherwise(model: onnx.ModelProto) -> None:
+    model.graph.value_info[0].type.tensor_type.shape.dim[1].dim_value += 1
+
+
+def symbolic(model: onnx.ModelProto) -> None:
+    for value in (model.graph.input[0], model.graph.output[0], *model.graph.value_info):
+        value.type.tensor_type.shape.dim[0].dim_param = "n"
+
+
+def constants_only(model: onnx.ModelProto) -> None:
+    bias = first(model, "Conv").input[2]
+    model.graph.node.insert(0, helper.make_node("Add", [bias, bias], ["twice"], name="twice"))
+
+
+def to_no_end(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Relu", ["windows"], ["positive"], name="positive"))
+
+
+def same_again(model: onnx.ModelProto) -> None:
+    """A Transpose that leaves the order of axes as it is, in front of everything."""
+    model.graph.node.insert(0, helper.make_node("Transpose", ["windows"], ["same"], name="same", perm=[0, 1, 2, 3]))
+    model.graph.value_info.append(helper.make_tensor_value_info("same", TensorProto.FLOAT, [1, 16, 64, 64]))
+    for node in list(model.graph.node)[1:]:
+        node.input[:] = ["same" if name == "windows" else name for name in node.input]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda m: setattr(first(m, "Sigmoid"), "op_type", "HardSigmoid"), "HardSigmoid"),
+        (lambda m: setattr(m.opset_import[0], "version", 21), "False"),
+        (stated_otherwise, "dim|shape"),
+        (symbolic, "not static"),
+        (lambda m: m.graph.value_info.append(helper.make_tensor_value_info("v", TensorProto.FLOAT, [1] * 9)), "9 <= 8"),
+        (lambda m: m.graph.value_info.append(helper.make_tensor_value_info("v", TensorProto.DOUBLE, [1])), "11"),
+    ],
+)
+def test_what_tensorrt_does_not_take_is_found_out(damage, message: str) -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(tiny("tattaka", "float32", "folded"))
+    damage(model)
+    with pytest.raises((AssertionError, onnx.shape_inference.InferenceError), match=message):
+        check_for_tensorrt(model)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (constants_only, "twice could be a constant"),
+        (to_no_end, "nobody reads positive"),
+        (same_again, "same is a Reshape"),
+    ],
+)
+def test_idle_nodes_are_found_out(damage, message: str) -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(tiny("tattaka", "float32", "folded"))
+    damage(model)
+    with pytest.raises(AssertionError, match=message):
+        check_for_idle_nodes(model)
 
 
 @pytest.mark.parametrize("arch", ARCHS)
@@ -224,6 +299,7 @@ def test_float16_is_everywhere_but_in_ends_and_statistics(arch: Arch) -> None:
     assert {k.data_type for k in kernels} == {TensorProto.FLOAT16}
 
 
+@functools.cache
 def paper(arch: Arch, upsampling: Upsampling) -> onnx.ModelProto:
     config = config_of(arch, "paper")
     network, params, stats = build(config, seed=None)
@@ -234,6 +310,26 @@ def size_of_kernels(model: onnx.ModelProto) -> int:
     """In bytes, were they all different."""
     sizes = {i.name: math.prod(i.dims) * 2 for i in model.graph.initializer}
     return sum(sizes[n.input[1]] for n in model.graph.node if n.op_type == "Conv")
+
+
+@pytest.mark.parametrize(
+    ("arch", "upsampling", "nodes", "transposes", "giga"),
+    [
+        ("yu4u", "folded", 314, 6, 34.8),
+        ("yu4u", "resize", 291, 3, 52.3),
+        ("tattaka", "folded", 382, 8, 82.6),
+        ("tattaka", "resize", 354, 5, 121.3),
+    ],
+)
+def test_the_papers_graphs_are_what_the_documentation_says(
+    arch: Arch, upsampling: Upsampling, nodes: int, transposes: int, giga: float
+) -> None:
+    model = paper(arch, upsampling)
+    assert len(model.graph.node) == nodes
+    assert sum(n.op_type == "Transpose" for n in model.graph.node) == transposes
+    assert round(multiply_adds(model) / 1e9, 1) == giga
+    row = rf"\| {nodes} \| {transposes} \| \d+ MB \| {giga} \|"
+    assert re.search(row, (ROOT / "docs" / "t4.md").read_text(encoding="utf-8"))
 
 
 def test_the_papers_graph_is_small() -> None:

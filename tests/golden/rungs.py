@@ -63,7 +63,7 @@ def convnext_block() -> Iterator[Rung]:
     name = "stages_1.blocks.0"
     shapes = only(feature_names("convnext_nano", 5), (f"{name}.",))
     arrays = below(ported(shapes, CONVNEXT_FEATURES), "encoder.stages.1.blocks.0.")
-    module = filled(ConvNeXtBlock(160, 7, dtype=jnp.float32, init=Init(None)), arrays)
+    module = filled(ConvNeXtBlock(160, ConvNeXtConfig(), dtype=jnp.float32, init=Init(None)), arrays)
     x = volume("block", (2, 160, 8, 8))
     yield _layer("ConvNeXt block", module, x, reference.convnext_block(_wide(x), _tensors(shapes), name))
 

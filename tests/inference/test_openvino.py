@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import pathlib
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +23,7 @@ from jaxcryo.errors import InputError
 from jaxcryo.inference.engine import Engine, EngineError
 from jaxcryo.inference.openvino import openvino_predict
 from jaxcryo.inference.stitch import stitch
+from jaxcryo.inference.windows import plan_windows
 
 BATCH, CLASSES, PATCH = 2, 2, (4, 8, 6)
 
@@ -82,9 +85,13 @@ def test_it_runs_in_loops_and_with_donated_buffers(onnx_path: pathlib.Path) -> N
 
 def test_it_stitches(onnx_path: pathlib.Path) -> None:
     voxels = np.random.default_rng(0).normal(size=(9, 17, 14)).astype(np.float32)
-    grid = VoxelGrid(shape_zyx=voxels.shape, spacing_zyx_angstrom=(10.0, 10.0, 10.0))
-    heatmap = stitch(Volume(name="TS_1", voxels=voxels, grid=grid), [engine_of(onnx_path)])
+    heatmap = stitch(volume_of(voxels), [engine_of(onnx_path)])
     np.testing.assert_allclose(heatmap, np.stack([2 * voxels, -voxels]), atol=1e-5)
+
+
+def volume_of(voxels: np.ndarray) -> Volume:
+    grid = VoxelGrid(shape_zyx=voxels.shape, spacing_zyx_angstrom=(10.0, 10.0, 10.0))
+    return Volume(name="TS_1", voxels=voxels, grid=grid)
 
 
 def engine_of(onnx_path: pathlib.Path) -> Engine:
@@ -97,6 +104,40 @@ def engine_of(onnx_path: pathlib.Path) -> Engine:
         predict=load(onnx_path),
         intensity=IntensityConfig(mean=0.0, std=1.0),
     )
+
+
+@contextlib.contextmanager
+def counted_compilations() -> Iterator[list[str]]:
+    """What XLA compiles meanwhile."""
+    compiled: list[str] = []
+
+    def note(event: str, duration: float, **_: object) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        yield compiled
+    finally:
+        jax.monitoring.unregister_event_duration_listener(note)
+
+
+def test_nothing_compiles_again_within_a_tomogram(onnx_path: pathlib.Path) -> None:
+    """A deeper one, of more layers of windows and a last batch that is not full, compiles no more than a flat one."""
+    engine = engine_of(onnx_path)
+    counts = []
+    for depth in (8, 40):
+        jax.clear_caches()
+        volume = volume_of(np.random.default_rng(0).normal(size=(depth, 16, 12)).astype(np.float32))
+        plan = plan_windows(volume.grid.shape_zyx, engine.patch_zyx, engine.stride_zyx)
+        assert len(plan.y.starts) * len(plan.x.starts) % BATCH == 1
+        with counted_compilations() as compiled:
+            stitch(volume, [engine])
+        counts.append(len(compiled))
+    assert counts[0] == counts[1] > 0
+    with counted_compilations() as compiled:
+        stitch(volume, [engine_of(onnx_path)])
+    assert len(compiled) <= 1  # the other engine's step, and nothing else
 
 
 def test_bfloat16_is_close(onnx_path: pathlib.Path) -> None:
@@ -119,8 +160,7 @@ def test_what_the_engine_says_reaches_the_caller(onnx_path: pathlib.Path, monkey
             raise MemoryError("no memory for the layer's output")
 
     monkeypatch.setattr(engine.predict, "_request", _Broken())
-    grid = VoxelGrid(shape_zyx=(9, 17, 14), spacing_zyx_angstrom=(10.0, 10.0, 10.0))
-    volume = Volume(name="TS_1", voxels=np.zeros((9, 17, 14), np.float32), grid=grid)
+    volume = volume_of(np.zeros((9, 17, 14), np.float32))
     with pytest.raises(EngineError, match=r"^model: no memory for the layer's output$") as raised:
         stitch(volume, [engine])
     assert isinstance(raised.value.__cause__, MemoryError)
