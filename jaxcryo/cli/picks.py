@@ -9,9 +9,9 @@ import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 
-from jaxcryo.cli.common import parser, reports_errors
+from jaxcryo.cli.common import PARTICLES_HELP, parser, reports_errors
 from jaxcryo.cli.frames import add_frame_options, frames_of, say
-from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, particle_types_from_copick
+from jaxcryo.domain import CZII_TYPES, ParticleType, Picks
 from jaxcryo.errors import InputError
 from jaxcryo.io.bounded import read_json
 from jaxcryo.io.dataset import find_runs
@@ -25,6 +25,7 @@ from jaxcryo.io.formats import (
     read_picks,
     write_picks,
 )
+from jaxcryo.io.particles import read_particles
 
 EXAMPLES = """examples:
   python -m jaxcryo.picks convert picks/ particles/ --to relion5 --pixel-size 1.54 --unbinned-size 4096 4096 1200
@@ -44,7 +45,7 @@ All formats and their coordinates: docs/formats.md
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command."""
     args = _parser().parse_args(argv)
-    types = particle_types_from_copick(args.config) if args.config else CZII_TYPES
+    types = read_particles(args.particles) if args.particles else CZII_TYPES
     source = FORMATS[args.from_] if args.from_ else detect(args.picks)
     target = source if args.command == "threshold" and args.to is None else format_for(args.out, args.to)
     frames = frames_of(args, [] if args.data is None else find_runs(args.data), say)
@@ -119,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("out", metavar="OUT", help="file or folder to write")
         command.add_argument("--from", dest="from_", choices=FORMATS, help="the format of IN (default: recognised)")
         command.add_argument("--to", choices=FORMATS, help="the format of OUT")
-        command.add_argument("--config", metavar="JSON", help="copick config.json with other particle types")
+        command.add_argument("--particles", metavar="FILE", help=PARTICLES_HELP)
         command.add_argument("--data", metavar="DIR", help="the tomograms, to read voxel spacings and sizes from")
         command.add_argument("--voxel-spacing", type=float, metavar="ANGSTROM", help="for Dynamo and napari")
         add_frame_options(command)

@@ -7,9 +7,10 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from jaxcryo.cli.common import parser, reports_errors
-from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, particle_types_from_copick
+from jaxcryo.cli.common import PARTICLES_HELP, parser, reports_errors
+from jaxcryo.domain import CZII_TYPES, ParticleType, Picks
 from jaxcryo.errors import InputError
+from jaxcryo.io.particles import read_particles
 from jaxcryo.io.picks import read_copick_folder, read_submission
 from jaxcryo.io.truth import read_truth
 from jaxcryo.metric import Score, score
@@ -32,10 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("picks", metavar="PICKS", help="folder with ExperimentRuns/, or a submission table (.csv)")
     p.add_argument("data", metavar="DIR", help="dataset whose known picks are the truth")
     p.add_argument("--runs", nargs="+", metavar="NAME", help="score these runs only (default: all with known picks)")
-    p.add_argument("--config", metavar="JSON", help="copick config.json with other particle types")
+    p.add_argument("--particles", metavar="FILE", help=PARTICLES_HELP)
     p.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     args = p.parse_args(argv)
-    types = particle_types_from_copick(args.config) if args.config else CZII_TYPES
+    types = read_particles(args.particles) if args.particles else CZII_TYPES
     truth = read_truth(args.data, types, args.runs)
     found = read_found(args.picks, types)
     without = [run for run in truth if run not in found]

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from convert.__main__ import main as convert
-from jaxcryo.cli.common import parser, reports_errors
+from jaxcryo.cli.common import PARTICLES_HELP, parser, reports_errors
 from jaxcryo.cli.frames import add_frame_options, given_picks
 from jaxcryo.config import ARCHS, SIZES, Arch, TrainConfig
-from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, particle_types_from_copick
+from jaxcryo.domain import CZII_TYPES, ParticleType, Picks
 from jaxcryo.errors import InputError
 from jaxcryo.io.dataset import Run, check_inside, find_runs, read_picks
+from jaxcryo.io.particles import read_particles
 from jaxcryo.io.volumes import open_volume
 from jaxcryo.models import Weights, build
 from jaxcryo.recipes import recipe
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command."""
     args = _parser().parse_args(argv)
     hosts.join()
-    types = particle_types_from_copick(args.config) if args.config else CZII_TYPES
+    types = read_particles(args.particles) if args.particles else CZII_TYPES
     config = _config(args, len(types))
     runs = find_runs(args.data, split=_train_split(args.data), tomogram_type=args.tomogram_type)
     if len(runs) < 2:
@@ -223,7 +224,7 @@ def _parser() -> argparse.ArgumentParser:
         "--picks", metavar="PICKS", help="known picks in any format (docs/formats.md); default: the dataset's"
     )
     add_frame_options(p)
-    p.add_argument("--config", metavar="JSON", help="copick config.json with other particle types")
+    p.add_argument("--particles", metavar="FILE", help=PARTICLES_HELP)
     p.add_argument("--voxel-spacing", type=_positive(float), metavar="ANGSTROM", help="instead of the files' own")
     p.add_argument("--tomogram-type", default="denoised", help="which reconstruction to train on")
     p.add_argument("--batch", type=_positive(int), help="samples a step (default: the recipe's)")

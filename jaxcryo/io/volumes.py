@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import warnings
 from typing import Any
@@ -12,13 +13,31 @@ import numpy as np
 from jaxcryo.domain import Volume, VoxelGrid
 from jaxcryo.errors import InputError
 from jaxcryo.io.ome_zarr import is_zarr, open_ome_zarr, write_ome_zarr
+from jaxcryo.io.scaled import scaled
 
-__all__ = ["MRC_SUFFIXES", "is_tomogram", "open_volume", "tomogram_name", "write_ome_zarr"]
+__all__ = ["MRC_SUFFIXES", "Reading", "is_tomogram", "open_volume", "tomogram_name", "write_ome_zarr"]
 
 MRC_SUFFIXES = (".mrc", ".rec", ".map")
 
 _GIVE_SPACING = "give the true spacing with --voxel-spacing"
 _MRC_HEADER_BYTES = 1024
+_UNEQUAL = 1.01
+"""Voxels are cubes but for rounding; header entries that differ by more were mostly written for another binning."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How tomograms are to be read, whatever their files say."""
+
+    spacing_angstrom: float | None = None
+    """Of level 0."""
+    level: int = 0
+    invert: bool = False
+
+    def open(self, path: str | pathlib.Path, name: str) -> Volume:
+        """The tomogram, opened; raises as `open_volume` does."""
+        volume = open_volume(path, name=name, spacing_angstrom=self.spacing_angstrom, level=self.level)
+        return scaled(volume, gain=-1.0) if self.invert else volume
 
 
 def is_tomogram(path: pathlib.Path) -> bool:
@@ -42,8 +61,9 @@ def open_volume(
 ) -> Volume:
     """A tomogram whose voxels stay on disk until they are read.
 
-    The spacing comes from the file, in ångströms; `spacing_angstrom` replaces it and holds for the opened level.
-    `name` is the file's own where it is None. Level 0 is the full resolution; MRC has no other.
+    The spacing comes from the file, in ångströms; `spacing_angstrom` replaces that of level 0, which is the full
+    resolution (MRC has no other). Positions in another level are those of level 0. `name` is the file's own where it
+    is None.
 
     Raises:
         InputError: nothing is there, it cannot be opened, lacks the level, is not three-dimensional, has no credible
@@ -98,6 +118,11 @@ def _open_mrc(path: pathlib.Path, *, name: str, spacing_angstrom: float | None) 
         spacing = (float(spacing_angstrom),) * 3
     elif not all(np.isfinite(s) and s > 0 for s in spacing):
         raise InputError(f"{path}: its header gives a voxel size of {spacing} Å; {_GIVE_SPACING}")
+    elif max(spacing) > _UNEQUAL * min(spacing):
+        sizes = " × ".join(f"{s:g}" for s in spacing[::-1])
+        warnings.warn(
+            f"{path}: its header gives voxels of {sizes} Å (x, y, z); if they are cubes, {_GIVE_SPACING}", stacklevel=3
+        )
     elif all(abs(s - 1) < 1e-6 for s in spacing):
         raise InputError(f"{path}: its header gives a voxel size of 1 Å, which is a writer's default; {_GIVE_SPACING}")
     grid = VoxelGrid(shape_zyx=(shape[0], shape[1], shape[2]), spacing_zyx_angstrom=spacing)
