@@ -176,6 +176,7 @@ def convert_model(
         spacing_angstrom=spacing,
         inference=config.inference,
         source=f"{pathlib.Path(source).parent.name}/{pathlib.Path(source).name}: {model.source}",
+        skewness=model.skewness,
     )
 
 

@@ -35,6 +35,8 @@ class TrainedModel:
     stats: Weights
     source: str
     """Where it comes from, for people."""
+    skewness: float | None = None
+    """Of the training tomograms' intensities; None where that is not known."""
 
 
 def save_model(path: str | pathlib.Path, model: TrainedModel) -> None:
@@ -44,6 +46,7 @@ def save_model(path: str | pathlib.Path, model: TrainedModel) -> None:
         "types": types_to_json(model.types),
         "spacing_angstrom": model.spacing_angstrom,
         "source": model.source,
+        "skewness": model.skewness,
     }
     arrays = {k: np.ascontiguousarray(v) for k, v in model.params.items()}
     arrays |= {_STATISTICS + k: np.ascontiguousarray(v) for k, v in model.stats.items()}
@@ -84,6 +87,7 @@ def load_model(path: str | pathlib.Path) -> TrainedModel:
         params={k: v for k, v in arrays.items() if not k.startswith(_STATISTICS)},
         stats={k.removeprefix(_STATISTICS): v for k, v in arrays.items() if k.startswith(_STATISTICS)},
         source=source,
+        skewness=facts.get("skewness"),
     )
     _check(model, path)
     return model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import pathlib
 from collections.abc import Sequence
 from typing import Literal
@@ -45,9 +46,13 @@ class EngineEntry:
     inference: InferenceConfig
     source: str
     """The checkpoint it was converted from."""
+    skewness: float | None = None
+    """Of the training tomograms' intensities; tells a tomogram of the opposite contrast. None where not known."""
 
     def __post_init__(self) -> None:
         check_types(self.types)
+        if not 0 < self.spacing_angstrom < math.inf:
+            raise InputError(f"{self.name}: the voxel spacing is {self.spacing_angstrom} Å; expected one above 0")
         if len(self.types) != self.model.classes:
             raise InputError(f"{self.name}: {len(self.types)} particle types for {self.model.classes} classes")
 

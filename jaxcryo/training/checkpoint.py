@@ -35,6 +35,8 @@ class RunDescription:
     spacing_angstrom: float
     steps: int | None
     """Asked for by number; None where epochs or minutes set the length."""
+    skewness: float | None = None
+    """Of the training tomograms' intensities, for telling the opposite contrast."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, the run folder's config.json."""
@@ -53,7 +55,8 @@ def describe(folder: pathlib.Path, description: RunDescription) -> bool:
         write_text(path, json.dumps(new, indent=1) + "\n")
         return False
     old = _read(path)
-    differing = [f"{k}: {a!r} there, {b!r} now" for k, a, b in _differences(old, json.loads(json.dumps(new)))]
+    now = {**json.loads(json.dumps(new)), "skewness": old.get("skewness")}  # measured, and decides nothing
+    differing = [f"{k}: {a!r} there, {b!r} now" for k, a, b in _differences(old, now)]
     if differing:
         raise InputError(
             f"{folder} holds a training of another configuration ({'; '.join(differing)}); "
