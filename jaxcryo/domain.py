@@ -1,12 +1,13 @@
 """What the project is about: particle types, voxel grids, tomograms and picks.
 
-Imports nothing else of the project but its error.
+Imports nothing else of the project but its error (`Volume.open` excepted, which imports when it is called).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -161,6 +162,22 @@ class Volume:
     voxels: Any
     grid: VoxelGrid
 
+    @classmethod
+    def open(
+        cls, path: str | pathlib.Path, *, name: str | None = None, spacing_angstrom: float | None = None, level: int = 0
+    ) -> Volume:
+        """A tomogram file or folder (MRC, OME-Zarr), whose voxels stay on disk until they are read.
+
+        `spacing_angstrom` replaces what the file says of its full resolution, `level` chooses another one. Positions
+        in it are those of the full resolution.
+
+        Raises:
+            InputError: nothing is there, or it cannot be used; the message says why.
+        """
+        from jaxcryo.io.volumes import open_volume  # the one way up from here, taken only when this is called
+
+        return open_volume(path, name=name, spacing_angstrom=spacing_angstrom, level=level)
+
     def load(self) -> Float[NDArray[np.float32], "z y x"]:
         """The voxels as float32 in memory.
 
@@ -209,6 +226,21 @@ class Picks:
 
     def __len__(self) -> int:
         return len(self.type_index)
+
+    def of(self, name: str) -> Float[NDArray[np.float64], "n 3"]:
+        """x, y, z of the picks of the type of that name.
+
+        Raises:
+            InputError: there is no such type.
+        """
+        names = [t.name for t in self.types]
+        if name not in names:
+            raise InputError(f"{name!r} is none of the particle types; they are {', '.join(names)}")
+        return self.of_type(names.index(name))
+
+    def counts(self) -> dict[str, int]:
+        """The number of picks of each type."""
+        return {t.name: int((self.type_index == i).sum()) for i, t in enumerate(self.types)}
 
     def of_type(self, index: int) -> Float[NDArray[np.float64], "n 3"]:
         """x, y, z of the picks of one type."""
