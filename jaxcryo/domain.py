@@ -40,7 +40,7 @@ class ParticleType:
 
     def __post_init__(self) -> None:
         if not self.name or "_" in self.name or "/" in self.name:
-            raise InputError(f"a particle type is called {self.name!r}; it needs a name without '_' and '/'")
+            raise InputError(f"a particle type is called {self.name[:80]!r}; it needs a name without '_' and '/'")
         if not 0 < self.radius_angstrom < math.inf:
             raise InputError(f"{self.name}: the radius is {self.radius_angstrom} Å; it must be a number above 0")
         if not 0 <= self.weight < math.inf:
@@ -50,7 +50,7 @@ class ParticleType:
         if self.sigma_angstrom is not None and not 0 < self.sigma_angstrom < math.inf:
             raise InputError(f"{self.name}: the target's σ is {self.sigma_angstrom} Å; it must be a number above 0")
         if len(self.color) != 3 or not all(0 <= c <= 255 for c in self.color):
-            raise InputError(f"{self.name}: the color is {self.color}; expected three numbers from 0 to 255")
+            raise InputError(f"{self.name}: the color is {str(self.color)[:80]}; expected three numbers from 0 to 255")
 
 
 CZII_TYPES = (
@@ -83,12 +83,16 @@ def types_from_json(entries: Iterable[dict[str, Any]]) -> tuple[ParticleType, ..
     Raises:
         InputError: an entry has missing or unknown fields.
     """
+    if not isinstance(entries, Iterable):
+        raise InputError(f"not a list of particle types: {str(entries)[:200]}")
     types = []
     for entry in entries:
         try:
             types.append(ParticleType(**{**entry, "color": tuple(entry["color"])}))
-        except (TypeError, KeyError) as error:
-            raise InputError(f"not a particle type: {entry!r} ({error})") from error
+        except InputError:
+            raise
+        except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
+            raise InputError(f"not a particle type: {str(entry)[:300]} ({str(error)[:200]})") from error
     check_types(types)
     return tuple(types)
 

@@ -93,10 +93,10 @@ def read_manifest(folder: str | pathlib.Path) -> tuple[EngineEntry, ...]:
         raise InputError(f"{folder}: has no {FILE_NAME}; expected the output of convert: convert again") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected the output of convert") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not JSON ({error}); do not edit it by hand: convert again") from error
     if isinstance(data, dict) and data.get("format") != FORMAT:
-        raise InputError(f"{path}: its format is {data.get('format')!r}; expected {FORMAT}: convert again")
+        raise InputError(f"{path}: its format is {str(data.get('format'))[:80]!r}; expected {FORMAT}: convert again")
     entries = from_plain(_Manifest, data, str(path)).engines
     _check_together(path, entries)
     for entry in entries:
@@ -135,7 +135,7 @@ def _described(entry: EngineEntry) -> str:
 def _check_file(folder: pathlib.Path, name: str, sha256: str) -> None:
     path = folder / name
     if pathlib.PurePath(name).name != name:
-        raise InputError(f"{folder / FILE_NAME}: {name!r} is not the name of a file in this folder: convert again")
+        raise InputError(f"{folder / FILE_NAME}: {name[:80]!r} is not the name of a file in this folder: convert again")
     if not path.is_file():
         raise InputError(f"{path}: is missing, but {FILE_NAME} lists it: convert again")
     try:

@@ -84,7 +84,7 @@ def _name(codec: Any) -> str:
 
 def _chunk_keys(path: pathlib.Path, array: Any) -> Iterator[str]:
     files = array.shards or array.chunks
-    counts = [math.ceil(n / c) for n, c in zip(array.shape, files, strict=True)]
+    counts = [-(-n // c) for n, c in zip(array.shape, files, strict=True)]
     if (
         math.prod(array.shape) > _MAX_VOXELS
         or math.prod(counts) > _MAX_CHUNKS

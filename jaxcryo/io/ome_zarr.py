@@ -6,6 +6,7 @@ import dataclasses
 import math
 import operator
 import pathlib
+import reprlib
 import sys
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -46,7 +47,7 @@ def open_ome_zarr(path: pathlib.Path, *, name: str, spacing_angstrom: float | No
     group, multiscale = _multiscale(path)
     datasets = multiscale.get("datasets")
     datasets = datasets if isinstance(datasets, list) else []
-    available = ", ".join(f"{i} ({_place(d)})" for i, d in enumerate(datasets)) or "none"
+    available = ", ".join(f"{i} ({_place(d)[:40]})" for i, d in enumerate(datasets[:20])) or "none"
     if not 0 <= level < len(datasets):
         raise InputError(f"{path}: has no level {level}; its levels are: {available}")
     array = _level(path, group, datasets, level)
@@ -61,10 +62,13 @@ def open_ome_zarr(path: pathlib.Path, *, name: str, spacing_angstrom: float | No
 
 def _level(path: pathlib.Path, group: Any, datasets: list[Any], level: int) -> Any:
     """The array of a level, with its axes checked."""
-    available = ", ".join(f"{i} ({_place(d)})" for i, d in enumerate(datasets)) or "none"
+    available = ", ".join(f"{i} ({_place(d)[:40]})" for i, d in enumerate(datasets[:20])) or "none"
     try:
         array = group[_place(datasets[level])]
         shape = tuple(int(n) for n in array.shape)
+        chunks = (array.chunks, array.shards or array.chunks)
+        if not all(len(c) == len(shape) and min(c, default=0) >= 1 for c in chunks):
+            raise ValueError(f"chunks of {array.chunks} in a shape of {shape}")
     except Exception as error:  # zarr and what it unpacks raise several kinds for metadata that make no sense
         raise InputError(
             f"{path}: level {level} is listed but cannot be opened ({type(error).__name__}: {str(error)[:200]}); the "
@@ -154,7 +158,9 @@ def _multiscale(path: pathlib.Path) -> tuple[Any, dict[str, Any]]:
         group = zarr.open_group(path, mode="r")
         attributes = dict(group.attrs)
     except Exception as error:  # zarr raises several kinds for absent, unreadable or wrong metadata
-        raise InputError(f"{path}: cannot be opened ({type(error).__name__}: {error}); {expected}") from error
+        raise InputError(
+            f"{path}: cannot be opened ({type(error).__name__}: {str(error)[:300]}); {expected}"
+        ) from error
     ome = attributes.get("ome")
     multiscales = attributes.get("multiscales") or (ome.get("multiscales") if isinstance(ome, dict) else None)
     if not isinstance(multiscales, list) or not multiscales or not isinstance(multiscales[0], dict):
@@ -170,14 +176,16 @@ def _spacing_zyx_angstrom(
     axes = [a if isinstance(a, dict) else {"name": a} for a in listed] if isinstance(listed, list) else []
     names = [a.get("name") for a in axes]
     if axes and names[-3:] != ["z", "y", "x"]:
-        raise InputError(f"{path}: its axes are {names}; expected the last three to be z, y, x: transpose it first")
+        raise InputError(
+            f"{path}: its axes are {reprlib.repr(names)}; expected the last three to be z, y, x: transpose it first"
+        )
     units = [a.get("unit") for a in axes[-3:]] or [None] * 3
     own, whole = _vector(dataset, "scale", rank), _vector(multiscale, "scale", rank)
     if own is None and whole is None:
         raise InputError(f"{path}: its metadata give no scale; {_GIVE_SPACING}")
     if any(not isinstance(u, str | None) or u not in _UNIT_ANGSTROM for u in units):
         raise InputError(
-            f"{path}: its axes are in {units}; expected one of "
+            f"{path}: its axes are in {reprlib.repr(units)}; expected one of "
             f"{', '.join(u for u in _UNIT_ANGSTROM if u)}: {_GIVE_SPACING}"
         )
     factors = [a * b for a, b in zip(own or (1.0,) * 3, whole or (1.0,) * 3, strict=True)]
@@ -185,7 +193,7 @@ def _spacing_zyx_angstrom(
         raise InputError(f"{path}: its scale is 1 without a unit, which is a writer's default; {_GIVE_SPACING}")
     z, y, x = (f * _UNIT_ANGSTROM[u] for f, u in zip(factors, units, strict=True))
     if not all(math.isfinite(s) and s > 0 for s in (z, y, x)):
-        raise InputError(f"{path}: its scale is {factors}; expected values above 0: {_GIVE_SPACING}")
+        raise InputError(f"{path}: its scale is {factors!r}; expected values above 0: {_GIVE_SPACING}")
     return z, y, x
 
 

@@ -116,7 +116,7 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
         fields = json.loads(path.read_text())
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected a folder that train.py wrote") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be parsed ({error}); the run's description is damaged") from error
     if not isinstance(fields, dict):
         raise InputError(f"{path}: expected an object with the run's description")

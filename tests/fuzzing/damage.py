@@ -70,7 +70,7 @@ def with_other_values(content: Any, changes: list[tuple[int, Any]]) -> Any:
         if value is _GONE:
             del holder[key]
         else:
-            holder[key] = value
+            holder[key] = copy.deepcopy(value)
     return content
 
 
