@@ -108,7 +108,7 @@ class VoxelGrid:
     shape_zyx: tuple[int, int, int]
     spacing_zyx_angstrom: tuple[float, float, float]
     origin_xyz_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Added to positions: not 0 where they are those of another grid, see `in_frame_of`."""
+    """Added to positions: not 0 where the grid begins elsewhere than the corner they are counted from."""
 
     def __post_init__(self) -> None:
         if len(self.shape_zyx) != 3 or min(self.shape_zyx) < 1:
@@ -124,16 +124,15 @@ class VoxelGrid:
         """The mean spacing, for what is the same along all axes (radii, target widths)."""
         return float(np.mean(self.spacing_zyx_angstrom))
 
-    def in_frame_of(self, other: VoxelGrid, *, first_zyx_voxel: Sequence[float] | None = None) -> VoxelGrid:
-        """This grid over the same box as `other`, with positions as `other` gives them.
+    def in_frame_of(self, other: VoxelGrid) -> VoxelGrid:
+        """This grid laid over the box of `other`, so that a position is at the same physical place in both.
 
-        Their corners coincide, which lie half a voxel before the first voxels' centres; or the centre of the first
-        voxel lies at `first_zyx_voxel` of `other`.
+        Corners coincide, half a voxel before the first voxels' centres. Without it a position means the place that
+        networks learn it for, which depends on the spacing by LABEL_OFFSET_VOXEL.
         """
         own = dataclasses.replace(self, origin_xyz_angstrom=(0.0, 0.0, 0.0))
         corner = np.full((1, 3), -0.5)
-        here, there = (corner, corner) if first_zyx_voxel is None else (np.zeros((1, 3)), [first_zyx_voxel])
-        x, y, z = (other.to_angstrom(there) - own.to_angstrom(here))[0].tolist()
+        x, y, z = (other.to_angstrom(corner) - own.to_angstrom(corner))[0].tolist()
         return dataclasses.replace(own, origin_xyz_angstrom=(x, y, z))
 
     def to_voxel(self, xyz_angstrom: Float[ArrayLike, "n 3"]) -> Float[NDArray[np.float64], "n 3"]:

@@ -80,8 +80,8 @@ def write_mrc(path: pathlib.Path, voxels: np.ndarray, spacing: float) -> pathlib
     return path
 
 
-def sorted_voxels(grid: VoxelGrid, picks: jaxcryo.Picks) -> np.ndarray:
-    return np.array(sorted(grid.to_voxel(picks.xyz_angstrom).tolist()))
+def sorted_positions(picks: jaxcryo.Picks) -> np.ndarray:
+    return np.array(sorted(picks.xyz_angstrom.tolist()))
 
 
 def test_one_phantom_gives_the_same_picks_from_three_kinds_of_files(
@@ -109,9 +109,8 @@ def test_one_phantom_gives_the_same_picks_from_three_kinds_of_files(
         assert picks.counts() == {"ribosome": len(CENTRES)}
         distance = np.linalg.norm(picks.of("ribosome")[:, None] - expected, axis=2)
         assert np.abs(picks.of("ribosome") - expected[distance.argmin(axis=1)]).max() < volume.grid.spacing_angstrom / 2
-        # the very place: the same physical one of each volume's own voxels
-        place = (sorted_voxels(volume.grid, picks) + 0.5) * volume.grid.spacing_angstrom
-        np.testing.assert_allclose(place, (np.array(sorted(CENTRES.tolist())) + 0.5) * SPACING, atol=0.01)
+        # not only within half a voxel, but at the very place
+        np.testing.assert_allclose(sorted_positions(picks), np.array(sorted(expected.tolist())), atol=0.01)
 
 
 def test_what_is_done_to_a_volume_is_said(tmp_path: pathlib.Path, fine: np.ndarray, engines: Any) -> None:

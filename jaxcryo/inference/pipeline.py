@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -40,8 +41,8 @@ def find_picks(
     above that value whatever the type: leaving out those at or below a threshold afterwards gives the same picks as
     that threshold would have. Windows and batches are the engines' own.
 
-    With a `mask` there are picks where it is above 0 only; windows that cannot matter to them are not computed, and
-    `note` is told how many.
+    With a `mask`, which covers the volume's box in voxels of any size, there are picks where it is above 0 only;
+    windows that cannot matter to them are not computed, and `note` is told how many.
 
     Raises:
         InputError: the engines' classes differ, or from the number of types; the volume cannot be read or is smaller
@@ -55,6 +56,8 @@ def find_picks(
                 f"({', '.join(t.name for t in types)}); expected as many: use the types it was trained with"
             )
     thresholds = [t.threshold if floor is None else floor for t in types]
+    if mask is not None:
+        mask = dataclasses.replace(mask, grid=mask.grid.in_frame_of(volume.grid))
     choose = None if mask is None else _windows_of_mask(mask, volume, margin=config.nms_voxel // 2, note=note)
     slabs = heatmap_slabs(volume, engines, on_windows=on_windows, choose=choose)
     if on_slab is not None:

@@ -34,8 +34,7 @@ def open_mask(path: str | pathlib.Path, run: str, grid: VoxelGrid) -> Volume:
     mask = open_volume(place, name=f"mask of {run}", spacing_angstrom=grid.spacing_angstrom)
     if mask.grid.shape_zyx == grid.shape_zyx:
         return Volume(name=mask.name, voxels=mask.voxels, grid=grid)
-    mask = open_volume(place, name=mask.name)
-    return dataclasses.replace(mask, grid=mask.grid.in_frame_of(grid))
+    return open_volume(place, name=mask.name)
 
 
 def inside(picks: Picks, mask: Volume) -> Picks:

@@ -37,9 +37,9 @@ def open_ome_zarr(path: pathlib.Path, *, name: str, spacing_angstrom: float | No
     """One level of an OME-Zarr image of version 0.4 or 0.5, lazily.
 
     The spacing is the level's `scale` times the multiscale's own, in the axes' unit (ångström where none is given).
-    `spacing_angstrom` replaces that of level 0, and by their ratio that of the others. Positions in a level are those
-    of level 0: by the levels' `translation`, or where they give none with the same corner. Leading axes of size 1
-    (time, channel) are dropped. Every chunk is looked for, since zarr reads a missing one as zeros.
+    `spacing_angstrom` replaces that of level 0, and by their ratio that of the others. Positions in a level are counted
+    from the corner of level 0: by the levels' `translation`, or where they give none from its own corner. Leading axes
+    of size 1 (time, channel) are dropped. Every chunk is looked for, since zarr reads a missing one as zeros.
 
     Raises:
         InputError: no usable metadata, no such level, no spacing, not three axes, missing or truncated chunks.
@@ -55,7 +55,7 @@ def open_ome_zarr(path: pathlib.Path, *, name: str, spacing_angstrom: float | No
     grid = _grid(path, multiscale, datasets[level], array.shape, spacing_angstrom)
     if level > 0:
         whole = _level(path, group, datasets, 0).shape
-        grid = _in_frame_of_level_0(path, multiscale, datasets, level, grid, whole, spacing_angstrom)
+        grid = _from_corner_of_level_0(path, multiscale, datasets, level, grid, whole, spacing_angstrom)
     check_chunks(path, array)
     return Volume(name=name, voxels=_DropLeading(array=array, count=leading) if leading else array, grid=grid)
 
@@ -104,7 +104,7 @@ def _grid(
     return VoxelGrid(shape_zyx=(z, y, x), spacing_zyx_angstrom=spacing_zyx)
 
 
-def _in_frame_of_level_0(
+def _from_corner_of_level_0(
     path: pathlib.Path,
     multiscale: dict[str, Any],
     datasets: list[dict[str, Any]],
@@ -113,7 +113,7 @@ def _in_frame_of_level_0(
     shape: Sequence[int],
     spacing_angstrom: float | None,
 ) -> VoxelGrid:
-    """The grid of a level where level 0 puts it."""
+    """The grid of a level, from the corner of level 0."""
     rank = len(shape)
     own, whole = (_vector(datasets[i], "scale", rank) for i in (level, 0))
     if own is not None and whole is not None and min(*own, *whole) > 0:
@@ -127,9 +127,12 @@ def _in_frame_of_level_0(
         )
     shift, zero = (_vector(datasets[i], "translation", rank) for i in (level, 0))
     if shift is None or whole is None or min(whole) <= 0:
-        return grid.in_frame_of(first)
+        return grid
+    # Where the first voxel's centre is, in voxels of level 0 from that level's first one, and in ångströms.
     between = [(a - b) / s for a, b, s in zip(shift, zero or (0.0,) * 3, whole, strict=True)]
-    return grid.in_frame_of(first, first_zyx_voxel=between)
+    sizes = zip(between, first.spacing_zyx_angstrom, grid.spacing_zyx_angstrom, strict=True)
+    z, y, x = (round((n + 0.5) * s - 0.5 * own_size, 6) for n, s, own_size in sizes)
+    return dataclasses.replace(grid, origin_xyz_angstrom=(x, y, z))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

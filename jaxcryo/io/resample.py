@@ -2,7 +2,8 @@
 
 Both grids cover the same box: voxel j of the new one lies at (j + 1/2) · s' / s - 1/2 of the old one. Along each axis
 a new voxel is a weighted mean of old ones by `_kernel`, stretched where voxels become larger, so that nothing finer
-than the new voxels is folded into them. The new grid gives positions in the frame of the old one.
+than the new voxels is folded into them. Positions are counted from the corner of that box, so a network trained on the
+new spacing gives those that its training had for the same physical place, whatever the old spacing is.
 """
 
 from __future__ import annotations
@@ -39,7 +40,11 @@ def resampled(volume: Volume, spacing_angstrom: float) -> Volume:
             f"{spacing_angstrom:g} Å; expected a spacing of that order: give the true one with --voxel-spacing"
         )
     z, y, x = (max(round(n / f), 1) for n, f in zip(grid.shape_zyx, factors, strict=True))
-    fresh = VoxelGrid(shape_zyx=(z, y, x), spacing_zyx_angstrom=(spacing_angstrom,) * 3).in_frame_of(grid)
+    fresh = VoxelGrid(
+        shape_zyx=(z, y, x),
+        spacing_zyx_angstrom=(spacing_angstrom,) * 3,
+        origin_xyz_angstrom=grid.origin_xyz_angstrom,
+    )
     voxels = _Resampled(
         source=volume,
         shape=(z, y, x),

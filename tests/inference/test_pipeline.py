@@ -126,6 +126,7 @@ def test_windows_outside_of_a_mask_are_left_out_and_nothing_changes_inside(volum
     seen: list[tuple[int, int]] = []
     masked = find_picks(noisy, engines, TYPES, config=config, floor=0.1, mask=mask, note=told.append,
                         on_windows=lambda done, total: seen.append((done, total)))  # fmt: skip
+    assert mask.grid.in_frame_of(GRID) == grid
     every = inside(find_picks(noisy, engines, TYPES, config=config, floor=0.1), mask)
     assert len(every) > 10
     np.testing.assert_array_equal(masked.xyz_angstrom, every.xyz_angstrom)

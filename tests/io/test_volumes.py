@@ -73,6 +73,16 @@ def test_each_level_averages_blocks_and_says_where_they_are(written: pathlib.Pat
     assert open_volume(written, level=2).grid.shape_zyx == (5, 17, 16)
 
 
+def test_a_level_of_every_second_voxel_begins_later(tmp_path: pathlib.Path) -> None:
+    write_ome_zarr(tmp_path / "a.zarr", np.ones((8, 8, 8), np.float32), (10.0, 10.0, 10.0), levels=2)
+    edit_attributes(
+        tmp_path / "a.zarr",
+        lambda m: m["datasets"][1]["coordinateTransformations"][1].update(translation=[0.0, 0.0, 10.0]),
+    )
+    # z and y: voxels 0, 2, … of level 0, whose centres lie 5 Å nearer to the corner than those of pairs; x: 1, 3, …
+    assert open_volume(tmp_path / "a.zarr", level=1).grid.origin_xyz_angstrom == (5, -5, -5)
+
+
 @pytest.mark.parametrize("spacing", [None, 7.84])
 @pytest.mark.parametrize("with_translation", [True, False])
 def test_positions_in_a_level_are_those_of_level_0(
@@ -84,11 +94,13 @@ def test_positions_in_a_level_are_those_of_level_0(
     if not with_translation:
         edit_attributes(tmp_path / "a.zarr", lambda m: [d["coordinateTransformations"].pop() for d in m["datasets"]])
     whole = open_volume(tmp_path / "a.zarr", spacing_angstrom=spacing)
-    centre = whole.grid.to_angstrom([[9.5, 13.5, 5.5]])
+    corner = np.full((1, 3), -0.5)
+    centre = whole.grid.to_angstrom([[9.5, 13.5, 5.5]]) - whole.grid.to_angstrom(corner)
     for level, place in ((1, [[4.5, 6.5, 2.5]]), (2, [[2, 3, 1]])):
         volume = open_volume(tmp_path / "a.zarr", level=level, spacing_angstrom=spacing)
         assert volume.grid.spacing_angstrom == pytest.approx(2**level * whole.grid.spacing_angstrom)
-        np.testing.assert_allclose(volume.grid.to_angstrom(place), centre)
+        assert np.abs(volume.grid.origin_xyz_angstrom).max() == 0
+        np.testing.assert_allclose(volume.grid.to_angstrom(place) - volume.grid.to_angstrom(corner), centre)
         assert volume.load()[tuple(np.floor(place[0]).astype(int))] == 1
 
 
