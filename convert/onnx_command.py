@@ -120,6 +120,8 @@ def convert_models(
     written = {(out / f"{name}.{ending}").resolve() for name in names for ending in ("onnx", "safetensors")}
     if clash := sorted(str(f) for f in files if f.resolve() in written):
         raise InputError(f"{', '.join(clash)} would be overwritten; choose another folder with --out")
+    if not force and (present := sorted(str(f) for f in written if f.exists())):
+        raise InputError(f"{', '.join(present)}: there already; choose another --out, or replace them with --force")
     print(
         f"{len(files)} model{'s' * (len(files) > 1)} to {out}: {options.precision}, upsampling {options.upsampling}, "
         f"batch {options.batch or 'of the recipe'}"

@@ -77,6 +77,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="for what the source does not fill (default: 0)")
     parser.add_argument("--dry-run", action="store_true", help="only print what would become of every tensor")
+    parser.add_argument("--force", action="store_true", help="replace files that are there")
     parser.set_defaults(run=run)
 
 
@@ -94,7 +95,11 @@ def run(args: argparse.Namespace) -> None:
         spacing_angstrom=args.voxel_spacing,
         seed=args.seed,
     )
-    for source, out in _outputs(args.source, args.out).items():
+    outputs = _outputs(args.source, args.out)
+    present = [str(out) for out in outputs.values() if out.exists()]
+    if present and not (args.force or args.dry_run):
+        raise InputError(f"{', '.join(present)}: there already; choose another --out, or replace it with --force")
+    for source, out in outputs.items():
         path = locate(source)
         if args.dry_run:
             with open_source(path) as tensors:

@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxcryo.cli.common import parser, reports_errors
-from jaxcryo.cli.exports import add_export_options, export_frames, write_exports
+from jaxcryo.cli.exports import add_export_options, check_foreign, export_frames, write_exports
 from jaxcryo.cli.inputs import add_source_options, known_picks, reading_of, source_of
 from jaxcryo.cli.picker import Job, PickedRun, RunTask, open_picker
 from jaxcryo.cli.window_bars import WindowBars
@@ -96,6 +96,7 @@ def _infer(args: argparse.Namespace) -> int:
         check_mask(args.mask)
         settings["mask"] = str(pathlib.Path(args.mask).absolute())
     frames = export_frames(args, out, runs)
+    check_foreign(args, out)
     done = _done(out, settings, runs, force=args.force)
     if source.project is not None and not args.force:
         check_no_own_files(source.project, [r.name for r in runs if r.name not in done])

@@ -36,8 +36,8 @@ def fit_volume(volume: Volume, entries: Sequence[EngineEntry], *, note: Note = l
         dark, bright = ("bright", "dark") if measured.skewness > 0 else ("dark", "bright")
         note(
             f"{volume.name}: {dark} things stand out in it, {bright} ones did in training (skewness "
-            f"{measured.skewness:+.1f} and {known[0]:+.1f}): its contrast looks opposite, use --invert (in Python "
-            "invert=True)"
+            f"{measured.skewness:+.1f} and {known[0]:+.1f}): its contrast looks opposite, use --invert or leave it "
+            "out (in Python invert=True)"
         )
     fixed = [e.intensity for e in entries if e.intensity.rule == "fixed"]
     if fixed and not on_scale(measured, fixed[0]):

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import pathlib
+import reprlib
 from collections.abc import Sequence
 from typing import Literal
 
@@ -96,7 +97,7 @@ def read_manifest(folder: str | pathlib.Path) -> tuple[EngineEntry, ...]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not JSON ({error}); do not edit it by hand: convert again") from error
     if isinstance(data, dict) and data.get("format") != FORMAT:
-        raise InputError(f"{path}: its format is {str(data.get('format'))[:80]!r}; expected {FORMAT}: convert again")
+        raise InputError(f"{path}: its format is {reprlib.repr(data.get('format'))}; expected {FORMAT}: convert again")
     entries = from_plain(_Manifest, data, str(path)).engines
     _check_together(path, entries)
     for entry in entries:

@@ -52,6 +52,9 @@ def describe(folder: pathlib.Path, description: RunDescription) -> bool:
     new = description.to_json()
     path = folder / _CONFIG
     if not path.exists():
+        there = [str(folder / name) for name in (BEST, LAST) if (folder / name).exists()]
+        if there:
+            raise InputError(f"{', '.join(there)}: there already, of no training that is known; choose another --out")
         write_text(path, json.dumps(new, indent=1) + "\n")
         return False
     old = _read(path)

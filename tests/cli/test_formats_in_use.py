@@ -42,6 +42,18 @@ def test_infer_writes_other_formats(dataset, engines, tmp_path, capsys) -> None:
     assert (out / "napari" / "PH_000.csv").is_file()
 
 
+def test_infer_replaces_no_files_of_others(dataset, engines, tmp_path, capsys) -> None:
+    out = tmp_path / "mine"
+    out.mkdir()
+    command = ["--engines", engines, "--data", dataset, "--out", out, "--runs", "PH_000", "--format", "csv"]
+    for name in ("picks.csv", "submission.csv", "settings.json"):
+        (out / name).write_text("[]")
+        assert run(infer, *command) == 2
+        assert f"{name}: there already, and not from an inference" in capsys.readouterr().err
+        assert [f.name for f in out.iterdir()] == [name] and (out / name).read_text() == "[]"
+        (out / name).unlink()
+
+
 def test_infer_with_a_mask(dataset, engines, tmp_path, capsys) -> None:
     volume = open_volume(next(r for r in find_runs(dataset) if r.name == "PH_000").volume_path)
     voxels = np.zeros(volume.grid.shape_zyx, np.float32)

@@ -275,3 +275,11 @@ def test_hub_names_say_what_to_do_without_the_hub(
     assert main(command) == 2
     printed = capsys.readouterr().err
     assert "cannot be downloaded" in printed and "(no route to host)" in printed and "in a browser" in printed
+
+
+def test_a_file_that_is_there_stays_without_force(tmp_path: pathlib.Path, capsys) -> None:
+    (tmp_path / "w.safetensors").write_text("mine")
+    (tmp_path / "a.pt").write_text("x")
+    assert main(["port", str(tmp_path / "a.pt"), "--arch", "yu4u", "--out", str(tmp_path / "w.safetensors")]) == 2
+    assert "replace it with --force" in capsys.readouterr().err
+    assert (tmp_path / "w.safetensors").read_text() == "mine"
