@@ -121,6 +121,8 @@ def convert_models(
     written = {(out / f"{name}.{ending}").resolve() for name in names for ending in ("onnx", "safetensors")}
     if clash := sorted(str(f) for f in files if f.resolve() in written):
         raise InputError(f"{', '.join(clash)} would be overwritten; choose another folder with --out")
+    if not force and (present := sorted(str(f) for f in written if f.exists())):
+        raise InputError(f"{', '.join(present)}: there already; choose another --out, or replace them with --force")
     print(
         f"{len(files)} model{'s' * (len(files) > 1)} to {out}: {options.precision}, upsampling {options.upsampling}, "
         f"batch {options.batch or 'of the recipe'}"
@@ -178,6 +180,7 @@ def convert_model(
         spacing_angstrom=spacing,
         inference=config.inference,
         source=f"{pathlib.Path(source).parent.name}/{pathlib.Path(source).name}: {model.source}",
+        skewness=model.skewness,
     )
 
 

@@ -24,8 +24,9 @@ from convert.rules import to_ours
 from convert.sources import locate, open_source
 from convert.stored import StoredTensors
 from jaxcryo.config import ARCHS, SIZES, Arch, Size, TrainConfig, Yu4uConfig
-from jaxcryo.domain import CZII_TYPES, ParticleType, particle_types_from_copick
+from jaxcryo.domain import CZII_TYPES, ParticleType
 from jaxcryo.errors import InputError
+from jaxcryo.io.particles import read_particles
 from jaxcryo.models import Weights, build
 from jaxcryo.recipes import recipe
 from jaxcryo.weights import TrainedModel, save_model
@@ -66,13 +67,17 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--size", choices=SIZES, default="paper", help="the network's size (default: paper)")
     parser.add_argument("--plain", action="store_true", help="take the plain weights, not the averaged ones (EMA)")
     parser.add_argument(
-        "--config", type=pathlib.Path, help="a copick config.json with the particle types, in the channels' order"
+        "--particles",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="a copick config.json or a short .toml file with the particle types, in the channels' order",
     )
     parser.add_argument(
         "--voxel-spacing", type=float, help="of the tomograms that the model was trained on, in ångströms"
     )
     parser.add_argument("--seed", type=int, default=0, help="for what the source does not fill (default: 0)")
     parser.add_argument("--dry-run", action="store_true", help="only print what would become of every tensor")
+    parser.add_argument("--force", action="store_true", help="replace files that are there")
     parser.set_defaults(run=run)
 
 
@@ -86,11 +91,15 @@ def run(args: argparse.Namespace) -> None:
         arch=args.arch,
         size=args.size,
         averaged=not args.plain,
-        types=None if args.config is None else particle_types_from_copick(args.config),
+        types=None if args.particles is None else read_particles(args.particles),
         spacing_angstrom=args.voxel_spacing,
         seed=args.seed,
     )
-    for source, out in _outputs(args.source, args.out).items():
+    outputs = _outputs(args.source, args.out)
+    present = [str(out) for out in outputs.values() if out.exists()]
+    if present and not (args.force or args.dry_run):
+        raise InputError(f"{', '.join(present)}: there already; choose another --out, or replace it with --force")
+    for source, out in outputs.items():
         path = locate(source)
         if args.dry_run:
             with open_source(path) as tensors:
@@ -151,12 +160,12 @@ def _types(given: tuple[ParticleType, ...] | None, classes: int | None, file: st
         if classes not in (len(CZII_TYPES), len(CZII_TYPES) - 1):
             raise InputError(
                 f"{file}: has {classes} classes, which are not the particle types of the CZII challenge; name them "
-                "with --config and a copick config.json, in the channels' order"
+                "with --particles FILE (a copick config.json or a .toml file), in the channels' order"
             )
         return CZII_TYPES[:classes]
     if classes is not None and len(given) != classes:
         raise InputError(
-            f"{file}: has {classes} classes, --config lists {len(given)} particle types; expected one for each"
+            f"{file}: has {classes} classes, --particles lists {len(given)} particle types; expected one for each"
         )
     return given
 

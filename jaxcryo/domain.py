@@ -1,12 +1,12 @@
 """What the project is about: particle types, voxel grids, tomograms and picks.
 
-Imports nothing else of the project but its error.
+Imports nothing else of the project but its error (`Volume.open` excepted, which imports when it is called).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
+import math
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -40,11 +40,17 @@ class ParticleType:
 
     def __post_init__(self) -> None:
         if not self.name or "_" in self.name or "/" in self.name:
-            raise InputError(f"a particle type is called {self.name!r}; it needs a name without '_' and '/'")
-        if not self.radius_angstrom > 0:
-            raise InputError(f"{self.name}: the radius is {self.radius_angstrom} Å; it must be above 0")
-        if not self.weight >= 0:
-            raise InputError(f"{self.name}: the weight is {self.weight}; it must not be negative")
+            raise InputError(f"a particle type is called {self.name[:80]!r}; it needs a name without '_' and '/'")
+        if not 0 < self.radius_angstrom < math.inf:
+            raise InputError(f"{self.name}: the radius is {self.radius_angstrom} Å; it must be a number above 0")
+        if not 0 <= self.weight < math.inf:
+            raise InputError(f"{self.name}: the weight is {self.weight}; it must be a number and not negative")
+        if not math.isfinite(self.threshold):
+            raise InputError(f"{self.name}: the threshold is {self.threshold}; it must be a number")
+        if self.sigma_angstrom is not None and not 0 < self.sigma_angstrom < math.inf:
+            raise InputError(f"{self.name}: the target's σ is {self.sigma_angstrom} Å; it must be a number above 0")
+        if len(self.color) != 3 or not all(0 <= c <= 255 for c in self.color):
+            raise InputError(f"{self.name}: the color is {str(self.color)[:80]}; expected three numbers from 0 to 255")
 
 
 CZII_TYPES = (
@@ -56,47 +62,6 @@ CZII_TYPES = (
     ParticleType(name="beta-amylase", radius_angstrom=65, weight=0, color=(0, 240, 255)),
 )
 """The six types of the CZII challenge in yu4u's channel order; their weights are the metric's."""
-
-
-def particle_types_from_copick(path: str | pathlib.Path) -> tuple[ParticleType, ...]:
-    """The particles among the `pickable_objects` of a copick `config.json`, in its order.
-
-    `metadata.score_weight` and `metadata.score_threshold` are used where they are given.
-
-    Raises:
-        InputError: the file cannot be read, or lists no particle with a name and a radius.
-    """
-    path = pathlib.Path(path)
-    try:
-        objects = json.loads(path.read_text())["pickable_objects"]
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); expected a copick config.json") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: expected a copick config.json with a list 'pickable_objects' ({error})") from error
-    types = []
-    for entry in objects:
-        try:
-            if not entry.get("is_particle", True):
-                continue
-            metadata = entry.get("metadata") or {}
-            types.append(
-                ParticleType(
-                    name=str(entry["name"]),
-                    radius_angstrom=float(entry["radius"]),
-                    weight=float(metadata.get("score_weight", 1.0)),
-                    threshold=float(metadata.get("score_threshold", 0.3)),
-                    color=tuple(int(c) for c in (entry.get("color") or (255, 255, 255))[:3]),  # type: ignore[arg-type]
-                )
-            )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise InputError(
-                f"{path}: the pickable object {entry!r} cannot be used ({error}); a particle needs 'name' and "
-                "'radius' in ångströms"
-            ) from error
-    if not types:
-        raise InputError(f"{path}: lists no particle; 'pickable_objects' needs at least one with is_particle true")
-    check_types(types)
-    return tuple(types)
 
 
 def check_types(types: Sequence[ParticleType]) -> None:
@@ -118,12 +83,16 @@ def types_from_json(entries: Iterable[dict[str, Any]]) -> tuple[ParticleType, ..
     Raises:
         InputError: an entry has missing or unknown fields.
     """
+    if not isinstance(entries, Iterable):
+        raise InputError(f"not a list of particle types: {str(entries)[:200]}")
     types = []
     for entry in entries:
         try:
             types.append(ParticleType(**{**entry, "color": tuple(entry["color"])}))
-        except (TypeError, KeyError) as error:
-            raise InputError(f"not a particle type: {entry!r} ({error})") from error
+        except InputError:
+            raise
+        except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
+            raise InputError(f"not a particle type: {str(entry)[:300]} ({str(error)[:200]})") from error
     check_types(types)
     return tuple(types)
 
@@ -138,6 +107,8 @@ class VoxelGrid:
 
     shape_zyx: tuple[int, int, int]
     spacing_zyx_angstrom: tuple[float, float, float]
+    origin_xyz_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Added to positions: not 0 where the grid begins elsewhere than the corner they are counted from."""
 
     def __post_init__(self) -> None:
         if len(self.shape_zyx) != 3 or min(self.shape_zyx) < 1:
@@ -153,20 +124,32 @@ class VoxelGrid:
         """The mean spacing, for what is the same along all axes (radii, target widths)."""
         return float(np.mean(self.spacing_zyx_angstrom))
 
+    def in_frame_of(self, other: VoxelGrid) -> VoxelGrid:
+        """This grid laid over the box of `other`, so that a position is at the same physical place in both.
+
+        Corners coincide, half a voxel before the first voxels' centres. Without it a position means the place that
+        networks learn it for, which depends on the spacing by LABEL_OFFSET_VOXEL.
+        """
+        own = dataclasses.replace(self, origin_xyz_angstrom=(0.0, 0.0, 0.0))
+        corner = np.full((1, 3), -0.5)
+        x, y, z = (other.to_angstrom(corner) - own.to_angstrom(corner))[0].tolist()
+        return dataclasses.replace(own, origin_xyz_angstrom=(x, y, z))
+
     def to_voxel(self, xyz_angstrom: Float[ArrayLike, "n 3"]) -> Float[NDArray[np.float64], "n 3"]:
         """Sub-voxel z, y, x positions of the given x, y, z: the exact inverse of `to_angstrom`."""
-        xyz = np.asarray(xyz_angstrom, np.float64).reshape(-1, 3)
+        xyz = np.asarray(xyz_angstrom, np.float64).reshape(-1, 3) - self.origin_xyz_angstrom
         return xyz[:, ::-1] / np.asarray(self.spacing_zyx_angstrom) + LABEL_OFFSET_VOXEL - CENTER_OFFSET_VOXEL
 
     def to_label_voxel(self, xyz_angstrom: Float[ArrayLike, "n 3"]) -> Int[NDArray[np.int64], "n 3"]:
         """Whole z, y, x voxels as the published training code draws its labels (`02_create_mask.py`)."""
-        xyz = np.asarray(xyz_angstrom, np.float64).reshape(-1, 3)
+        xyz = np.asarray(xyz_angstrom, np.float64).reshape(-1, 3) - self.origin_xyz_angstrom
         return np.trunc(xyz[:, ::-1] / np.asarray(self.spacing_zyx_angstrom) + LABEL_OFFSET_VOXEL).astype(np.int64)
 
     def to_angstrom(self, zyx_voxel: Float[ArrayLike, "n 3"]) -> Float[NDArray[np.float64], "n 3"]:
         """x, y, z in ångströms of z, y, x voxel positions (paper section 2.6)."""
         zyx = np.asarray(zyx_voxel, np.float64).reshape(-1, 3)
-        return ((zyx + CENTER_OFFSET_VOXEL - LABEL_OFFSET_VOXEL) * np.asarray(self.spacing_zyx_angstrom))[:, ::-1]
+        zyx_angstrom = (zyx + CENTER_OFFSET_VOXEL - LABEL_OFFSET_VOXEL) * np.asarray(self.spacing_zyx_angstrom)
+        return zyx_angstrom[:, ::-1] + self.origin_xyz_angstrom
 
     def contains(self, zyx_voxel: Float[ArrayLike, "n 3"]) -> NDArray[np.bool_]:
         """Which positions lie in the volume, counting half a voxel around its outermost voxels' centres."""
@@ -181,6 +164,22 @@ class Volume:
     name: str
     voxels: Any
     grid: VoxelGrid
+
+    @classmethod
+    def open(
+        cls, path: str | pathlib.Path, *, name: str | None = None, spacing_angstrom: float | None = None, level: int = 0
+    ) -> Volume:
+        """A tomogram file or folder (MRC, OME-Zarr), whose voxels stay on disk until they are read.
+
+        `spacing_angstrom` replaces what the file says of its full resolution, `level` chooses another one. Positions
+        in it are those of the full resolution.
+
+        Raises:
+            InputError: nothing is there, or it cannot be used; the message says why.
+        """
+        from jaxcryo.io.volumes import open_volume  # the one way up from here, taken only when this is called
+
+        return open_volume(path, name=name, spacing_angstrom=spacing_angstrom, level=level)
 
     def load(self) -> Float[NDArray[np.float32], "z y x"]:
         """The voxels as float32 in memory.
@@ -230,6 +229,21 @@ class Picks:
 
     def __len__(self) -> int:
         return len(self.type_index)
+
+    def of(self, name: str) -> Float[NDArray[np.float64], "n 3"]:
+        """x, y, z of the picks of the type of that name.
+
+        Raises:
+            InputError: there is no such type.
+        """
+        names = [t.name for t in self.types]
+        if name not in names:
+            raise InputError(f"{name!r} is none of the particle types; they are {', '.join(names)}")
+        return self.of_type(names.index(name))
+
+    def counts(self) -> dict[str, int]:
+        """The number of picks of each type."""
+        return {t.name: int((self.type_index == i).sum()) for i, t in enumerate(self.types)}
 
     def of_type(self, index: int) -> Float[NDArray[np.float64], "n 3"]:
         """x, y, z of the picks of one type."""

@@ -15,6 +15,9 @@ from jaxcryo.errors import InputError
 
 T = TypeVar("T")
 
+_MOST_FAULTS = 10
+_LONGEST_FAULT = 300
+
 _TAG = "arch"
 """In a union of records, says which one it is: the class's name in lower case, without 'Config'."""
 
@@ -33,8 +36,9 @@ def from_plain(cls: type[T], data: Any, what: str) -> T:
     try:
         return _converter().structure(data, cls)
     except Exception as error:  # cattrs groups whatever the records' own checks raise
-        faults = "; ".join(dict.fromkeys(_faults(error, "")))
-        raise InputError(f"{what}: {faults}") from error
+        faults = list(dict.fromkeys(_shortened(fault) for fault in _faults(error, "")))
+        more = f"; and {len(faults) - _MOST_FAULTS} more" if len(faults) > _MOST_FAULTS else ""
+        raise InputError(f"{what}: {'; '.join(faults[:_MOST_FAULTS])}{more}") from error
 
 
 @functools.cache
@@ -95,6 +99,10 @@ def _union_writer(converter: cattrs.Converter, union: Any) -> Callable[[Any], An
         return {_TAG: _tag(type(value)), **converter.unstructure(value, type(value))}
 
     return write
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_FAULT else f"{text[: _LONGEST_FAULT // 2]}…{text[-_LONGEST_FAULT // 2 :]}"
 
 
 def _faults(error: BaseException, field: str) -> list[str]:

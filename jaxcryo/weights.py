@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import pathlib
+from collections.abc import Iterator
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +23,9 @@ from jaxcryo.serialize import from_plain, to_plain
 
 _KEY = "jaxcryo"
 _STATISTICS = "stats:"
+_MOST_FAULTS = 10
+_LARGEST = 2**16
+"""Of a network's widths and sizes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +41,24 @@ class TrainedModel:
     stats: Weights
     source: str
     """Where it comes from, for people."""
+    skewness: float | None = None
+    """Of the training tomograms' intensities; None where that is not known."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Facts:
+    """What stands beside the configuration and the types."""
+
+    source: str
+    spacing_angstrom: float | None
+    skewness: float | None = None
+
+    def __post_init__(self) -> None:
+        for what, value in (("voxel spacing", self.spacing_angstrom), ("skewness", self.skewness)):
+            if value is not None and not math.isfinite(value):
+                raise InputError(f"the {what} is {value}; expected a number")
+        if self.spacing_angstrom is not None and self.spacing_angstrom <= 0:
+            raise InputError(f"the voxel spacing is {self.spacing_angstrom} Å; expected one above 0")
 
 
 def save_model(path: str | pathlib.Path, model: TrainedModel) -> None:
@@ -44,6 +68,7 @@ def save_model(path: str | pathlib.Path, model: TrainedModel) -> None:
         "types": types_to_json(model.types),
         "spacing_angstrom": model.spacing_angstrom,
         "source": model.source,
+        "skewness": model.skewness,
     }
     arrays = {k: np.ascontiguousarray(v) for k, v in model.params.items()}
     arrays |= {_STATISTICS + k: np.ascontiguousarray(v) for k, v in model.stats.items()}
@@ -65,8 +90,10 @@ def load_model(path: str | pathlib.Path) -> TrainedModel:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             arrays = {k: jnp.asarray(file.get_tensor(k), jnp.float32) for k in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as safetensors ({error}); copy or write it again") from error
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"{path}: cannot be read as safetensors ({str(error)[:300]}); copy or write it again"
+        ) from error
     if _KEY not in metadata:
         raise InputError(
             f"{path}: holds tensors, but not of this program; port them first: "
@@ -74,23 +101,41 @@ def load_model(path: str | pathlib.Path) -> TrainedModel:
         )
     try:
         facts = json.loads(metadata[_KEY])
-        config, types, spacing, source = (facts[k] for k in ("config", "types", "spacing_angstrom", "source"))
-    except (ValueError, KeyError, TypeError) as error:
+        config, types = (facts.pop(k) for k in ("config", "types"))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: its description cannot be read ({error}); write it again") from error
+    rest = from_plain(_Facts, facts, str(path))
     model = TrainedModel(
         config=from_plain(TrainConfig, config, str(path)),
         types=types_from_json(types),
-        spacing_angstrom=spacing,
+        spacing_angstrom=rest.spacing_angstrom,
         params={k: v for k, v in arrays.items() if not k.startswith(_STATISTICS)},
         stats={k.removeprefix(_STATISTICS): v for k, v in arrays.items() if k.startswith(_STATISTICS)},
-        source=source,
+        source=rest.source,
+        skewness=rest.skewness,
     )
     _check(model, path)
     return model
 
 
+def _whole_numbers(plain: Any) -> Iterator[int]:
+    if isinstance(plain, int) and not isinstance(plain, bool):
+        yield plain
+    for value in plain.values() if isinstance(plain, dict) else plain if isinstance(plain, list) else ():
+        yield from _whole_numbers(value)
+
+
 def _check(model: TrainedModel, path: pathlib.Path) -> None:
-    _, params, stats = build(model.config.model, seed=None)
+    tensors = len(model.params) + len(model.stats)
+    numbers = list(_whole_numbers(to_plain(model.config.model)))
+    if max(numbers) > _LARGEST or min(numbers) < 0 or sum(model.config.model.encoder.depths) > tensors:
+        raise InputError(f"{path}: its configuration cannot be that of its {tensors} tensors; write it again")
+    try:
+        _, params, stats = build(model.config.model, seed=None)
+    except Exception as error:  # whatever layers say to sizes that do not go together
+        raise InputError(
+            f"{path}: its configuration makes no network ({type(error).__name__}: {str(error)[:200]}); write it again"
+        ) from error
     faults = []
     for kind, expected, found in (("parameter", params, model.params), ("statistic", stats, model.stats)):
         faults += [f"no {kind} {k}" for k in sorted(expected.keys() - found.keys())]
@@ -103,4 +148,6 @@ def _check(model: TrainedModel, path: pathlib.Path) -> None:
     if len(model.types) != model.config.model.classes:
         faults.append(f"{len(model.types)} particle types for {model.config.model.classes} channels")
     if faults:
-        raise InputError(f"{path}: does not fit its own configuration: {'; '.join(faults)}")
+        listed = "; ".join(fault[:200] for fault in faults[:_MOST_FAULTS])
+        more = f"; and {len(faults) - _MOST_FAULTS} more" if len(faults) > _MOST_FAULTS else ""
+        raise InputError(f"{path}: does not fit its own configuration: {listed}{more}")

@@ -15,8 +15,12 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(dir=os.environ.get("J
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import pytest
+from hypothesis import settings
 
-sys.path.append(str(pathlib.Path(__file__).parent / "bindings"))
+sys.path.extend(str(pathlib.Path(__file__).parent / name) for name in ("bindings", "fuzzing"))
+
+# `pytest --hypothesis-profile fuzz tests/io/test_hostile.py tests/io/test_formats_hostile.py` looks longer.
+settings.register_profile("fuzz", max_examples=2000)
 
 WITH_TENSORRT = ("jaxcryo.inference.tensorrt", "convert.engine_build")
 """Modules that import TensorRT; they are imported anew with the double, and again without it."""

@@ -9,12 +9,10 @@ from hypothesis import strategies as st
 
 from jaxcryo.domain import (
     CZII_TYPES,
-    ParticleType,
     Picks,
     Volume,
     VoxelGrid,
     concatenate_picks,
-    particle_types_from_copick,
     types_from_json,
     types_to_json,
 )
@@ -54,32 +52,6 @@ def test_types_survive_json() -> None:
     assert types_from_json(json.loads(json.dumps(types_to_json(CZII_TYPES)))) == CZII_TYPES
 
 
-def test_copick_config_gives_its_particles(tmp_path) -> None:
-    path = tmp_path / "config.json"
-    objects = [
-        {"name": "membrane", "is_particle": False, "label": 1},
-        {"name": "proteasome", "is_particle": True, "label": 2, "radius": 70, "color": [1, 2, 3, 255],
-         "metadata": {"score_weight": 2, "score_threshold": 0.25}},
-    ]  # fmt: skip
-    path.write_text(json.dumps({"pickable_objects": objects}))
-    assert particle_types_from_copick(path) == (
-        ParticleType(name="proteasome", radius_angstrom=70, weight=2, threshold=0.25, color=(1, 2, 3)),
-    )
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["{", "[]", "{}", '{"pickable_objects": []}', '{"pickable_objects": [{"name": "a"}]}',
-     '{"pickable_objects": [{"name": "a_b", "radius": 3}]}',
-     '{"pickable_objects": [{"name": "a", "radius": 3}, {"name": "a", "radius": 4}]}'],
-)  # fmt: skip
-def test_unusable_copick_config_is_refused(tmp_path, text: str) -> None:
-    path = tmp_path / "config.json"
-    path.write_text(text)
-    with pytest.raises(InputError):
-        particle_types_from_copick(path)
-
-
 def test_non_finite_voxels_are_refused() -> None:
     voxels = np.zeros((4, 4, 4), np.float32)
     voxels[2, 1, 1] = np.nan
@@ -99,3 +71,15 @@ def test_picks_select_and_concatenate() -> None:
     both = concatenate_picks([picks.select(np.array([2])), picks.select(picks.type_index == 1)], "a", CZII_TYPES)
     assert both.score is not None and both.score.tolist() == [0.3, 0.2]
     assert len(concatenate_picks([], "a", CZII_TYPES)) == 0
+
+
+def test_a_grid_in_the_frame_of_another_covers_the_same_box() -> None:
+    other = VoxelGrid(shape_zyx=(80, 90, 100), spacing_zyx_angstrom=(7.84, 7.84, 7.9))
+    grid = VoxelGrid(shape_zyx=(61, 70, 79), spacing_zyx_angstrom=(10.012444,) * 3).in_frame_of(other)
+    corner = [[-0.5] * 3]
+    np.testing.assert_allclose(grid.to_angstrom(corner), other.to_angstrom(corner))
+    zyx = np.random.default_rng(0).uniform(0, 60, (20, 3))
+    expected = (zyx + 0.5) * 10.012444 / np.array([7.84, 7.84, 7.9]) - 0.5
+    np.testing.assert_allclose(other.to_voxel(grid.to_angstrom(zyx)), expected)
+    np.testing.assert_allclose(grid.to_voxel(grid.to_angstrom(zyx)), zyx)
+    assert other.in_frame_of(other) == other

@@ -9,6 +9,10 @@ from collections.abc import Callable, Sequence
 
 from jaxcryo.errors import InputError
 
+PARTICLES_HELP = (
+    "other particle types than the challenge's: a copick config.json, or a short .toml file (docs/formats.md)"
+)
+
 Main = Callable[[Sequence[str] | None], int]
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
 from jaxcryo.cli.frames import add_frame_options, frames_of, say
 from jaxcryo.domain import Picks
+from jaxcryo.errors import InputError
 from jaxcryo.io.dataset import Run
 from jaxcryo.io.formats import FORMATS, Frames, check_writable, losses, write_picks
 
@@ -46,6 +48,22 @@ def write_exports(args: argparse.Namespace, out: pathlib.Path, found: Mapping[st
         lost = losses(found, FORMATS[name])
         lines.append(f"  {place}  ({FORMATS[name].title}{''.join(f'; not {phrase}' for phrase in lost)})")
     return lines
+
+
+def check_foreign(args: argparse.Namespace, out: pathlib.Path) -> None:
+    """Raises InputError where files of these names are in a folder that no inference has written to."""
+    settings = out / "settings.json"
+    try:
+        ours = "engines" in json.loads(settings.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, TypeError):
+        ours = False
+    places = [settings, out / "submission.csv", *_places(args, out).values()]
+    present = [str(place) for place in places if place.exists()]
+    if present and not ours and not args.force:
+        raise InputError(
+            f"{', '.join(present)}: there already, and not from an inference; choose another --out, or replace with "
+            "--force"
+        )
 
 
 def _places(args: argparse.Namespace, out: pathlib.Path) -> dict[str, pathlib.Path]:

@@ -16,8 +16,9 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxcryo.cli.common import parser, reports_errors
-from jaxcryo.cli.exports import add_export_options, export_frames, write_exports
+from jaxcryo.cli.exports import add_export_options, check_foreign, export_frames, write_exports
 from jaxcryo.cli.extent import Shard, add_extent_options, with_effort
+from jaxcryo.cli.inputs import add_source_options, known_picks, reading_of, source_of
 from jaxcryo.cli.napari_view import napari_view
 from jaxcryo.cli.pages import list_pages, page_notes
 from jaxcryo.cli.picker import Job, PickedRun, RunTask, open_picker
@@ -27,17 +28,18 @@ from jaxcryo.domain import ParticleType, Picks, types_to_json
 from jaxcryo.errors import InputError
 from jaxcryo.inference.backends import BACKENDS, choose_backend, ensemble_types
 from jaxcryo.inference.cuda import jax_gpus, share_memory
+from jaxcryo.inference.fit import engine_spacing
 from jaxcryo.inference.manifest import EngineEntry, read_manifest
 from jaxcryo.inference.precision import PRECISIONS, choose_precision
 from jaxcryo.inference.workers import Outcome, Place, in_turn, plan_places, side_by_side
 from jaxcryo.io.atomic import write_text
 from jaxcryo.io.candidates import floor_of
-from jaxcryo.io.dataset import Run, find_runs
+from jaxcryo.io.copick_project import check_no_own_files, write_project_picks
+from jaxcryo.io.dataset import Run
 from jaxcryo.io.mask import check_mask
 from jaxcryo.io.picks import read_copick_folder, write_submission
 from jaxcryo.io.thresholds import read_thresholds, with_thresholds
-from jaxcryo.io.truth import read_truth
-from jaxcryo.io.volumes import open_volume
+from jaxcryo.io.volumes import Reading
 from jaxcryo.metric import score
 from jaxcryo.phantom import PhantomConfig, write_dataset
 from jaxcryo.report import count_table, score_table
@@ -54,6 +56,8 @@ EXAMPLES = """examples:
   python infer.py --engines out/ --data data/ --shard 3/20
       the third of twenty parts of the runs, as one task of a job array; when all are done, the same command without
       --shard writes the tables
+  python infer.py --engines out/ --copick config.json
+      a copick project: the picks also go into its overlay, as user jaxcryo
 
 Next: python -m jaxcryo.score picks/ data/   where particles are known
 """
@@ -83,6 +87,7 @@ def _demo(args: argparse.Namespace) -> int:
     shutil.rmtree(out, ignore_errors=True)
     write_dataset(data, config, seed=DEMO_SEED, runs=0, test_runs=1, progress=True)
     args.data, args.out, args.engines, args.runs = str(data), str(out), args.engines or str(DEMO_ENGINES), None
+    args.copick = None
     print("2. Finding the particles")
     code = _infer(args)
     print("next: a dataset to train on, as README.md goes on:\n  python -m jaxcryo.phantom data/phantom --runs 3")
@@ -92,11 +97,11 @@ def _demo(args: argparse.Namespace) -> int:
 def _infer(args: argparse.Namespace) -> int:
     folder, out = pathlib.Path(args.engines), pathlib.Path(args.out or "picks")
     entries = tuple(with_effort(e, args.effort) for e in read_manifest(folder))
-    every_run = find_runs(args.data, names=args.runs, tomogram_type=args.tomogram_type)
+    source, reading = source_of(args, near_angstrom=engine_spacing(entries)), reading_of(args)
     shard: Shard | None = args.shard
-    runs = every_run if shard is None else shard.of(every_run)
+    runs = source.runs if shard is None else shard.of(source.runs)
     if not runs:
-        print(f"{args.data} has {len(every_run)} runs: nothing is left for shard {shard}")
+        print(f"{source.place} has {len(source.runs)} runs: nothing is left for shard {shard}")
         return 0
     types = ensemble_types(entries)
     if args.thresholds is not None:
@@ -104,15 +109,18 @@ def _infer(args: argparse.Namespace) -> int:
     view = napari_view() if args.view == "napari" else None
     backend, reason = choose_backend(args.backend, folder, entries)
     entries, precision = choose_precision(args.precision, backend, entries)
-    settings = _settings(entries, types, args.voxel_spacing) | {"tta": args.tta}
+    settings = _settings(entries, types, reading) | {"tta": args.tta}
     if args.mask is not None:
         check_mask(args.mask)
         settings["mask"] = str(pathlib.Path(args.mask).absolute())
     frames = export_frames(args, out, runs)
+    check_foreign(args, out)
     done = _done(out, settings, runs, force=args.force)
+    if source.project is not None and not args.force:
+        check_no_own_files(source.project, [r.name for r in runs if r.name not in done])
     if backend == "tensorrt":
         share_memory()
-    truth = _truth_where_known(args.data, types)
+    truth = known_picks(args, source, types)
     tasks = [
         RunTask(run=run, label=f"[{number}/{len(runs)}] {run.name}", truth=truth.get(run.name))
         for number, run in enumerate(runs, 1)
@@ -121,7 +129,7 @@ def _infer(args: argparse.Namespace) -> int:
     places = plan_places(args.processes, () if backend == "openvino" else jax_gpus(), len(runs) - len(done))
     part = "" if shard is None else f" (shard {shard})"
     print(
-        f"{len(runs)} run{'s' if len(runs) > 1 else ''} of {args.data}{part}, {len(entries)} model"
+        f"{len(runs)} run{'s' if len(runs) > 1 else ''} of {source.place}{part}, {len(entries)} model"
         f"{'s averaged' if len(entries) > 1 else ''} ({', '.join(e.name for e in entries)}) by {backend} ({reason}) in "
         f"{precision}, into {out}"
     )
@@ -137,7 +145,7 @@ def _infer(args: argparse.Namespace) -> int:
         backend=backend,
         types=types,
         out=out,
-        spacing_angstrom=args.voxel_spacing,
+        reading=reading,
         mask=args.mask,
         tta=args.tta,
         save_heatmaps=args.save_heatmaps,
@@ -154,6 +162,9 @@ def _infer(args: argparse.Namespace) -> int:
         found = read_copick_folder(out, types, finished)
         write_submission(list(found.values()), out / "submission.csv")
         exports = write_exports(args, out, found, frames)
+        if source.project is not None:
+            files = write_project_picks(source.project, found, force=args.force)
+            exports.append(f"  {source.project.overlay}  (the copick project: {len(files)} files of user jaxcryo)")
         _summary(found, types, {r: truth[r] for r in finished if r in truth})
         print("wrote:")
         print(f"  {out / 'submission.csv'}  (Kaggle's table)")
@@ -164,11 +175,7 @@ def _infer(args: argparse.Namespace) -> int:
         for first in [] if args.no_report else list_pages(out, found, truth, types):
             print(f"  {first}  (open it in a browser: slices, heatmaps, and thresholds to try)")
         if view is not None:
-            view(
-                (open_volume(r.volume_path, name=r.name, spacing_angstrom=args.voxel_spacing), found[r.name])
-                for r in runs
-                if r.name in found
-            )
+            view((reading.open(r.volume_path, r.name), found[r.name]) for r in runs if r.name in found)
     if failed:
         print(f"{len(failed)} of {len(runs)} runs failed:", file=sys.stderr)
         for name, message in failed.items():
@@ -202,14 +209,14 @@ def _outcomes(
     open_work = functools.partial(open_picker, job)
     if len(places) == 1:
         return in_turn(tasks, open_work, on_advance=bars.advance)
-    sizes = [_size(task.run, job.spacing_angstrom) for task in tasks]
+    sizes = [_size(task.run, job.reading) for task in tasks]
     return side_by_side(tasks, open_work, places, sizes=sizes, on_advance=bars.advance, on_loss=_report_loss)
 
 
-def _size(run: Run, spacing_angstrom: float | None) -> float:
+def _size(run: Run, reading: Reading) -> float:
     """Voxels of a run; 0 where that is not to be known, which its process will say."""
     try:
-        shape_zyx = open_volume(run.volume_path, name=run.name, spacing_angstrom=spacing_angstrom).grid.shape_zyx
+        shape_zyx = reading.open(run.volume_path, run.name).grid.shape_zyx
     except InputError:
         return 0
     return math.prod(shape_zyx)
@@ -231,16 +238,7 @@ def _summary(found: dict[str, Picks], types: tuple[ParticleType, ...], truth: di
         print(count_table(types, counts.tolist()))
 
 
-def _truth_where_known(data: str, types: tuple[ParticleType, ...]) -> dict[str, Picks]:
-    try:
-        return read_truth(data, types)
-    except InputError:
-        return {}
-
-
-def _settings(
-    entries: Sequence[EngineEntry], types: Sequence[ParticleType], spacing_angstrom: float | None
-) -> dict[str, Any]:
+def _settings(entries: Sequence[EngineEntry], types: Sequence[ParticleType], reading: Reading) -> dict[str, Any]:
     """What decides the picks; results of other settings are not mixed."""
     inference: InferenceConfig = entries[0].inference
     return {
@@ -260,7 +258,9 @@ def _settings(
         "nms_voxel": inference.nms_voxel,
         "merge_radius": inference.merge_radius,
         "refine": inference.refine,
-        "voxel_spacing_angstrom": spacing_angstrom,
+        "voxel_spacing_angstrom": reading.spacing_angstrom,
+        "level": reading.level,
+        "invert": reading.invert,
     }
 
 
@@ -292,7 +292,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--engines", metavar="DIR", help="folder that 'python -m convert onnx' wrote; all in it are averaged"
     )
-    p.add_argument("--data", default="data", metavar="DIR", help="dataset, folder of tomograms, or one tomogram")
+    add_source_options(p, "dataset, folder of tomograms, or one tomogram")
     p.add_argument("--out", metavar="PICKS", help="folder for the results (default: picks, or demo with --demo)")
     p.add_argument("--runs", nargs="+", metavar="NAME", help="these runs only")
     p.add_argument("--backend", default="auto", choices=BACKENDS, help="what runs the networks")
@@ -306,9 +306,9 @@ def _parser() -> argparse.ArgumentParser:
         help="that share the runs, each on its own GPU or on its part of the cores (default: one for each GPU, else 1)",
     )  # fmt: skip
     add_extent_options(p)
-    p.add_argument("--voxel-spacing", type=float, metavar="ANGSTROM", help="instead of the files' own")
-    p.add_argument("--tomogram-type", default="denoised", help="which reconstruction, where a run has several")
-    p.add_argument("--mask", metavar="VOLUME", help="drop picks where it is 0; or a folder with one named as each run")
+    p.add_argument(
+        "--mask", metavar="VOLUME", help="look only where it is above 0; or a folder with one named as each run"
+    )
     p.add_argument("--thresholds", metavar="FILE", help='instead of the engines\' own, as {"ribosome": 0.5, ...}')
     add_export_options(p)
     p.add_argument("--no-report", action="store_true", help="leave out the pages in PICKS/reports")

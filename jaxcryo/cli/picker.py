@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
+import sys
 import time
 from collections.abc import Callable
 
 from tqdm import tqdm
 
 from jaxcryo.cli.pages import PageNotes, RunPage
-from jaxcryo.domain import ParticleType, Picks, Volume
+from jaxcryo.domain import ParticleType, Picks
 from jaxcryo.inference.backends import Runner, open_engine
 from jaxcryo.inference.engine import IN_PLANE_FLIPS, NO_FLIPS
+from jaxcryo.inference.fit import fit_volume
 from jaxcryo.inference.manifest import EngineEntry
 from jaxcryo.inference.pipeline import OnSlab, find_picks
 from jaxcryo.inference.stitch import Slab
@@ -22,12 +24,10 @@ from jaxcryo.io.candidates import floor_of, write_candidates
 from jaxcryo.io.dataset import Run
 from jaxcryo.io.formats import above_thresholds
 from jaxcryo.io.heatmaps import heatmap_writer
-from jaxcryo.io.mask import inside, open_mask
+from jaxcryo.io.mask import open_mask
 from jaxcryo.io.picks import write_copick_picks
-from jaxcryo.io.volumes import open_volume
+from jaxcryo.io.volumes import Reading
 from jaxcryo.report import draw_picks
-
-_SPACING_TOLERANCE = 0.02
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,10 +40,9 @@ class Job:
     backend: Runner
     types: tuple[ParticleType, ...]
     out: pathlib.Path
-    spacing_angstrom: float | None
-    """Instead of the files' own."""
+    reading: Reading
     mask: str | None = None
-    """A volume for all runs or a folder with one for each: picks outside are dropped."""
+    """A volume for all runs or a folder with one for each: there are no picks outside of it."""
     tta: bool = False
     """Average over flips in the plane."""
     save_heatmaps: bool = False
@@ -81,9 +80,9 @@ def open_picker(job: Job) -> Callable[[RunTask, Advance], PickedRun]:
 
     def pick(task: RunTask, advance: Advance) -> PickedRun:
         began = time.monotonic()
-        volume = open_volume(task.run.volume_path, name=task.run.name, spacing_angstrom=job.spacing_angstrom)
-        _warn_of_spacing(volume, job.entries)
+        volume = job.reading.open(task.run.volume_path, task.run.name)
         mask = None if job.mask is None else open_mask(job.mask, volume.name, volume.grid)
+        volume = fit_volume(volume, job.entries, note=_say)
         floor = floor_of(job.types)
         page = None if job.page is None else RunPage(job.page, volume, job.types, floor=floor)
         watchers: list[OnSlab] = [] if page is None else [page.on_slab]
@@ -105,9 +104,10 @@ def open_picker(job: Job) -> Callable[[RunTask, Advance], PickedRun]:
                 floor=floor,
                 on_windows=advance,
                 on_slab=show,
+                mask=mask,
+                note=_say,
             )
         seconds = time.monotonic() - began
-        candidates = candidates if mask is None else inside(candidates, mask)
         picks = above_thresholds(candidates, {t.name: t.threshold for t in job.types})
         picture = job.out / "pictures" / f"{task.run.name}.png"
         draw_picks(picture, volume, picks, task.truth)
@@ -121,12 +121,5 @@ def open_picker(job: Job) -> Callable[[RunTask, Advance], PickedRun]:
     return pick
 
 
-def _warn_of_spacing(volume: Volume, entries: tuple[EngineEntry, ...]) -> None:
-    spacing = volume.grid.spacing_angstrom
-    for entry in entries:
-        if abs(spacing / entry.spacing_angstrom - 1) > _SPACING_TOLERANCE:
-            tqdm.write(
-                f"{volume.name}: its voxels are {spacing:.3f} Å, {entry.name} was trained on "
-                f"{entry.spacing_angstrom:.3f} Å: expect poor picks (if the file is wrong, give the true spacing with "
-                "--voxel-spacing)"
-            )
+def _say(sentence: str) -> None:
+    tqdm.write(f"note: {sentence}", file=sys.stderr)

@@ -6,10 +6,10 @@ import argparse
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from jaxcryo.cli.common import parser, reports_errors
+from jaxcryo.cli.common import PARTICLES_HELP, parser, reports_errors
 from jaxcryo.cli.frames import add_frame_options, frames_of, say
 from jaxcryo.cli.repicking import pick_anew, types_of
-from jaxcryo.domain import ParticleType, Picks, particle_types_from_copick
+from jaxcryo.domain import ParticleType, Picks
 from jaxcryo.io.dataset import find_runs
 from jaxcryo.io.formats import (
     FORMATS,
@@ -20,6 +20,7 @@ from jaxcryo.io.formats import (
     read_picks,
     write_picks,
 )
+from jaxcryo.io.particles import read_particles
 from jaxcryo.io.thresholds import read_thresholds, with_thresholds
 
 EXAMPLES = """examples:
@@ -40,7 +41,7 @@ All formats and their coordinates: docs/formats.md
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command."""
     args = _parser().parse_args(argv)
-    types = particle_types_from_copick(args.config) if args.config else types_of(args.picks)
+    types = read_particles(args.particles) if args.particles else types_of(args.picks)
     source = FORMATS[args.from_] if args.from_ else detect(args.picks)
     target = source if args.command == "threshold" and args.to is None else format_for(args.out, args.to)
     frames = frames_of(args, [] if args.data is None else find_runs(args.data), say)
@@ -92,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("out", metavar="OUT", help="file or folder to write")
         command.add_argument("--from", dest="from_", choices=FORMATS, help="the format of IN (default: recognised)")
         command.add_argument("--to", choices=FORMATS, help="the format of OUT")
-        command.add_argument("--config", metavar="JSON", help="copick config.json with other particle types")
+        command.add_argument("--particles", metavar="FILE", help=PARTICLES_HELP)
         command.add_argument("--data", metavar="DIR", help="the tomograms, to read voxel spacings and sizes from")
         command.add_argument("--voxel-spacing", type=float, metavar="ANGSTROM", help="for Dynamo and napari")
         add_frame_options(command)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from jaxcryo.cli.common import parser, reports_errors
-from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, particle_types_from_copick
+from jaxcryo.cli.common import PARTICLES_HELP, parser, reports_errors
+from jaxcryo.cli.inputs import add_picks_options, types_of
+from jaxcryo.domain import ParticleType, Picks
 from jaxcryo.errors import InputError
+from jaxcryo.io.copick_project import has_picks, open_project, project_picks
 from jaxcryo.io.picks import read_copick_folder, read_submission
 from jaxcryo.io.truth import read_truth
 from jaxcryo.metric import Score, score
@@ -30,13 +33,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command."""
     p = parser("Score picks as the challenge does.", EXAMPLES)
     p.add_argument("picks", metavar="PICKS", help="folder with ExperimentRuns/, or a submission table (.csv)")
-    p.add_argument("data", metavar="DIR", help="dataset whose known picks are the truth")
+    p.add_argument("data", metavar="DIR", nargs="?", help="dataset whose known picks are the truth")
+    p.add_argument("--copick", metavar="JSON", help="a copick project whose picks are the truth, instead of DIR")
+    add_picks_options(p)
     p.add_argument("--runs", nargs="+", metavar="NAME", help="score these runs only (default: all with known picks)")
-    p.add_argument("--config", metavar="JSON", help="copick config.json with other particle types")
+    p.add_argument("--particles", metavar="FILE", help=PARTICLES_HELP)
     p.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     args = p.parse_args(argv)
-    types = particle_types_from_copick(args.config) if args.config else CZII_TYPES
-    truth = read_truth(args.data, types, args.runs)
+    types = types_of(args)
+    truth = _truth(args, types)
     found = read_found(args.picks, types)
     without = [run for run in truth if run not in found]
     if len(without) == len(truth):
@@ -52,6 +57,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"no picks of {', '.join(without)}: all their particles count as missed (choose runs with --runs)")
     print(score_table(result))
     return 0
+
+
+def _truth(args: argparse.Namespace, types: tuple[ParticleType, ...]) -> dict[str, Picks]:
+    if (args.data is None) == (args.copick is None):
+        raise InputError("whose picks are the truth? expected a dataset, or a copick project with --copick, not both")
+    if args.copick is None:
+        return read_truth(args.data, types, args.runs)
+    project = open_project(args.copick)
+    user, session = args.picks_user, args.picks_session
+    names = args.runs or [n for n in project.run_names() if has_picks(project, n, types, user=user, session=session)]
+    if not names:
+        raise InputError(f"{args.copick}: no run has such picks of {', '.join(t.name for t in types)}")
+    return {n: project_picks(project, n, types, user=user, session=session) for n in sorted(set(names))}
 
 
 def read_found(path: str | pathlib.Path, types: tuple[ParticleType, ...]) -> dict[str, Picks]:

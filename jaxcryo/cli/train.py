@@ -11,13 +11,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from convert.__main__ import main as convert
-from jaxcryo.cli.common import parser, reports_errors
-from jaxcryo.cli.frames import add_frame_options, given_picks
+from jaxcryo.cli.common import PARTICLES_HELP, parser, reports_errors
+from jaxcryo.cli.frames import add_frame_options
+from jaxcryo.cli.frames import say as note
+from jaxcryo.cli.inputs import add_source_options, picks_to_train_on, reading_of, source_of, types_of
+from jaxcryo.cli.suit import suited
 from jaxcryo.config import ARCHS, SIZES, Arch, TrainConfig
-from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, particle_types_from_copick
+from jaxcryo.domain import ParticleType, Picks
 from jaxcryo.errors import InputError
-from jaxcryo.io.dataset import Run, check_inside, find_runs, read_picks
-from jaxcryo.io.volumes import open_volume
+from jaxcryo.io.dataset import Run, check_inside, read_picks
+from jaxcryo.io.volumes import Reading
 from jaxcryo.models import Weights, build
 from jaxcryo.recipes import recipe
 from jaxcryo.report import score_table
@@ -36,6 +39,10 @@ EXAMPLES = """examples:
   python train.py --arch yu4u --fold 0 --init weights/convnext_nano.safetensors
       starts from weights that 'python -m convert port' wrote
 
+  python train.py --arch yu4u --fold 0 --copick config.json --picks-user curator
+      tomograms, picks and particle types of a copick project
+  python train.py --arch yu4u --fold 0 --data tomograms/ --picks picks.csv --particles particles.toml
+      own tomograms, picks and particles
   python train.py --arch yu4u --fold all
       every run held out in turn, and a table at the end
   srun --ntasks 4 python train.py --arch yu4u --fold 0
@@ -50,24 +57,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command."""
     args = _parser().parse_args(argv)
     hosts.join()
-    types = particle_types_from_copick(args.config) if args.config else CZII_TYPES
+    types = types_of(args)
     config = _config(args, len(types))
-    runs = find_runs(args.data, split=_train_split(args.data), tomogram_type=args.tomogram_type)
+    source = source_of(args, train=True)
+    runs = source.runs
     if len(runs) < 2:
-        raise InputError(f"{args.data}: has {len(runs)} training run; at least two are needed, one is held out")
+        raise InputError(f"{source.place}: has {len(runs)} training run; at least two are needed, one is held out")
     if args.fold != "all" and args.fold >= len(runs):
         raise InputError(
-            f"fold {args.fold} does not exist: {args.data} has {len(runs)} runs, folds 0 to {len(runs) - 1}: "
+            f"fold {args.fold} does not exist: {source.place} has {len(runs)} runs, folds 0 to {len(runs) - 1}: "
             + ", ".join(f"{i} {r.name}" for i, r in enumerate(runs))
         )
     initial = _initial(args, config)
-    given = given_picks(args, runs, types)
-    examples = [_example(r, types, args.voxel_spacing, given.get(r.name)) for r in runs]
+    given = picks_to_train_on(args, source, types)
+    examples = [_example(r, types, reading_of(args), given.get(r.name)) for r in runs]
+    config, skewness = suited(config, [e.volume for e in examples], note)
     folds = range(len(runs)) if args.fold == "all" else [args.fold]
     results = []
     try:
         for fold in folds:
-            results.append((runs[fold].name, _train(args, config, types, examples, fold, initial)))
+            results.append((runs[fold].name, _train(args, config, types, examples, fold, initial, skewness)))
     except TrainingStopped as stopped:
         print(f"stopped: {stopped}", file=sys.stderr)
         return 1
@@ -83,6 +92,7 @@ def _train(
     examples: Sequence[Example],
     fold: int,
     initial: tuple[Weights, Weights] | None,
+    skewness: float,
 ) -> Outcome:
     held_out, rest = examples[fold], [*examples[:fold], *examples[fold + 1 :]]
     spacing = held_out.volume.grid.spacing_angstrom
@@ -98,10 +108,11 @@ def _train(
         held_out=held_out.volume.name,
         spacing_angstrom=spacing,
         steps=args.steps,
+        skewness=skewness,
     )
     say = print if hosts.is_first() else lambda *_: None
     say(
-        f"Training {args.arch} ({args.size}) on {len(rest)} runs of {args.data} at {spacing:.3f} Å, "
+        f"Training {args.arch} ({args.size}) on {len(rest)} runs of {args.copick or args.data} at {spacing:.3f} Å, "
         f"{held_out.volume.name} held out, into {out}"
     )
     began = time.monotonic()
@@ -196,15 +207,11 @@ def _imagenet_weights(folder: pathlib.Path, arch: Arch) -> pathlib.Path:
     return path
 
 
-def _example(run: Run, types: tuple[ParticleType, ...], spacing_angstrom: float | None, given: Picks | None) -> Example:
-    volume = open_volume(run.volume_path, name=run.name, spacing_angstrom=spacing_angstrom)
+def _example(run: Run, types: tuple[ParticleType, ...], reading: Reading, given: Picks | None) -> Example:
+    volume = reading.open(run.volume_path, run.name)
     picks = read_picks(run, types) if given is None else given
     check_inside(picks, volume.grid)
     return Example(volume=volume, picks=picks)
-
-
-def _train_split(root: str) -> Any:
-    return "train" if (pathlib.Path(root) / "train").is_dir() else None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -213,7 +220,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--fold", required=True, type=_fold, help="the run to hold out, counted from 0 in sorted order, or all in turn"
     )
-    p.add_argument("--data", default="data", metavar="DIR", help="dataset in the challenge's layout")
+    add_source_options(p, "dataset in the challenge's layout, or a folder of tomograms with --picks")
     p.add_argument("--out", metavar="RUN", help="run folder (default: runs/ARCH-SIZE-foldK)")
     p.add_argument("--size", default="paper", choices=SIZES, help="the paper's network, or a smaller one")
     length = p.add_mutually_exclusive_group()
@@ -223,9 +230,7 @@ def _parser() -> argparse.ArgumentParser:
         "--picks", metavar="PICKS", help="known picks in any format (docs/formats.md); default: the dataset's"
     )
     add_frame_options(p)
-    p.add_argument("--config", metavar="JSON", help="copick config.json with other particle types")
-    p.add_argument("--voxel-spacing", type=_positive(float), metavar="ANGSTROM", help="instead of the files' own")
-    p.add_argument("--tomogram-type", default="denoised", help="which reconstruction to train on")
+    p.add_argument("--particles", metavar="FILE", help=PARTICLES_HELP)
     p.add_argument("--batch", type=_positive(int), help="samples a step (default: the recipe's)")
     p.add_argument("--accumulate", type=_positive(int), help="split a batch into so many parts, to save memory")
     p.add_argument("--lr", type=_positive(float), help="learning rate (default: the recipe's)")

@@ -115,7 +115,7 @@ def read_record(path: pathlib.Path) -> EngineRecord:
     """
     try:
         data: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error}); build the engine again") from error
     return from_plain(EngineRecord, data, str(path))
 

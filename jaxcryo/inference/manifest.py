@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import pathlib
+import reprlib
 from collections.abc import Sequence
 from typing import Literal
 
@@ -47,9 +49,13 @@ class EngineEntry:
     """The checkpoint it was converted from."""
     bfloat16_f4_change: float | None = None
     """Weighted F4 on phantoms in bfloat16 minus that in float32; None where nobody has compared."""
+    skewness: float | None = None
+    """Of the training tomograms' intensities; tells a tomogram of the opposite contrast. None where not known."""
 
     def __post_init__(self) -> None:
         check_types(self.types)
+        if not 0 < self.spacing_angstrom < math.inf:
+            raise InputError(f"{self.name}: the voxel spacing is {self.spacing_angstrom} Å; expected one above 0")
         if len(self.types) != self.model.classes:
             raise InputError(f"{self.name}: {len(self.types)} particle types for {self.model.classes} classes")
 
@@ -90,10 +96,10 @@ def read_manifest(folder: str | pathlib.Path) -> tuple[EngineEntry, ...]:
         raise InputError(f"{folder}: has no {FILE_NAME}; expected the output of convert: convert again") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected the output of convert") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not JSON ({error}); do not edit it by hand: convert again") from error
     if isinstance(data, dict) and data.get("format") != FORMAT:
-        raise InputError(f"{path}: its format is {data.get('format')!r}; expected {FORMAT}: convert again")
+        raise InputError(f"{path}: its format is {reprlib.repr(data.get('format'))}; expected {FORMAT}: convert again")
     entries = from_plain(_Manifest, data, str(path)).engines
     _check_together(path, entries)
     for entry in entries:
@@ -132,7 +138,7 @@ def _described(entry: EngineEntry) -> str:
 def _check_file(folder: pathlib.Path, name: str, sha256: str) -> None:
     path = folder / name
     if pathlib.PurePath(name).name != name:
-        raise InputError(f"{folder / FILE_NAME}: {name!r} is not the name of a file in this folder: convert again")
+        raise InputError(f"{folder / FILE_NAME}: {name[:80]!r} is not the name of a file in this folder: convert again")
     if not path.is_file():
         raise InputError(f"{path}: is missing, but {FILE_NAME} lists it: convert again")
     try:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.tree_util import Partial
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import NDArray
 
 from jaxcryo.domain import Volume
@@ -27,6 +27,9 @@ from jaxcryo.inference.windows import WindowPlan, plan_windows, weight_factors, 
 
 OnWindows = Callable[[int, int], None]
 """Called with the windows that are done and all there are."""
+
+ChooseWindows = Callable[[WindowPlan], Bool[NDArray[np.bool_], "layers n"]]
+"""Which windows of a plan to compute: for each start in z, those of `starts_yx`."""
 
 # The device always has a batch to go on with, and progress is never further ahead of it than this.
 _BATCHES_IN_FLIGHT = 2
@@ -42,8 +45,17 @@ class Slab:
     heatmap: Float[Array, "c z y x"]
 
 
-def heatmap_slabs(volume: Volume, engines: Sequence[Engine], *, on_windows: OnWindows | None = None) -> Iterator[Slab]:
+def heatmap_slabs(
+    volume: Volume,
+    engines: Sequence[Engine],
+    *,
+    on_windows: OnWindows | None = None,
+    choose: ChooseWindows | None = None,
+) -> Iterator[Slab]:
     """The mean of the engines' heatmaps in consecutive slabs from the first slice to the last.
+
+    Windows that `choose` leaves out are not computed; voxels that one of them covers have lower values than they
+    should, down to 0.
 
     Raises:
         InputError: no engines, engines that differ in their number of classes, a volume smaller than a window, or
@@ -57,6 +69,8 @@ def heatmap_slabs(volume: Volume, engines: Sequence[Engine], *, on_windows: OnWi
         raise InputError(f"the engines differ in their number of classes ({counts}); use those of one set of types")
     reader = SlabReader(volume)
     plans = [plan_windows(volume.grid.shape_zyx, e.patch_zyx, e.stride_zyx) for e in engines]
+    if choose is not None:
+        plans = [dataclasses.replace(plan, chosen=choose(plan)) for plan in plans]
     total = sum(plan.count for plan in plans)
     done_of = [0] * len(engines)
 
@@ -132,7 +146,7 @@ def _layers(
     reader: SlabReader, read: ReadSlices, engine: Engine, plan: WindowPlan, on_windows: OnWindows
 ) -> Iterator[Slab]:
     mean, std = reader.mean_and_std(engine.intensity)
-    batches = _batches(plan, engine.batch)
+    batches = [_batches(plan.starts_of_layer(layer), engine.batch) for layer in range(len(plan.z.starts))]
     predict = engine.predict if isinstance(engine.predict, Partial) else Partial(engine.predict)
     weight_z, weight_yx = map(jnp.asarray, weight_factors(plan.patch_zyx))
     depth, stride = plan.patch_zyx[0], plan.stride_zyx[0]
@@ -159,7 +173,7 @@ def _layers(
     for layer, z in enumerate(plan.z.starts):
         last = layer == len(plan.z.starts) - 1
         with engine_failures(engine):
-            for batch in batches:
+            for batch in batches[layer]:
                 sums, ready = _add_batch(
                     predict, sums, slab, batch.starts_yx, batch.counted, weight_z, weight_yx, flips=engine.flips
                 )
@@ -182,8 +196,7 @@ def _layers(
             del heatmap  # before the next one is made
 
 
-def _batches(plan: WindowPlan, size: int) -> list[_Batch]:
-    starts = plan.starts_yx()
+def _batches(starts: Int[NDArray[np.int32], "n 2"], size: int) -> list[_Batch]:
     batches = []
     for first in range(0, len(starts), size):
         part = starts[first : first + size]

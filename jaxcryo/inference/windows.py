@@ -6,9 +6,10 @@ Plans are made on the host; everything that is compiled gets its shapes from the
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
 from jaxcryo.errors import InputError
@@ -34,11 +35,20 @@ class WindowPlan:
     x: AxisPlan
     patch_zyx: tuple[int, int, int]
     stride_zyx: tuple[int, int, int]
+    chosen: Bool[NDArray[np.bool_], "layers n"] | None = None
+    """Which windows to compute, for each start in z those of `starts_yx`; None is all."""
 
     @property
     def count(self) -> int:
-        """Number of windows."""
+        """Number of windows to compute."""
+        if self.chosen is not None:
+            return int(self.chosen.sum())
         return len(self.z.starts) * len(self.y.starts) * len(self.x.starts)
+
+    def starts_of_layer(self, layer: int) -> Int[NDArray[np.int32], "n 2"]:
+        """The starts of the windows to compute at one start in z."""
+        starts = self.starts_yx()
+        return starts if self.chosen is None else starts[self.chosen[layer]]
 
     def starts_yx(self) -> Int[NDArray[np.int32], "n 2"]:
         """The starts of one layer's windows, x fastest."""
@@ -84,6 +94,30 @@ def plan_windows(
         )
     z, y, x = (plan_axis(*axis) for axis in zip(shape_zyx, patch_zyx, stride_zyx, strict=True))
     return WindowPlan(z=z, y=y, x=x, patch_zyx=patch_zyx, stride_zyx=stride_zyx)
+
+
+def windows_that_reach(
+    plan: WindowPlan, inside: Callable[[int, int], Bool[NDArray[np.bool_], "z y x"]], *, margin: int
+) -> Bool[NDArray[np.bool_], "layers n"]:
+    """Which windows cover a voxel of a region, or one at most `margin` voxels from it along each axis.
+
+    `inside` gives the region's slices from one up to another, and is asked for them in ascending order.
+    """
+    starts = plan.starts_yx()
+    chosen = np.zeros((len(plan.z.starts), len(starts)), np.bool_)
+    first = [max(start - plan.z.pad_before - margin, 0) for start in plan.z.starts]
+    last = [min(start - plan.z.pad_before + plan.z.window + margin, plan.z.size) for start in plan.z.starts]
+    corners = []
+    for axis, starts_of_axis in ((plan.y, starts[:, 0]), (plan.x, starts[:, 1])):
+        low = starts_of_axis - axis.pad_before - margin
+        corners.append((np.clip(low, 0, axis.size), np.clip(low + axis.window + 2 * margin, 0, axis.size)))
+    (y0, y1), (x0, x1) = corners
+    for layer, (start, stop) in enumerate(zip(first, last, strict=True)):
+        flat = inside(start, stop).any(axis=0)
+        counts = np.zeros((flat.shape[0] + 1, flat.shape[1] + 1), np.int64)
+        counts[1:, 1:] = flat.cumsum(axis=0, dtype=np.int64).cumsum(axis=1)
+        chosen[layer] = counts[y1, x1] - counts[y0, x1] - counts[y1, x0] + counts[y0, x0] > 0
+    return chosen
 
 
 def weight_factors(

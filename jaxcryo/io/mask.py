@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 
 import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
 
 from jaxcryo.domain import Picks, Volume, VoxelGrid
 from jaxcryo.errors import InputError
@@ -17,8 +20,8 @@ _SLICES = 32
 def open_mask(path: str | pathlib.Path, run: str, grid: VoxelGrid) -> Volume:
     """The mask of a run: the volume at `path`, or the one of the run's name in a folder of volumes.
 
-    A mask of the tomogram's shape lies on its grid whatever its header says; another one on its own, from the same
-    corner.
+    A mask of the tomogram's shape lies on its grid whatever its header says; another one on its own, over the same
+    box.
 
     Raises:
         InputError: the folder has none of this run, or it cannot be opened.
@@ -52,6 +55,34 @@ def inside(picks: Picks, mask: Volume) -> Picks:
         z, y, x = zyx[members].T
         keep[members] = voxels[z - start, y, x] > 0
     return picks.select(keep)
+
+
+def inside_on_grid(mask: Volume, grid: VoxelGrid) -> Volume:
+    """The mask seen in another grid's voxels: 1 where `inside` would keep a pick at that voxel, 0 elsewhere."""
+    own: list[NDArray[np.int64]] = []
+    for axis, count in enumerate(grid.shape_zyx):
+        along = np.zeros((count, 3))
+        along[:, axis] = np.arange(count)
+        own.append(np.rint(mask.grid.to_voxel(grid.to_angstrom(along))[:, axis]).astype(np.int64))
+    return Volume(name=mask.name, voxels=_Seen(mask=mask, own=tuple(own)), grid=grid)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Seen:
+    mask: Volume
+    own: tuple[NDArray[np.int64], ...]
+    """The mask's voxel at each voxel of the grid, along each axis; outside of the mask's volume there is none."""
+
+    def __getitem__(self, key: tuple[slice, slice, slice]) -> Float[NDArray[np.float32], "z y x"]:
+        z, y, x = (own[s] for own, s in zip(self.own, key, strict=True))
+        sizes = self.mask.grid.shape_zyx
+        there = [(own >= 0) & (own < n) for own, n in zip((z, y, x), sizes, strict=True)]
+        seen = np.zeros((len(z), len(y), len(x)), np.float32)
+        if there[0].any():
+            first = int(z[there[0]].min())
+            voxels = self.mask.read(first, int(z[there[0]].max()) + 1)
+            seen[np.ix_(*there)] = voxels[np.ix_(z[there[0]] - first, y[there[1]], x[there[2]])] > 0
+        return seen
 
 
 def check_mask(path: str | pathlib.Path) -> None:

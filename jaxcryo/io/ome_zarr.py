@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
+import operator
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+import reprlib
+import sys
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numcodecs  # type: ignore[import-untyped]
 import numpy as np
@@ -18,11 +20,11 @@ from numpy.typing import NDArray
 from jaxcryo.domain import Volume, VoxelGrid
 from jaxcryo.errors import InputError
 from jaxcryo.io.atomic import atomic_path
+from jaxcryo.io.chunks import check_chunks
 
 _UNIT_ANGSTROM = {None: 1.0, "angstrom": 1.0, "nanometer": 10.0, "micrometer": 1e4}
 _METADATA_FILES = (".zattrs", ".zgroup", "zarr.json")
 _CHUNK_SIZE = 64
-_BLOSC_HEADER_BYTES = 16
 _GIVE_SPACING = "give the true spacing with --voxel-spacing"
 
 
@@ -35,38 +37,102 @@ def open_ome_zarr(path: pathlib.Path, *, name: str, spacing_angstrom: float | No
     """One level of an OME-Zarr image of version 0.4 or 0.5, lazily.
 
     The spacing is the level's `scale` times the multiscale's own, in the axes' unit (ångström where none is given).
-    `spacing_angstrom` replaces it; it is the spacing of the level that is opened. Leading axes of size 1 (time,
-    channel) are dropped. Every chunk is looked for, since zarr reads a missing one as zeros.
+    `spacing_angstrom` replaces that of level 0, and by their ratio that of the others. Positions in a level are counted
+    from the corner of level 0: by the levels' `translation`, or where they give none from its own corner. Leading axes
+    of size 1 (time, channel) are dropped. Every chunk is looked for, since zarr reads a missing one as zeros.
 
     Raises:
         InputError: no usable metadata, no such level, no spacing, not three axes, missing or truncated chunks.
     """
     group, multiscale = _multiscale(path)
-    datasets = multiscale.get("datasets") or []
-    available = ", ".join(f"{i} ({d.get('path')})" for i, d in enumerate(datasets)) or "none"
+    datasets = multiscale.get("datasets")
+    datasets = datasets if isinstance(datasets, list) else []
+    available = ", ".join(f"{i} ({_place(d)[:40]})" for i, d in enumerate(datasets[:20])) or "none"
     if not 0 <= level < len(datasets):
         raise InputError(f"{path}: has no level {level}; its levels are: {available}")
+    array = _level(path, group, datasets, level)
+    leading = array.ndim - 3
+    grid = _grid(path, multiscale, datasets[level], array.shape, spacing_angstrom)
+    if level > 0:
+        whole = _level(path, group, datasets, 0).shape
+        grid = _from_corner_of_level_0(path, multiscale, datasets, level, grid, whole, spacing_angstrom)
+    check_chunks(path, array)
+    return Volume(name=name, voxels=_DropLeading(array=array, count=leading) if leading else array, grid=grid)
+
+
+def _level(path: pathlib.Path, group: Any, datasets: list[Any], level: int) -> Any:
+    """The array of a level, with its axes checked."""
+    available = ", ".join(f"{i} ({_place(d)[:40]})" for i, d in enumerate(datasets[:20])) or "none"
     try:
-        array = group[datasets[level]["path"]]
+        array = group[_place(datasets[level])]
         shape = tuple(int(n) for n in array.shape)
-    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        chunks = (array.chunks, array.shards or array.chunks)
+        if not all(len(c) == len(shape) and min(c, default=0) >= 1 for c in chunks):
+            raise ValueError(f"chunks of {array.chunks} in a shape of {shape}")
+    except Exception as error:  # zarr and what it unpacks raise several kinds for metadata that make no sense
         raise InputError(
-            f"{path}: level {level} is listed but cannot be opened ({error}); the levels listed are: {available}: "
-            "copy the folder again, or choose another level"
+            f"{path}: level {level} is listed but cannot be opened ({type(error).__name__}: {str(error)[:200]}); the "
+            f"levels listed are: {available}: copy the folder again, or choose another level"
         ) from error
-    leading = len(shape) - 3
-    if leading < 0 or any(n != 1 for n in shape[:leading]) or min(shape) < 1:
+    if len(shape) < 3 or any(n != 1 for n in shape[:-3]) or min(shape) < 1:
         raise InputError(
             f"{path}: level {level} has the shape {shape}; expected z, y, x with sizes above 0 (further axes in front "
             f"of them of size 1); the levels are: {available}"
         )
+    return array
+
+
+def _place(dataset: Any) -> str:
+    """The path of a level's array inside the folder; what leads out of it is none."""
+    place = dataset.get("path") if isinstance(dataset, dict) else None
+    parts = pathlib.PurePosixPath(place).parts if isinstance(place, str) else ()
+    return "/".join(parts) if parts and not {"..", "/"} & set(parts) and "\\" not in str(place) else "?"
+
+
+def _grid(
+    path: pathlib.Path,
+    multiscale: dict[str, Any],
+    dataset: dict[str, Any],
+    shape: Sequence[int],
+    spacing_angstrom: float | None,
+) -> VoxelGrid:
     if spacing_angstrom is None:
-        spacing_zyx = _spacing_zyx_angstrom(path, multiscale, datasets[level], len(shape))
+        spacing_zyx = _spacing_zyx_angstrom(path, multiscale, dataset, len(shape))
     else:
         spacing_zyx = (float(spacing_angstrom),) * 3
-    grid = VoxelGrid(shape_zyx=(shape[-3], shape[-2], shape[-1]), spacing_zyx_angstrom=spacing_zyx)
-    _check_chunks(path, array)
-    return Volume(name=name, voxels=_DropLeading(array=array, count=leading) if leading else array, grid=grid)
+    z, y, x = (int(n) for n in shape[-3:])
+    return VoxelGrid(shape_zyx=(z, y, x), spacing_zyx_angstrom=spacing_zyx)
+
+
+def _from_corner_of_level_0(
+    path: pathlib.Path,
+    multiscale: dict[str, Any],
+    datasets: list[dict[str, Any]],
+    level: int,
+    grid: VoxelGrid,
+    shape: Sequence[int],
+    spacing_angstrom: float | None,
+) -> VoxelGrid:
+    """The grid of a level, from the corner of level 0."""
+    rank = len(shape)
+    own, whole = (_vector(datasets[i], "scale", rank) for i in (level, 0))
+    if own is not None and whole is not None and min(*own, *whole) > 0:
+        z, y, x = (a / b for a, b in zip(own, whole, strict=True))
+    else:
+        z, y, x = (max(round(a / b), 1) for a, b in zip(shape[-3:], grid.shape_zyx, strict=True))
+    first = _grid(path, multiscale, datasets[0], shape, spacing_angstrom)
+    if spacing_angstrom is not None:
+        grid = dataclasses.replace(
+            grid, spacing_zyx_angstrom=(spacing_angstrom * z, spacing_angstrom * y, spacing_angstrom * x)
+        )
+    shift, zero = (_vector(datasets[i], "translation", rank) for i in (level, 0))
+    if shift is None or whole is None or min(whole) <= 0:
+        return grid
+    # Where the first voxel's centre is, in voxels of level 0 from that level's first one, and in ångströms.
+    between = [(a - b) / s for a, b, s in zip(shift, zero or (0.0,) * 3, whole, strict=True)]
+    sizes = zip(between, first.spacing_zyx_angstrom, grid.spacing_zyx_angstrom, strict=True)
+    z, y, x = (round((n + 0.5) * s - 0.5 * own_size, 6) for n, s, own_size in sizes)
+    return dataclasses.replace(grid, origin_xyz_angstrom=(x, y, z))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,11 +161,13 @@ def _multiscale(path: pathlib.Path) -> tuple[Any, dict[str, Any]]:
         group = zarr.open_group(path, mode="r")
         attributes = dict(group.attrs)
     except Exception as error:  # zarr raises several kinds for absent, unreadable or wrong metadata
-        raise InputError(f"{path}: cannot be opened ({type(error).__name__}: {error}); {expected}") from error
+        raise InputError(
+            f"{path}: cannot be opened ({type(error).__name__}: {str(error)[:300]}); {expected}"
+        ) from error
     ome = attributes.get("ome")
     multiscales = attributes.get("multiscales") or (ome.get("multiscales") if isinstance(ome, dict) else None)
     if not isinstance(multiscales, list) or not multiscales or not isinstance(multiscales[0], dict):
-        keys = ", ".join(sorted(str(k) for k in group)) or "none"
+        keys = ", ".join(sorted(str(k) for k in group)[:20]) or "none"
         raise InputError(f"{path}: {expected}; it lists none (arrays and groups inside: {keys}): convert it first")
     return group, multiscales[0]
 
@@ -107,17 +175,20 @@ def _multiscale(path: pathlib.Path) -> tuple[Any, dict[str, Any]]:
 def _spacing_zyx_angstrom(
     path: pathlib.Path, multiscale: dict[str, Any], dataset: dict[str, Any], rank: int
 ) -> tuple[float, float, float]:
-    axes = [a if isinstance(a, dict) else {"name": a} for a in multiscale.get("axes") or []]
+    listed = multiscale.get("axes")
+    axes = [a if isinstance(a, dict) else {"name": a} for a in listed] if isinstance(listed, list) else []
     names = [a.get("name") for a in axes]
     if axes and names[-3:] != ["z", "y", "x"]:
-        raise InputError(f"{path}: its axes are {names}; expected the last three to be z, y, x: transpose it first")
+        raise InputError(
+            f"{path}: its axes are {reprlib.repr(names)}; expected the last three to be z, y, x: transpose it first"
+        )
     units = [a.get("unit") for a in axes[-3:]] or [None] * 3
-    own, whole = _scale(dataset, rank), _scale(multiscale, rank)
+    own, whole = _vector(dataset, "scale", rank), _vector(multiscale, "scale", rank)
     if own is None and whole is None:
         raise InputError(f"{path}: its metadata give no scale; {_GIVE_SPACING}")
-    if any(u not in _UNIT_ANGSTROM for u in units):
+    if any(not isinstance(u, str | None) or u not in _UNIT_ANGSTROM for u in units):
         raise InputError(
-            f"{path}: its axes are in {units}; expected one of "
+            f"{path}: its axes are in {reprlib.repr(units)}; expected one of "
             f"{', '.join(u for u in _UNIT_ANGSTROM if u)}: {_GIVE_SPACING}"
         )
     factors = [a * b for a, b in zip(own or (1.0,) * 3, whole or (1.0,) * 3, strict=True)]
@@ -125,52 +196,26 @@ def _spacing_zyx_angstrom(
         raise InputError(f"{path}: its scale is 1 without a unit, which is a writer's default; {_GIVE_SPACING}")
     z, y, x = (f * _UNIT_ANGSTROM[u] for f, u in zip(factors, units, strict=True))
     if not all(math.isfinite(s) and s > 0 for s in (z, y, x)):
-        raise InputError(f"{path}: its scale is {factors}; expected values above 0: {_GIVE_SPACING}")
+        raise InputError(f"{path}: its scale is {factors!r}; expected values above 0: {_GIVE_SPACING}")
     return z, y, x
 
 
-def _scale(entry: dict[str, Any], rank: int) -> tuple[float, ...] | None:
-    """The last three factors of an entry's scale transforms, multiplied; None without one."""
-    product: tuple[float, ...] | None = None
-    for transform in entry.get("coordinateTransformations") or []:
-        scale = transform.get("scale") if isinstance(transform, dict) else None
-        if isinstance(scale, list) and len(scale) == rank and all(isinstance(s, int | float) for s in scale):
-            product = tuple(float(s) * p for s, p in zip(scale[-3:], product or (1.0,) * 3, strict=True))
-    return product
+def _vector(entry: dict[str, Any], kind: Literal["scale", "translation"], rank: int) -> tuple[float, ...] | None:
+    """The last three numbers of an entry's transforms of a kind, multiplied or added; None without one."""
+    transforms = entry.get("coordinateTransformations")
+    found: tuple[float, ...] | None = None
+    for transform in transforms if isinstance(transforms, list) else ():
+        values = transform.get(kind) if isinstance(transform, dict) else None
+        if not isinstance(values, list) or len(values) != rank or not all(_is_number(v) for v in values):
+            continue
+        last = tuple(float(v) for v in values[-3:])
+        combine = operator.mul if kind == "scale" else operator.add
+        found = last if found is None else tuple(map(combine, found, last))
+    return found
 
 
-def _check_chunks(path: pathlib.Path, array: Any) -> None:
-    """Looks for every chunk's file; of blosc's, also whether it is as long as its header says.
-
-    Blosc reads past the end of a chunk that lacks only a few bytes, and gives wrong voxels without an error.
-    """
-    is_blosc = array.shards is None and any("blosc" in type(c).__name__.lower() for c in array.compressors[-1:])
-    missing, short = [], []
-    for key in _chunk_keys(array):
-        file = path / array.path / key
-        try:
-            with file.open("rb") as stream:
-                header = stream.read(_BLOSC_HEADER_BYTES) if is_blosc else b""
-            if is_blosc and file.stat().st_size < int.from_bytes(header[12:16], "little") + (not header):
-                short.append(file)
-        except (FileNotFoundError, NotADirectoryError):
-            missing.append(file)
-        except OSError as error:
-            raise InputError(f"{file}: cannot be read ({error.strerror}); make it readable") from error
-    for faulty, what in ((missing, "missing"), (short, "truncated")):
-        if faulty:
-            raise InputError(
-                f"{path}: {len(faulty)} chunks are {what}, the first is {faulty[0].relative_to(path)}; expected all of "
-                "them: copy the tomogram again (if chunks of zeros were left out on purpose, write it with "
-                "write_empty_chunks=True)"
-            )
-
-
-def _chunk_keys(array: Any) -> Iterator[str]:
-    files = array.shards or array.chunks
-    counts = [range(math.ceil(n / c)) for n, c in zip(array.shape, files, strict=True)]
-    for coordinates in itertools.product(*counts):
-        yield array.metadata.encode_chunk_key(coordinates)
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def write_ome_zarr(

@@ -78,8 +78,7 @@ def read_picks_folder(folder: str | pathlib.Path, run: str, types: tuple[Particl
         files = sorted(f for f in folder.iterdir() if f.suffix == ".json" and not f.name.startswith("."))
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror}); expected the picks of {run}") from error
-    xyz, type_index, scores = [np.zeros((0, 3))], [np.zeros(0, np.int64)], []
-    found = False
+    mine_of: dict[int, pathlib.Path] = {}
     for index, type_ in enumerate(types):
         mine = [f for f in files if particle_of(f) == type_.name]
         if len(mine) > 1:
@@ -87,18 +86,25 @@ def read_picks_folder(folder: str | pathlib.Path, run: str, types: tuple[Particl
                 f"{folder}: {', '.join(f.name for f in mine)} are all about {type_.name}; expected one file per "
                 "particle: move the others out of the folder"
             )
-        for file in mine:
-            found = True
-            file_xyz, file_scores = read_picks_json(file, type_)
-            xyz.append(file_xyz)
-            type_index.append(np.full(len(file_xyz), index, np.int64))
-            scores.append(np.full(len(file_xyz), np.nan) if file_scores is None else file_scores)
-    if not found:
+        if mine:
+            mine_of[index] = mine[0]
+    if not mine_of:
         raise InputError(
             f"{folder}: no picks of {', '.join(t.name for t in types)}; it holds "
             f"{', '.join(f.name for f in files) or 'no JSON file'}: expected <particle>.json or "
             "<user>_<session>_<particle>.json"
         )
+    return read_picks_files(mine_of, run, types)
+
+
+def read_picks_files(files: Mapping[int, pathlib.Path], run: str, types: tuple[ParticleType, ...]) -> Picks:
+    """The picks of a run from a file for each type, by the type's index; raises as `read_picks_json` does."""
+    xyz, type_index, scores = [np.zeros((0, 3))], [np.zeros(0, np.int64)], [np.zeros(0)]
+    for index, file in files.items():
+        file_xyz, file_scores = read_picks_json(file, types[index])
+        xyz.append(file_xyz)
+        type_index.append(np.full(len(file_xyz), index, np.int64))
+        scores.append(np.full(len(file_xyz), np.nan) if file_scores is None else file_scores)
     score = np.concatenate(scores)
     return Picks(
         run=run,

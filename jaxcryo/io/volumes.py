@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
+import math
 import pathlib
 import warnings
 from typing import Any
@@ -12,13 +15,33 @@ import numpy as np
 from jaxcryo.domain import Volume, VoxelGrid
 from jaxcryo.errors import InputError
 from jaxcryo.io.ome_zarr import is_zarr, open_ome_zarr, write_ome_zarr
+from jaxcryo.io.scaled import scaled
 
-__all__ = ["MRC_SUFFIXES", "is_tomogram", "open_volume", "tomogram_name", "write_ome_zarr"]
+__all__ = ["MRC_SUFFIXES", "Reading", "is_tomogram", "open_volume", "tomogram_name", "write_ome_zarr"]
 
 MRC_SUFFIXES = (".mrc", ".rec", ".map")
 
 _GIVE_SPACING = "give the true spacing with --voxel-spacing"
 _MRC_HEADER_BYTES = 1024
+_NSYMBT = slice(92, 96)
+"""Where the header says how long the extended header is."""
+_UNEQUAL = 1.01
+"""Voxels are cubes but for rounding; header entries that differ by more were mostly written for another binning."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How tomograms are to be read, whatever their files say."""
+
+    spacing_angstrom: float | None = None
+    """Of level 0."""
+    level: int = 0
+    invert: bool = False
+
+    def open(self, path: str | pathlib.Path, name: str) -> Volume:
+        """The tomogram, opened; raises as `open_volume` does."""
+        volume = open_volume(path, name=name, spacing_angstrom=self.spacing_angstrom, level=self.level)
+        return scaled(volume, gain=-1.0) if self.invert else volume
 
 
 def is_tomogram(path: pathlib.Path) -> bool:
@@ -42,8 +65,9 @@ def open_volume(
 ) -> Volume:
     """A tomogram whose voxels stay on disk until they are read.
 
-    The spacing comes from the file, in ångströms; `spacing_angstrom` replaces it and holds for the opened level.
-    `name` is the file's own where it is None. Level 0 is the full resolution; MRC has no other.
+    The spacing comes from the file, in ångströms; `spacing_angstrom` replaces that of level 0, which is the full
+    resolution (MRC has no other). Positions in another level are those of level 0. `name` is the file's own where it
+    is None.
 
     Raises:
         InputError: nothing is there, it cannot be opened, lacks the level, is not three-dimensional, has no credible
@@ -76,11 +100,16 @@ def _open_mrc(path: pathlib.Path, *, name: str, spacing_angstrom: float | None) 
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            with mrcfile.open(path, permissive=True, header_only=True) as mrc:
+            with path.open("rb") as stream:
+                start = stream.read(_MRC_HEADER_BYTES)
+            # Without the length of the extended header, for which mrcfile would take memory before it looks for it.
+            plain = io.BytesIO(start[: _NSYMBT.start] + bytes(4) + start[_NSYMBT.stop :])
+            with mrcfile.mrcinterpreter.MrcInterpreter(plain, permissive=True, header_only=True) as mrc:
                 header = mrc.header
+                extended = int(np.frombuffer(start[_NSYMBT], header.nsymbt.dtype)[0])
                 shape = tuple(int(n) for n in mrcfile.utils.data_shape_from_header(header))
                 dtype = mrcfile.utils.data_dtype_from_header(header)
-                offset = _MRC_HEADER_BYTES + int(header.nsymbt)
+                offset = _MRC_HEADER_BYTES + extended
                 axis_order = (int(header.mapc), int(header.mapr), int(header.maps))
                 spacing = _header_spacing_zyx(header)
     except (OSError, ValueError, ZeroDivisionError) as error:
@@ -88,6 +117,10 @@ def _open_mrc(path: pathlib.Path, *, name: str, spacing_angstrom: float | None) 
     if caught:
         messages = "; ".join(sorted({str(w.message) for w in caught}))
         warnings.warn(f"{path}: read in spite of a faulty header: {messages}", stacklevel=3)
+    if extended < 0:
+        raise InputError(
+            f"{path}: its extended header has {extended} bytes; expected 0 or more: copy or convert it again"
+        )
     if len(shape) != 3 or min(shape) < 1:
         raise InputError(f"{path}: its shape is {shape}; expected three sizes (z, y, x) above 0")
     if dtype.kind not in "iuf":
@@ -98,10 +131,15 @@ def _open_mrc(path: pathlib.Path, *, name: str, spacing_angstrom: float | None) 
         spacing = (float(spacing_angstrom),) * 3
     elif not all(np.isfinite(s) and s > 0 for s in spacing):
         raise InputError(f"{path}: its header gives a voxel size of {spacing} Å; {_GIVE_SPACING}")
+    elif max(spacing) > _UNEQUAL * min(spacing):
+        sizes = " × ".join(f"{s:g}" for s in spacing[::-1])
+        warnings.warn(
+            f"{path}: its header gives voxels of {sizes} Å (x, y, z); if they are cubes, {_GIVE_SPACING}", stacklevel=3
+        )
     elif all(abs(s - 1) < 1e-6 for s in spacing):
         raise InputError(f"{path}: its header gives a voxel size of 1 Å, which is a writer's default; {_GIVE_SPACING}")
     grid = VoxelGrid(shape_zyx=(shape[0], shape[1], shape[2]), spacing_zyx_angstrom=spacing)
-    expected_bytes = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    expected_bytes = offset + math.prod(shape) * dtype.itemsize
     if path.stat().st_size < expected_bytes:
         raise InputError(
             f"{path}: has {path.stat().st_size} bytes; its header announces {expected_bytes}: it is truncated, "

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxcryo.domain import CZII_TYPES, particle_types_from_copick
+from jaxcryo.domain import CZII_TYPES
 from jaxcryo.errors import InputError
+from jaxcryo.io.particles import read_particles
 from jaxcryo.phantom.dataset import PhantomConfig, write_dataset
 
 _EXAMPLES = """\
@@ -21,7 +22,7 @@ examples:
       a small dataset to try training and inference on
   python -m jaxcryo.phantom data/easy --difficulty 0.3 --seed 7
       little noise and crowding; 0 has none, 1 looks like a real denoised tomogram, 2 is harder
-  python -m jaxcryo.phantom data/other --config copick/config.json --voxel-spacing 13.48
+  python -m jaxcryo.phantom data/other --particles copick/config.json --voxel-spacing 13.48
       the particles of a copick project; names that are not known become irregular globules of their radius
 
 what is written:
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write(options: argparse.Namespace) -> int:
-    types = CZII_TYPES if options.config is None else particle_types_from_copick(options.config)
+    types = CZII_TYPES if options.particles is None else read_particles(options.particles)
     config = PhantomConfig(
         shape_zyx=tuple(options.shape),
         spacing_angstrom=options.voxel_spacing,
@@ -106,7 +107,10 @@ def _parser() -> argparse.ArgumentParser:
         help=f"ångströms per voxel (default: {default.spacing_angstrom})",
     )
     parser.add_argument(
-        "--config", type=pathlib.Path, metavar="JSON", help="copick config.json whose particles replace the challenge's"
+        "--particles",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="copick config.json or short .toml file whose particles replace the challenge's",
     )
     parser.add_argument("--force", action="store_true", help="replace the synthetic runs that OUT already holds")
     return parser

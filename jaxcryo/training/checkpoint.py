@@ -35,6 +35,8 @@ class RunDescription:
     spacing_angstrom: float
     steps: int | None
     """Asked for by number; None where epochs or minutes set the length."""
+    skewness: float | None = None
+    """Of the training tomograms' intensities, for telling the opposite contrast."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, the run folder's config.json."""
@@ -50,10 +52,14 @@ def describe(folder: pathlib.Path, description: RunDescription) -> bool:
     new = description.to_json()
     path = folder / _CONFIG
     if not path.exists():
+        there = [str(folder / name) for name in (BEST, LAST) if (folder / name).exists()]
+        if there:
+            raise InputError(f"{', '.join(there)}: there already, of no training that is known; choose another --out")
         write_text(path, json.dumps(new, indent=1) + "\n")
         return False
     old = _read(path)
-    differing = [f"{k}: {a!r} there, {b!r} now" for k, a, b in _differences(old, json.loads(json.dumps(new)))]
+    now = {**json.loads(json.dumps(new)), "skewness": old.get("skewness")}  # measured, and decides nothing
+    differing = [f"{k}: {a!r} there, {b!r} now" for k, a, b in _differences(old, now)]
     if differing:
         raise InputError(
             f"{folder} holds a training of another configuration ({'; '.join(differing)}); "
@@ -113,7 +119,7 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
         fields = json.loads(path.read_text())
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected a folder that train.py wrote") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be parsed ({error}); the run's description is damaged") from error
     if not isinstance(fields, dict):
         raise InputError(f"{path}: expected an object with the run's description")

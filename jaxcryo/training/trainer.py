@@ -182,6 +182,7 @@ class Trainer:
             config=self.description.config,
             types=result.types,
             spacing_angstrom=self.description.spacing_angstrom,
+            skewness=self.description.skewness,
             params=host.ema_params,
             stats=host.ema_stats,
             source=f"{self.folder.name}, step {n}, fold {self.description.fold}, "

@@ -43,7 +43,11 @@ def flat(root: pathlib.Path) -> None:
 VOLUME_FAULTS = {
     "nan": (with_nan, "slices .*: 1 voxels are NaN or infinite"),
     "rank": (flat, r"shape \(40, 40\); expected z, y, x"),
-    "small": (rewrite(np.ones((8, 40, 40))), "8 x 40 x 40 voxels.*one window of 16 x 64 x 64"),
+    "equal": (rewrite(np.ones((32, 72, 80))), "every voxel is 1; expected a tomogram"),
+    "small": (
+        rewrite(np.random.default_rng(0).normal(size=(8, 40, 40))),
+        "8 x 40 x 40 voxels.*one window of 16 x 64 x 64",
+    ),
     "level": (lambda root: shutil.rmtree(tomogram(root) / "0"), "level 0|level"),
     "chunk": (truncate, "truncated|damaged"),
 }

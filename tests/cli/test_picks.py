@@ -128,7 +128,7 @@ def test_other_particles(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[s
     assert "unknown particle 'actin'" in refused(capsys, *command)
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"pickable_objects": [{"name": "actin", "is_particle": True, "radius": 40}]}))
-    assert run(*command, "--config", config) == 0
+    assert run(*command, "--particles", config) == 0
     (file,) = (tmp_path / "out").rglob("*.json")
     assert file.name == "jaxcryo_0_actin.json"
     file.with_name("jaxcryo_0_ribosome.json").write_text('{"points": []}')
@@ -205,7 +205,7 @@ def test_thresholds_need_scores(
         (["--unbinned-size", "0", "1", "1"], "the unbinned size is"),
         (["--tomograms", "none.star"], "none.star: cannot be read"),
         (["--data", "nowhere"], "nowhere: does not exist"),
-        (["--config", "none.json"], "expected a copick config.json"),
+        (["--particles", "none.json"], "expected a copick config.json"),
     ],
 )
 def test_faulty_options(

@@ -96,6 +96,7 @@ def test_init_takes_what_fits(dataset, run_folder, tmp_path, capsys) -> None:
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"pickable_objects": [{"name": "ribosome", "is_particle": True, "radius": 150}]}))
     command = ["--arch", "tattaka", "--fold", "0", "--data", str(dataset), "--size", "tiny", "--steps", "1"]
-    command += ["--init", str(run_folder / "best.safetensors"), "--config", str(config), "--out", str(tmp_path / "r")]
+    command += ["--init", str(run_folder / "best.safetensors"), "--particles", str(config)]
+    command += ["--out", str(tmp_path / "r")]
     assert train(command) == 0
     assert "new: head.bias, head.kernel" in capsys.readouterr().out

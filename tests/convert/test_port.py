@@ -186,10 +186,10 @@ def test_types_follow_the_number_of_classes(tmp_path: pathlib.Path) -> None:
     five = write_torch_zip(tmp_path / "five.ckpt", lightning(tiny_model("yu4u", classes=5)))
     assert port(five, TINY_YU4U)[1].types == CZII_TYPES[:5]
     three = write_torch_zip(tmp_path / "three.ckpt", lightning(tiny_model("yu4u", classes=3)))
-    with pytest.raises(InputError, match=r"has 3 classes.*--config"):
+    with pytest.raises(InputError, match=r"has 3 classes.*--particles"):
         port(three, TINY_YU4U)
     assert port(three, PortOptions(arch="yu4u", size="tiny", types=CZII_TYPES[3:]))[1].types == CZII_TYPES[3:]
-    with pytest.raises(InputError, match="3 classes, --config lists 2"):
+    with pytest.raises(InputError, match="3 classes, --particles lists 2"):
         port(three, PortOptions(arch="yu4u", size="tiny", types=CZII_TYPES[:2]))
 
 
@@ -227,9 +227,8 @@ def test_command_takes_types_from_a_copick_config(tmp_path: pathlib.Path) -> Non
     objects = [{"name": n, "is_particle": True, "radius": 100} for n in ("proteasome", "nucleosome")]
     config.write_text(json.dumps({"pickable_objects": objects}))
     out = tmp_path / "w.safetensors"
-    assert (
-        main(["port", str(source), "--arch", "yu4u", "--size", "tiny", "--config", str(config), "--out", str(out)]) == 0
-    )
+    options = ["--arch", "yu4u", "--size", "tiny", "--particles", str(config), "--out", str(out)]
+    assert main(["port", str(source), *options]) == 0
     assert [t.name for t in load_model(out).types] == ["proteasome", "nucleosome"]
 
 
@@ -276,3 +275,11 @@ def test_hub_names_say_what_to_do_without_the_hub(
     assert main(command) == 2
     printed = capsys.readouterr().err
     assert "cannot be downloaded" in printed and "(no route to host)" in printed and "in a browser" in printed
+
+
+def test_a_file_that_is_there_stays_without_force(tmp_path: pathlib.Path, capsys) -> None:
+    (tmp_path / "w.safetensors").write_text("mine")
+    (tmp_path / "a.pt").write_text("x")
+    assert main(["port", str(tmp_path / "a.pt"), "--arch", "yu4u", "--out", str(tmp_path / "w.safetensors")]) == 2
+    assert "replace it with --force" in capsys.readouterr().err
+    assert (tmp_path / "w.safetensors").read_text() == "mine"

@@ -15,6 +15,7 @@ from jaxcryo.domain import ParticleType, Volume, VoxelGrid
 from jaxcryo.errors import InputError
 from jaxcryo.inference.engine import Engine
 from jaxcryo.inference.pipeline import find_picks
+from jaxcryo.io.mask import inside
 
 TYPES = (
     ParticleType(name="small", radius_angstrom=60.0, threshold=0.5),
@@ -126,3 +127,38 @@ def test_nothing_above_the_threshold_is_no_picks(volume: Volume) -> None:
 def test_engines_and_types_must_agree(volume: Volume) -> None:
     with pytest.raises(InputError, match=r"2 classes for 1 particle types \(small\)"):
         find_picks(volume, [engine_of()], TYPES[:1], config=CONFIG)
+
+
+@pytest.mark.parametrize("spacing", [10.012444, 15.0])
+def test_windows_outside_of_a_mask_are_left_out_and_nothing_changes_inside(volume: Volume, spacing: float) -> None:
+    shape = tuple(round(n * GRID.spacing_angstrom / spacing) for n in GRID.shape_zyx)
+    voxels = np.zeros(shape, np.int8)
+    voxels[: shape[0] // 2, : shape[1] // 3, shape[2] // 2 :] = 1
+    voxels[shape[0] // 2 + 2, shape[1] // 2 + 1, 0] = 1
+    grid = VoxelGrid(shape_zyx=voxels.shape, spacing_zyx_angstrom=(spacing,) * 3).in_frame_of(GRID)
+    mask = Volume(name="mask", voxels=voxels, grid=grid)
+    noisy = dataclasses.replace(
+        volume, voxels=volume.voxels + np.random.default_rng(0).normal(size=GRID.shape_zyx).astype(np.float32) * 0.1
+    )
+    config = dataclasses.replace(CONFIG, merge_radius=0.0)
+    engines = [engine_of(), engine_of((32, 24, 24), (16, 12, 12))]
+    told: list[str] = []
+    seen: list[tuple[int, int]] = []
+    masked = find_picks(noisy, engines, TYPES, config=config, floor=0.1, mask=mask, note=told.append,
+                        on_windows=lambda done, total: seen.append((done, total)))  # fmt: skip
+    assert mask.grid.in_frame_of(GRID) == grid
+    every = inside(find_picks(noisy, engines, TYPES, config=config, floor=0.1), mask)
+    assert len(every) > 10
+    np.testing.assert_array_equal(masked.xyz_angstrom, every.xyz_angstrom)
+    np.testing.assert_allclose(masked.score, every.score, rtol=1e-5)
+    counts = [[int(w) for w in t.split() if w.isdigit()] for t in told]
+    assert all(0 < left < count for left, count in counts)
+    assert seen[-1] == (sum(c - n for n, c in counts),) * 2
+
+
+def test_a_mask_of_nothing_computes_nothing(volume: Volume) -> None:
+    mask = Volume(name="mask", voxels=np.zeros(GRID.shape_zyx, np.int8), grid=GRID)
+    calls: list[int] = []
+    engine = engine_of()
+    picks = find_picks(volume, [engine], TYPES, config=CONFIG, mask=mask, on_windows=lambda d, t: calls.append(d))
+    assert len(picks) == 0 and not calls

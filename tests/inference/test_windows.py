@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.ndimage import maximum_filter
 
 from jaxcryo.errors import InputError
-from jaxcryo.inference.windows import plan_axis, plan_windows, weight_sums, window_weight
+from jaxcryo.inference.windows import plan_axis, plan_windows, weight_sums, window_weight, windows_that_reach
 
 
 def test_the_paper_s_grids() -> None:
@@ -67,3 +68,18 @@ def test_a_volume_smaller_than_a_window_names_both_shapes() -> None:
 def test_a_stride_that_leaves_voxels_out_is_refused(stride: int) -> None:
     with pytest.raises(InputError, match="expected 1 to 16"):
         plan_axis(100, 16, stride)
+
+
+@pytest.mark.parametrize("margin", [0, 3])
+def test_windows_that_reach_a_region_are_those_that_cover_a_voxel_of_it(margin: int) -> None:
+    rng = np.random.default_rng(0)
+    plan = plan_windows((21, 34, 29), (8, 16, 12), (4, 6, 5))
+    for density in (0.0, 1e-4, 1e-3, 0.5):
+        region = rng.random((21, 34, 29)) < density
+        padded = [(a.pad_before, a.padded - a.size - a.pad_before) for a in (plan.z, plan.y, plan.x)]
+        grown = np.pad(maximum_filter(region, 2 * margin + 1, mode="constant"), padded)
+        expected = [
+            [grown[z : z + 8, y : y + 16, x : x + 12].any() for y, x in plan.starts_yx()] for z in plan.z.starts
+        ]
+        chosen = windows_that_reach(plan, lambda a, b, r=region: r[a:b], margin=margin)
+        np.testing.assert_array_equal(chosen, expected)

@@ -1,6 +1,6 @@
 """Whatever a file of picks holds, reading it gives sound picks or an InputError, soon, and touches nothing.
 
-`FUZZ_EXAMPLES=5000 pytest tests/io/test_formats_hostile.py` looks longer.
+`pytest tests/io/test_formats_hostile.py --hypothesis-profile fuzz` looks longer.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import tempfile
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from damage import FUZZ, JSON_LEAVES, TOKENS, damages, snapshot, spoil
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from jaxcryo.domain import CZII_TYPES, Picks
@@ -46,42 +47,6 @@ TARGETS = {
     "dynamo": "a.tbl",
     "napari": "n",
 }
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))
-FUZZ = settings(
-    max_examples=EXAMPLES, deadline=2000, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
-
-TOKENS = st.sampled_from(
-    [
-        "", "nan", "NaN", "-inf", "1e400", "1e308", "-0", "1_0", "0x10", "9" * 400, "9" * 5000, "../../up", "/etc",
-        "a\\b", ".", "..", "\0", "\x1b[31m", "\n", "\r", '"', "'", "#", ",", "\t", " ", "_", "data_", "loop_", "{}",
-        "[]", "null", "true", "é", "\u2028", "TS_1", "ribosome", "x" * 3000, "1 2 3 4", "_rlnTomoName #1", "[" * 3000,
-        '{"a":' * 3000,
-    ]
-)  # fmt: skip
-
-
-@st.composite
-def damages(draw: st.DrawFn) -> list[tuple[float, float, str | bytes | None]]:
-    """Where in a file, how much of it, and what stands there instead; None cuts the file off."""
-    what = st.one_of(TOKENS, st.binary(max_size=12), st.none())
-    place, length = st.floats(0, 1), st.one_of(st.just(0.0), st.floats(0, 0.05), st.floats(0, 1))
-    return draw(st.lists(st.tuples(place, length, what), min_size=1, max_size=4))
-
-
-def spoil(data: bytes, damage: list[tuple[float, float, str | bytes | None]]) -> bytes:
-    for place, length, what in damage:
-        at = int(place * len(data))
-        if what is None:
-            data = data[:at]
-            continue
-        inserted = what.encode("utf-8", "surrogateescape") if isinstance(what, str) else what
-        data = data[:at] + inserted + data[at + int(length * len(data)) :]
-    return data
-
-
-def snapshot(folder: pathlib.Path) -> dict[pathlib.Path, bytes]:
-    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def check_reading(folder: pathlib.Path, path: pathlib.Path, name: str | None) -> None:
@@ -163,7 +128,7 @@ def test_star_of_any_cells(centered: bool, data: st.DataObject) -> None:
 
 
 JSON = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.floats(), st.integers(), st.just(10**400), st.text(max_size=8)),
+    JSON_LEAVES,
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
         st.dictionaries(

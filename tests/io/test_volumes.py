@@ -73,6 +73,37 @@ def test_each_level_averages_blocks_and_says_where_they_are(written: pathlib.Pat
     assert open_volume(written, level=2).grid.shape_zyx == (5, 17, 16)
 
 
+def test_a_level_of_every_second_voxel_begins_later(tmp_path: pathlib.Path) -> None:
+    write_ome_zarr(tmp_path / "a.zarr", np.ones((8, 8, 8), np.float32), (10.0, 10.0, 10.0), levels=2)
+    edit_attributes(
+        tmp_path / "a.zarr",
+        lambda m: m["datasets"][1]["coordinateTransformations"][1].update(translation=[0.0, 0.0, 10.0]),
+    )
+    # z and y: voxels 0, 2, … of level 0, whose centres lie 5 Å nearer to the corner than those of pairs; x: 1, 3, …
+    assert open_volume(tmp_path / "a.zarr", level=1).grid.origin_xyz_angstrom == (5, -5, -5)
+
+
+@pytest.mark.parametrize("spacing", [None, 7.84])
+@pytest.mark.parametrize("with_translation", [True, False])
+def test_positions_in_a_level_are_those_of_level_0(
+    tmp_path: pathlib.Path, spacing: float | None, with_translation: bool
+) -> None:
+    voxels = np.zeros((24, 24, 24), np.float32)
+    voxels[8:12, 12:16, 4:8] = 1
+    write_ome_zarr(tmp_path / "a.zarr", voxels, SPACING)
+    if not with_translation:
+        edit_attributes(tmp_path / "a.zarr", lambda m: [d["coordinateTransformations"].pop() for d in m["datasets"]])
+    whole = open_volume(tmp_path / "a.zarr", spacing_angstrom=spacing)
+    corner = np.full((1, 3), -0.5)
+    centre = whole.grid.to_angstrom([[9.5, 13.5, 5.5]]) - whole.grid.to_angstrom(corner)
+    for level, place in ((1, [[4.5, 6.5, 2.5]]), (2, [[2, 3, 1]])):
+        volume = open_volume(tmp_path / "a.zarr", level=level, spacing_angstrom=spacing)
+        assert volume.grid.spacing_angstrom == pytest.approx(2**level * whole.grid.spacing_angstrom)
+        assert np.abs(volume.grid.origin_xyz_angstrom).max() == 0
+        np.testing.assert_allclose(volume.grid.to_angstrom(place) - volume.grid.to_angstrom(corner), centre)
+        assert volume.load()[tuple(np.floor(place[0]).astype(int))] == 1
+
+
 def test_a_volume_of_zeros_and_one_of_a_single_slice(tmp_path: pathlib.Path) -> None:
     write_ome_zarr(tmp_path / "zeros.zarr", np.zeros((1, 5, 6), np.float32), SPACING)
     volume = open_volume(tmp_path / "zeros.zarr", level=2)
@@ -212,15 +243,17 @@ def test_a_chunk_that_loses_its_end_later_or_is_no_blosc_is_refused_at_reading(
     group.create_array("0", shape=(8, 8, 8), chunks=(8, 8, 8), dtype="float32", compressors=None)[:] = 1
     group.attrs["multiscales"] = [{"datasets": [{"path": "0"}]}]
     (tmp_path / "raw" / "0" / "0.0.0").write_bytes(b"\0" * 100)
-    with pytest.raises(InputError, match="truncated or damaged"):
-        open_volume(tmp_path / "raw", spacing_angstrom=10).load()
+    with pytest.raises(InputError, match="chunks are truncated"):
+        open_volume(tmp_path / "raw", spacing_angstrom=10)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int16", "int8", "uint16", "float16"])
 @pytest.mark.parametrize("suffix", [".mrc", ".rec", ".map"])
 def test_mrc_round_trip(tmp_path: pathlib.Path, dtype: str, suffix: str) -> None:
     voxels = np.random.default_rng(1).integers(0, 99, (4, 5, 6)).astype(dtype)
-    volume = open_volume(write_mrc(tmp_path / f"TS_2{suffix}", voxels, (10.5, 10.25, 13.48)))
+    path = write_mrc(tmp_path / f"TS_2{suffix}", voxels, (10.5, 10.25, 13.48))
+    with pytest.warns(UserWarning, match=r"10\.5 × 10\.25 × 13\.48 Å \(x, y, z\); if they are cubes"):
+        volume = open_volume(path)
     assert volume.name == "TS_2" and isinstance(volume.voxels, np.memmap)
     assert volume.grid.spacing_zyx_angstrom == pytest.approx((13.48, 10.25, 10.5), rel=1e-6)
     np.testing.assert_array_equal(volume.load(), voxels.astype(np.float32))

@@ -214,7 +214,7 @@ def test_command_line(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
     config = tmp_path / "config.json"
     config.write_text('{"pickable_objects": [{"name": "proteasome", "radius": 80}]}')
     out = tmp_path / "out"
-    arguments = [str(out), "--runs", "1", "--test-runs", "1", "--shape", "16", "32", "32", "--config", str(config)]
+    arguments = [str(out), "--runs", "1", "--test-runs", "1", "--shape", "16", "32", "32", "--particles", str(config)]
     assert main(arguments) == 0
     told = capsys.readouterr().out
     assert "Writing 1 training and 1 test runs of 16×32×32 voxels" in told and "Wrote 2 runs" in told

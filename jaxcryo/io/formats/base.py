@@ -60,7 +60,7 @@ def files_of(path: pathlib.Path, suffix: str, types: Types, note: Note) -> list[
     if not mine:
         raise InputError(
             f"{path}: has no <particle>{suffix} of {', '.join(t.name for t in types)}; it has "
-            f"{', '.join(f.name for f in every) or f'no {suffix} file'}: rename them, or give --config"
+            f"{', '.join(f.name for f in every) or f'no {suffix} file'}: rename them, or give --particles"
         )
     if len(mine) < len(every):
         note(f"{path}: passed over {', '.join(f.name for f in every if f not in mine)}")

@@ -22,7 +22,7 @@ def _read(path: pathlib.Path, types: Types, frames: Frames, note: Note) -> dict[
     names = {t.name for t in types}
     others = {particle_of(f) for f in path.glob("ExperimentRuns/*/Picks/*.json")} - names
     if others:
-        note(f"{path}: passed over picks of {reprlib.repr(sorted(others))}; --config can name them")
+        note(f"{path}: passed over picks of {reprlib.repr(sorted(others))}; --particles can name them")
     return read_copick_folder(path, types)
 
 
@@ -35,7 +35,7 @@ def _read_file(path: pathlib.Path, types: Types) -> dict[str, Picks]:
     if index is None:
         raise InputError(
             f"{path}: is about {reprlib.repr(particle)}; the types are {', '.join(t.name for t in types)}: give "
-            "--config with this particle"
+            "--particles with this particle"
         )
     run = said.get("run_name")
     if run is None and path.absolute().parent.name == "Picks":

@@ -188,7 +188,7 @@ def above_thresholds(picks: Picks, thresholds: dict[str, float]) -> Picks:
     names = [t.name for t in picks.types]
     unknown = sorted(set(thresholds) - set(names))
     if unknown:
-        raise InputError(f"thresholds of {', '.join(unknown)}; the types are {', '.join(names)}: give --config")
+        raise InputError(f"thresholds of {', '.join(unknown)}; the types are {', '.join(names)}: give --particles")
     if picks.score is None and len(picks):
         raise InputError(f"{picks.run}: its picks have no scores; thresholds need them: start from copick's picks")
     types = tuple(dataclasses.replace(t, threshold=thresholds.get(t.name, t.threshold)) for t in picks.types)

@@ -153,7 +153,7 @@ def type_indices(blocks: Blocks, table: Any, path: pathlib.Path, types: Types) -
         if index is None:
             raise InputError(
                 f"{path}: which particle it holds is not clear; name it <particle>.star with one of "
-                f"{', '.join(t.name for t in types)}, or give --config with one particle"
+                f"{', '.join(t.name for t in types)}, or give --particles with one particle"
             )
         return [index] * len(table)
     if not {CLASS, _NAME} <= set(listed.columns):

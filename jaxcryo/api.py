@@ -1,0 +1,118 @@
+"""What programs and notebooks call; `jaxcryo` gives these names."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import warnings
+
+from jaxcryo.domain import ParticleType, Picks, Volume
+from jaxcryo.errors import InputError
+from jaxcryo.inference.backends import Backend, choose_backend, ensemble_types, open_engine
+from jaxcryo.inference.engine import Engine
+from jaxcryo.inference.fit import fit_volume
+from jaxcryo.inference.manifest import EngineEntry, read_manifest
+from jaxcryo.inference.pipeline import find_picks
+from jaxcryo.inference.stitch import OnWindows
+from jaxcryo.io.formats import FORMATS, Frames, TomogramFrame, format_for, write_picks
+from jaxcryo.io.mask import open_mask
+from jaxcryo.io.scaled import scaled
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Engines:
+    """The networks of a folder, opened, which are averaged; `open_engines` gives them."""
+
+    entries: tuple[EngineEntry, ...]
+    engines: tuple[Engine, ...]
+    types: tuple[ParticleType, ...]
+    """With the thresholds that picks have to exceed."""
+
+
+def open_engines(folder: str | pathlib.Path, *, backend: Backend = "auto") -> Engines:
+    """The engines that `python -m convert onnx` wrote to a folder, for several tomograms one after the other.
+
+    Raises:
+        InputError: the folder holds no engines, or they cannot be used on this machine.
+    """
+    folder = pathlib.Path(folder)
+    entries = read_manifest(folder)
+    runner, _ = choose_backend(backend, folder, entries)
+    engines = tuple(open_engine(folder, entry, runner) for entry in entries)
+    return Engines(entries=entries, engines=engines, types=ensemble_types(entries))
+
+
+def find(
+    volume: Volume,
+    engines: str | pathlib.Path | Engines,
+    *,
+    mask: str | pathlib.Path | Volume | None = None,
+    invert: bool = False,
+    floor: float | None = None,
+    on_windows: OnWindows | None = None,
+) -> Picks:
+    """The particles of a tomogram: positions in its own ångströms, by type and then from the best score down.
+
+    A volume of another voxel spacing than the engines' is resampled; what is done to it is warned of. `engines` is a
+    folder, or what `open_engines` gave. Picks lie where `mask` is above 0. `invert` changes dark and bright. `floor`
+    replaces all thresholds, to choose among the scores afterwards. `on_windows` is called with the windows that are
+    done and all there are.
+
+        picks = jaxcryo.find(jaxcryo.Volume.open("TS_5_4.mrc"), "out/")
+        picks.of("ribosome")  # x, y, z
+
+    Raises:
+        InputError: the engines, the mask or the volume cannot be used.
+    """
+    opened = engines if isinstance(engines, Engines) else open_engines(engines)
+    if mask is not None and not isinstance(mask, Volume):
+        mask = open_mask(mask, volume.name, volume.grid)
+
+    def note(sentence: str) -> None:
+        warnings.warn(sentence, stacklevel=3)
+
+    fitted = fit_volume(scaled(volume, gain=-1.0) if invert else volume, opened.entries, note=note)
+    return find_picks(
+        fitted,
+        opened.engines,
+        opened.types,
+        config=opened.entries[0].inference,
+        floor=floor,
+        on_windows=on_windows,
+        mask=mask,
+    )
+
+
+def save(
+    picks: Picks,
+    path: str | pathlib.Path,
+    *,
+    format: str | None = None,
+    volume: Volume | None = None,
+    pixel_size_angstrom: float | None = None,
+    unbinned_size_xyz: tuple[int, int, int] | None = None,
+    force: bool = False,
+) -> list[pathlib.Path]:
+    """Writes picks in one of the formats of docs/formats.md, and gives the files.
+
+    Without `format` a `.csv` becomes a plain table and a `.tbl` Dynamo's. `volume` gives the voxel spacing that
+    Dynamo's and napari's need, the other two are RELION's.
+
+    Raises:
+        InputError: files are there already and no `force`, the format is not clear, or needs more to be known.
+    """
+    plain = format is None and pathlib.Path(path).suffix.lower() == ".csv"
+    chosen = FORMATS["csv"] if plain else format_for(path, format)
+    spacing = None
+    if volume is not None:
+        z, y, x = volume.grid.spacing_zyx_angstrom
+        spacing = (x, y, z)
+    frame = TomogramFrame(
+        pixel_size_angstrom=pixel_size_angstrom,
+        unbinned_size_xyz=unbinned_size_xyz,
+        voxel_spacing_xyz_angstrom=spacing,
+    )
+    return write_picks({picks.run: picks}, path, chosen, Frames(default=frame), force=force)
+
+
+__all__ = ["Engines", "InputError", "find", "open_engines", "save"]
