@@ -1,4 +1,4 @@
-"""The options that say how much of the work is done: which runs, over how many windows, how often."""
+"""The options that say how much of the work is done and how: which runs, how many windows, which peaks are picks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Shard:
 
 
 def add_extent_options(p: argparse.ArgumentParser) -> None:
-    """Adds --effort, --tta, --shard and --save-heatmaps."""
+    """Adds --effort, --tta, --merge-radius, --refine, --shard and --save-heatmaps."""
     p.add_argument(
         "--effort", choices=EFFORTS, default="full",
         help="how much windows overlap: full as the paper's, balanced and fast in a fraction of the time "
@@ -39,15 +39,37 @@ def add_extent_options(p: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     p.add_argument("--tta", action="store_true", help="average over four flips in the plane: four times as long")
     p.add_argument(
+        "--merge-radius", type=_share, metavar="SHARE",
+        help="of two picks of a type closer than this share of its radius keep the better one; 0 keeps both (default: "
+        "the engines' own, 0.7)",
+    )  # fmt: skip
+    p.add_argument(
+        "--refine", action=argparse.BooleanOptionalAction,
+        help="put picks between voxels, at the top of a paraboloid through the peak (default: the engines' own, yes)",
+    )  # fmt: skip
+    p.add_argument(
         "--shard", type=_shard, metavar="I/N",
         help="do the I-th of N parts of the runs, without the tables; the same command without it then writes these",
     )  # fmt: skip
     p.add_argument("--save-heatmaps", action="store_true", help="keep heatmaps as OME-Zarr, in PICKS/heatmaps")
 
 
-def with_effort(entry: EngineEntry, effort: Effort) -> EngineEntry:
-    """The model with the stride of an effort."""
-    return dataclasses.replace(entry, stride_zyx=stride_of(effort, entry.patch_zyx, entry.stride_zyx))
+def with_extent(entry: EngineEntry, args: argparse.Namespace) -> EngineEntry:
+    """The model with what the options say instead of its own."""
+    effort: Effort = args.effort
+    chosen = {"merge_radius": args.merge_radius, "refine": args.refine}
+    return dataclasses.replace(
+        entry,
+        stride_zyx=stride_of(effort, entry.patch_zyx, entry.stride_zyx),
+        inference=dataclasses.replace(entry.inference, **{k: v for k, v in chosen.items() if v is not None}),
+    )
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 2:
+        raise argparse.ArgumentTypeError(f"{text} is not a share of the radius from 0 to 2")
+    return value
 
 
 def _shard(text: str) -> Shard:

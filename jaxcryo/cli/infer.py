@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from jaxcryo.cli.common import parser, reports_errors
 from jaxcryo.cli.exports import add_export_options, check_foreign, export_frames, write_exports
-from jaxcryo.cli.extent import Shard, add_extent_options, with_effort
+from jaxcryo.cli.extent import Shard, add_extent_options, with_extent
 from jaxcryo.cli.inputs import add_source_options, known_picks, reading_of, source_of
 from jaxcryo.cli.napari_view import napari_view
 from jaxcryo.cli.pages import list_pages, page_notes
@@ -96,7 +96,7 @@ def _demo(args: argparse.Namespace) -> int:
 
 def _infer(args: argparse.Namespace) -> int:
     folder, out = pathlib.Path(args.engines), pathlib.Path(args.out or "picks")
-    entries = tuple(with_effort(e, args.effort) for e in read_manifest(folder))
+    entries = tuple(with_extent(e, args) for e in read_manifest(folder))
     source, reading = source_of(args, near_angstrom=engine_spacing(entries)), reading_of(args)
     shard: Shard | None = args.shard
     runs = source.runs if shard is None else shard.of(source.runs)

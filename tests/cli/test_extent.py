@@ -65,6 +65,6 @@ def test_heatmaps_are_kept_and_picks_stand_on_them(dataset, engines, tmp_path) -
 def test_less_effort_and_flips_are_other_settings(dataset, engines, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     assert run(dataset, engines, out, "--runs", "PT_000", "--effort", "fast") == 0
-    for other in (["--effort", "full"], ["--effort", "fast", "--tta"]):
-        assert run(dataset, engines, out, "--runs", "PT_000", *other) == 2
+    for change in (["--effort", "full"], ["--tta"], ["--no-refine"], ["--merge-radius", "0"]):
+        assert run(dataset, engines, out, "--runs", "PT_000", "--effort", "fast", *change) == 2
         assert "by other engines or settings" in capsys.readouterr().err

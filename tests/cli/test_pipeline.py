@@ -68,7 +68,7 @@ def test_backends_and_precisions_agree(dataset, engines, tmp_path, capsys) -> No
     assert "by flax (as asked for) in float32" in said
     assert "by openvino (as asked for) in float32 (" in said  # nobody has compared
     assert len(wide) == len(flax) > 0
-    np.testing.assert_allclose(wide.xyz_angstrom, flax.xyz_angstrom, atol=1e-3)
+    np.testing.assert_allclose(wide.xyz_angstrom, flax.xyz_angstrom, atol=1e-2)  # a thousandth of a voxel: refined
     np.testing.assert_allclose(wide.score, flax.score, atol=1e-3)
     if not cpu_has_bfloat16():
         return
