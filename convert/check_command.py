@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
     if off:
         print(f"{off} of {len(comparisons) + len(ranges)} are off: do not use these models as they are")
         raise SystemExit(1)
-    print(f"all within their limits; next: python infer.py --engines {args.engines} --data DIR")
+    print(f"all within their limits; next: jaxcryo infer --engines {args.engines} --data DIR")
 
 
 def check_entry(folder: pathlib.Path, entry: EngineEntry, count: int) -> tuple[list[Comparison], list[Range]]:

@@ -26,9 +26,9 @@ EXAMPLES = """examples:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, prog: str = "python -m jaxcryo.score") -> int:
     """Runs the command."""
-    p = parser("Score picks as the challenge does.", EXAMPLES)
+    p = parser("Score picks as the challenge does.", EXAMPLES, prog)
     p.add_argument("picks", metavar="PICKS", help="folder with ExperimentRuns/, or a submission table (.csv)")
     p.add_argument("data", metavar="DIR", help="dataset whose known picks are the truth")
     p.add_argument("--runs", nargs="+", metavar="NAME", help="score these runs only (default: all with known picks)")
