@@ -7,7 +7,9 @@ import json
 import pathlib
 import shutil
 import sys
+from collections.abc import Iterator
 
+import jax
 import mrcfile
 import numpy as np
 import pytest
@@ -40,7 +42,7 @@ def stock(dataset: pathlib.Path, engines: pathlib.Path, tmp_path_factory: pytest
     (folder / "engines-t4" / "x.layers.json").write_text(json.dumps({"Layers": layers}))
     (folder / "tomograms").mkdir()
     (folder / "masks").mkdir()
-    table, sizes = ["run,particle,x,y,z"], []
+    table = ["run,particle,x,y,z"]
     for run in find_runs(dataset, split="train"):
         volume, picks = open_volume(run.volume_path, name=run.name), read_picks(run, CZII_TYPES)
         _write_mrc(folder / "tomograms" / f"{run.name}.mrc", volume.load(), volume.grid.spacing_angstrom)
@@ -50,13 +52,22 @@ def stock(dataset: pathlib.Path, engines: pathlib.Path, tmp_path_factory: pytest
         for (x, y, z), kind in zip(picks.xyz_angstrom, picks.type_index, strict=True):
             name = SECOND.get(CZII_TYPES[kind].name)
             table += [f"{run.name},{name},{x},{y},{z}"] if name else []
-        sizes.append(f"{run.name} 1.54 4096 4096 1200 6.5")
+    sizes = [f"{run.name} 1.54 4096 4096 1200 6.5" for run in find_runs(dataset)]
     (folder / "picks" / "settings.json").write_text(json.dumps({"thresholds": {t.name: 0.4 for t in CZII_TYPES}}))
     (folder / "particles.csv").write_text("\n".join(table) + "\n")
     columns = ["TomoName", "TomoTiltSeriesPixelSize", "TomoSizeX", "TomoSizeY", "TomoSizeZ", "TomoTomogramBinning"]
     head = "".join(f"_rln{name} #{i}\n" for i, name in enumerate(columns, 1))
     (folder / "tomograms.star").write_text(f"data_global\n\nloop_\n{head}" + "\n".join(sizes) + "\n")
     return folder
+
+
+@pytest.fixture
+def quick_compilation() -> Iterator[None]:
+    """XLA compiles in half the time; what it makes is run a few times only."""
+    before = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def _write_mrc(path: pathlib.Path, voxels: np.ndarray, spacing_angstrom: float) -> None:

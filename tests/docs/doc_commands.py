@@ -16,6 +16,7 @@ from jaxcryo.cli import console
 
 OURS = tuple(console._MODULES)
 _ASSIGNMENT = re.compile(r"[A-Z_]+=\S*")
+_ARRAY = re.compile(r"[A-Z_]+=\([^()]*\)")
 _WRAPPERS = ("srun", "nsys")
 
 
@@ -36,6 +37,8 @@ class Call:
 
 def understand(command: str) -> Call:
     """What a command calls, under whatever name and wrapper."""
+    if _ARRAY.fullmatch(command):
+        return Call(program="", arguments=())
     words = shlex.split(command, comments=True)
     environment = []
     while words and _ASSIGNMENT.fullmatch(words[0]):

@@ -32,6 +32,7 @@ EVERY = [
 ]
 
 
+@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_page_does_what_it_says(
     page: pathlib.Path, stock: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
