@@ -76,7 +76,7 @@ def links(page: pathlib.Path) -> list[str]:
 
 def commands(block: Block) -> list[str]:
     """The commands of a shell block, one each: lines joined where they go on, comments left out, split at `&&`."""
-    joined = re.sub(r"\\\n\s*", " ", block.text)
+    joined = re.sub(r"\s*\\\n\s*", " ", block.text)
     lines = [line.strip().removeprefix("!") for line in joined.splitlines()]
     kept = [line for line in lines if line and not line.startswith("#")]
     return [command.strip() for line in kept for command in line.split("&&")]
