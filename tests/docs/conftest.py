@@ -64,7 +64,7 @@ def stock(dataset: pathlib.Path, engines: pathlib.Path, tmp_path_factory: pytest
 @pytest.fixture
 def quick_compilation() -> Iterator[None]:
     """XLA compiles in half the time; what it makes is run a few times only."""
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)

@@ -10,14 +10,10 @@ from collections.abc import Callable
 
 from doc_commands import Call
 
-RUNS = {"TS_5_4": "PH_000", "TS_6_4": "PH_001"}
-"""Runs of the challenge, and the phantoms that stand for them."""
-
 WORDS = {
-    **RUNS,
+    "TS_5_4": "PH_000",
     "picks-$RUN": "picks-PH_000",
     "$RUN": "PH_000",
-    "$SLURM_ARRAY_TASK_ID": "0",
     "IN": "picks",
     "OUT": "converted",
     "DATA": "data",
