@@ -84,8 +84,6 @@ PARSED_ONLY = (
 SMALLER: dict[str, dict[str, tuple[str, ...]]] = {
     "phantom": {"--shape": ("32", "72", "80"), "--runs": ("2",)},
     "train": {"--size": ("tiny",), "--steps": ("2",), "--minutes": ()},
-    "convert": {},
-    "infer": {},
 }
 """Options that are replaced (added where a command is without) when it is run; those without a value are left out."""
 
