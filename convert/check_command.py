@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
         raise SystemExit(1)
     if args.bfloat16 is not None:
         _compare_in_bfloat16(args.engines, entries, args.bfloat16, tuple(args.shape))
-    print(f"all within their limits; next: python infer.py --engines {args.engines} --data DIR")
+    print(f"all within their limits; next: jaxcryo infer --engines {args.engines} --data DIR")
 
 
 def _compare_in_bfloat16(

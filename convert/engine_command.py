@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> None:
             "convert onnx with the other --upsampling"
         )
         raise SystemExit(1)
-    print(f"next: python infer.py --engines {args.engines} --data DIR")
+    print(f"next: jaxcryo infer --engines {args.engines} --data DIR")
 
 
 def _build(job: _Job, entry: EngineEntry, label: str) -> list[Comparison]:

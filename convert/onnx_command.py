@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"next: python -m convert check {args.out}")
     if options.precision == "float16":
         print(f"then, on the card that will run it: python -m convert engine {args.out}")
-    print(f"then: python infer.py --engines {args.out} --data DIR")
+    print(f"then: jaxcryo infer --engines {args.out} --data DIR")
 
 
 def convert_models(

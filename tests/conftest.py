@@ -1,4 +1,5 @@
-"""Two CPU devices, so that what is replicated can be compared with what is not; a double of TensorRT and its card."""
+"""Two CPU devices, so that what is replicated can be compared with what is not; a double of TensorRT and its card; a
+small dataset on disk, and engines of both architectures that nobody has trained."""
 
 import os
 import pathlib
@@ -24,6 +25,7 @@ settings.register_profile("fuzz", max_examples=2000)
 
 WITH_TENSORRT = ("jaxcryo.inference.tensorrt", "convert.engine_build")
 """Modules that import TensorRT; they are imported anew with the double, and again without it."""
+SHAPE = (32, 72, 80)
 
 
 BROWSER = ("chromium", "chromedriver")
@@ -81,3 +83,37 @@ def trt(monkeypatch: pytest.MonkeyPatch):
     yield faults
     for name in WITH_TENSORRT:
         sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Two training runs and a test run, just larger than a tiny network's window."""
+    from jaxcryo.phantom import PhantomConfig, write_dataset
+
+    folder = tmp_path_factory.mktemp("data") / "phantom"
+    write_dataset(folder, PhantomConfig(shape_zyx=SHAPE), runs=2, test_runs=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Both tiny networks with their first weights, converted."""
+    from convert.__main__ import main as convert
+    from jaxcryo.domain import CZII_TYPES
+    from jaxcryo.models import build
+    from jaxcryo.recipes import recipe
+    from jaxcryo.weights import TrainedModel, save_model
+
+    folder = tmp_path_factory.mktemp("engines")
+    files = []
+    for arch in ("yu4u", "tattaka"):
+        config = recipe(arch, "tiny")
+        _, params, stats = build(config.model)
+        params["head.kernel"] = 100 * params["head.kernel"]  # heatmaps with peaks
+        files.append(str(folder / f"{arch}.safetensors"))
+        model = TrainedModel(
+            config=config, types=CZII_TYPES, spacing_angstrom=10.012444, params=params, stats=stats, source="untrained"
+        )
+        save_model(files[-1], model)
+    assert convert(["onnx", *files, "--out", str(folder / "out")]) == 0
+    return folder / "out"

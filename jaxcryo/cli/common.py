@@ -5,24 +5,26 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import ParamSpec
 
+from jaxcryo.calling import as_called
 from jaxcryo.errors import InputError
 
 PARTICLES_HELP = (
     "other particle types than the challenge's: a copick config.json, or a short .toml file (docs/formats.md)"
 )
 
-Main = Callable[[Sequence[str] | None], int]
+P = ParamSpec("P")
 
 
-def reports_errors(main: Main) -> Main:
+def reports_errors(main: Callable[P, int]) -> Callable[P, int]:
     """Bad input becomes one line on stderr and exit code 2, Ctrl-C exit code 130."""
 
     @functools.wraps(main)
-    def run(argv: Sequence[str] | None = None) -> int:
+    def run(*args: P.args, **kwargs: P.kwargs) -> int:
         try:
-            return main(argv)
+            return main(*args, **kwargs)
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
@@ -33,11 +35,12 @@ def reports_errors(main: Main) -> Main:
     return run
 
 
-def parser(description: str, examples: str) -> argparse.ArgumentParser:
-    """A parser whose help shows defaults and ends with examples."""
+def parser(description: str, examples: str, prog: str) -> argparse.ArgumentParser:
+    """A parser whose help shows defaults and ends with examples, under the name that it was called by."""
     return argparse.ArgumentParser(
+        prog=prog,
         description=description,
-        epilog=examples,
+        epilog=as_called(examples, prog),
         formatter_class=_Formatter,
         allow_abbrev=False,
     )

@@ -67,9 +67,9 @@ DEMO_SHAPE_ZYX = (128, 400, 400)
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, prog: str = "python infer.py") -> int:
     """Runs the command."""
-    args = _parser().parse_args(argv)
+    args = _parser(prog).parse_args(argv)
     if args.demo:
         return _demo(args)
     if args.engines is None:
@@ -287,8 +287,8 @@ def _done(out: pathlib.Path, settings: dict[str, Any], runs: Sequence[Run], *, f
     }
 
 
-def _parser() -> argparse.ArgumentParser:
-    p = parser("Find particles in tomograms.", EXAMPLES)
+def _parser(prog: str) -> argparse.ArgumentParser:
+    p = parser("Find particles in tomograms.", EXAMPLES, prog)
     p.add_argument(
         "--engines", metavar="DIR", help="folder that 'python -m convert onnx' wrote; all in it are averaged"
     )

@@ -38,9 +38,9 @@ All formats and their coordinates: docs/formats.md
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, prog: str = "python -m jaxcryo.picks") -> int:
     """Runs the command."""
-    args = _parser().parse_args(argv)
+    args = _parser(prog).parse_args(argv)
     types = read_particles(args.particles) if args.particles else types_of(args.picks)
     source = FORMATS[args.from_] if args.from_ else detect(args.picks)
     target = source if args.command == "threshold" and args.to is None else format_for(args.out, args.to)
@@ -83,8 +83,8 @@ def _counts(
     return "\n".join(lines)
 
 
-def _parser() -> argparse.ArgumentParser:
-    p = parser("Convert picks between formats, or apply other thresholds to them.", EXAMPLES)
+def _parser(prog: str) -> argparse.ArgumentParser:
+    p = parser("Convert picks between formats, or apply other thresholds to them.", EXAMPLES, prog)
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
     convert = commands.add_parser("convert", help="to another format", allow_abbrev=False)
     threshold = commands.add_parser("threshold", help="keep the picks above thresholds", allow_abbrev=False)

@@ -29,9 +29,9 @@ EXAMPLES = """examples:
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, prog: str = "python -m jaxcryo.score") -> int:
     """Runs the command."""
-    p = parser("Score picks as the challenge does.", EXAMPLES)
+    p = parser("Score picks as the challenge does.", EXAMPLES, prog)
     p.add_argument("picks", metavar="PICKS", help="folder with ExperimentRuns/, or a submission table (.csv)")
     p.add_argument("data", metavar="DIR", nargs="?", help="dataset whose known picks are the truth")
     p.add_argument("--copick", metavar="JSON", help="a copick project whose picks are the truth, instead of DIR")

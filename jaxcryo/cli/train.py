@@ -53,9 +53,9 @@ Started again with the same options it goes on where it was cut off. Next: pytho
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, prog: str = "python train.py") -> int:
     """Runs the command."""
-    args = _parser().parse_args(argv)
+    args = _parser(prog).parse_args(argv)
     hosts.join()
     types = types_of(args)
     config = _config(args, len(types))
@@ -214,8 +214,8 @@ def _example(run: Run, types: tuple[ParticleType, ...], reading: Reading, given:
     return Example(volume=volume, picks=picks)
 
 
-def _parser() -> argparse.ArgumentParser:
-    p = parser("Train a network on tomograms with known picks.", EXAMPLES)
+def _parser(prog: str) -> argparse.ArgumentParser:
+    p = parser("Train a network on tomograms with known picks.", EXAMPLES, prog)
     p.add_argument("--arch", required=True, choices=ARCHS, help="which of the two networks")
     p.add_argument(
         "--fold", required=True, type=_fold, help="the run to hold out, counted from 0 in sorted order, or all in turn"

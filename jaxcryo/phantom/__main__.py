@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxcryo.calling import as_called
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.errors import InputError
 from jaxcryo.io.particles import read_particles
@@ -33,9 +34,9 @@ what is written:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m jaxcryo.phantom") -> int:
     """Runs the command and gives its exit code: 0, or 2 for input that cannot be used."""
-    options = _parser().parse_args(arguments)
+    options = _parser(prog).parse_args(arguments)
     try:
         return _write(options)
     except InputError as error:
@@ -74,12 +75,12 @@ def _write(options: argparse.Namespace) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     default = PhantomConfig()
     parser = argparse.ArgumentParser(
-        prog="python -m jaxcryo.phantom",
+        prog=prog,
         description="Writes synthetic tomograms with known particles, in the layout of the CZII challenge.",
-        epilog=_EXAMPLES,
+        epilog=as_called(_EXAMPLES, prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("out", type=pathlib.Path, metavar="OUT", help="folder to write to")
