@@ -12,7 +12,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 # What XLA compiled is found again by later tests and by the processes that they start. Each process of pytest-xdist has
 # its own folder, in that of the process that started it, since one might read what another has half written.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(dir=os.environ.get("JAX_COMPILATION_CACHE_DIR"))
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(
+    prefix="jaxcryo-tests-", dir=os.environ.get("JAX_COMPILATION_CACHE_DIR")
+)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import pytest
@@ -49,6 +51,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def _missing_browser() -> list[str]:
     return [name for name in BROWSER if shutil.which(name) is None]
+
+
+LONGEST = ("training/test_processes.py", "training/test_step.py", "training/test_loop.py", "cli/test_pipeline.py")
+"""Files that are begun first: else a process is at one of them when there is nothing left for the others."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        return next((n for n, file in enumerate(LONGEST) if item.path.as_posix().endswith(file)), len(LONGEST))
+
+    items.sort(key=place)
 
 
 def pytest_unconfigure() -> None:
