@@ -115,18 +115,22 @@ def _train(
         volumes=args.volumes,
         save_every_seconds=60 * args.save_minutes,
     )
-    result = outcome.validation
-    say(f"\n{outcome.step} steps in {(time.monotonic() - began) / 60:.1f} minutes. On {held_out.volume.name}:")
+    result = outcome.result
+    if outcome.was_finished:
+        say(f"\n{out} was finished already. On {held_out.volume.name}:")
+    else:
+        say(f"\n{result.step} steps in {(time.monotonic() - began) / 60:.1f} minutes. On {held_out.volume.name}:")
     say(score_table(result.chosen, [t.threshold for t in result.types]))
-    say(f"(with the best thresholds in hindsight: {result.best.weighted_f4:.3f})")
-    say("wrote:\n" + "\n".join(f"  {f}" for f in outcome.files))
+    say("\nand with each type's single best threshold, which carries over less well:")
+    say(score_table(result.best, result.best_thresholds))
+    say("in the folder:\n" + "\n".join(f"  {f}" for f in outcome.files))
     say(f"next: python -m convert onnx {out} --out out/")
     return outcome
 
 
 def _fold_table(results: Sequence[tuple[str, Outcome]]) -> str:
     lines = ["fold  held out          weighted F4  at the best thresholds"]
-    scores = [(o.validation.chosen.weighted_f4, o.validation.best.weighted_f4) for _, o in results]
+    scores = [(o.result.chosen.weighted_f4, o.result.best.weighted_f4) for _, o in results]
     lines += [
         f"{i:4d}  {name:16}  {chosen:11.3f}  {best:22.3f}"
         for i, ((name, _), (chosen, best)) in enumerate(zip(results, scores, strict=True))

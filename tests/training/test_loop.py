@@ -37,7 +37,7 @@ def train(folder: pathlib.Path, description: RunDescription, examples: list[Exam
 
 def test_resumed_equals_uninterrupted(tmp_path, description, examples, monkeypatch) -> None:
     straight = train(tmp_path / "straight", description, examples)
-    assert straight.step == 4
+    assert straight.result.step == 4
 
     read, calls = trainer.Trainer._read, []
 
@@ -87,4 +87,4 @@ def test_description_that_is_damaged_is_refused(tmp_path, description, examples)
 def test_minutes_end_in_time(tmp_path, description, examples) -> None:
     timed = dataclasses.replace(description, steps=None)
     outcome = fit(examples[1:], examples[0], timed, tmp_path / "timed", length=Length(minutes=0.02), say=lambda _: None)
-    assert 1 <= outcome.step <= 3 * trainer.REFIT_STEPS
+    assert 1 <= outcome.result.step <= 3 * trainer.REFIT_STEPS
