@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from convert.__main__ import main as convert
+from jaxcryo.allocator import keep_freed_memory
 from jaxcryo.cli.common import parser, reports_errors
 from jaxcryo.cli.frames import add_frame_options, given_picks
 from jaxcryo.config import ARCHS, SIZES, Arch, TrainConfig
@@ -49,6 +50,7 @@ Started again with the same options it goes on where it was cut off. Next: pytho
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command."""
     args = _parser().parse_args(argv)
+    keep_freed_memory()
     hosts.join()
     types = particle_types_from_copick(args.config) if args.config else CZII_TYPES
     config = _config(args, len(types))
