@@ -63,7 +63,9 @@ def draw_targets(
         first = jnp.round(center).astype(jnp.int32) - widest // 2
         start = [jnp.clip(first[a], 0, shape_zyx[a] - box[a]) for a in range(3)]
         profiles = [
-            _profile(start[a] + jnp.arange(box[a]) - center[a], jnp.asarray(sigma_voxel)[kind], reach[window, i], config)
+            _profile(
+                start[a] + jnp.arange(box[a]) - center[a], jnp.asarray(sigma_voxel)[kind], reach[window, i], config
+            )
             for a in range(3)
         ]
         # The barrier keeps XLA from computing exponentials for every voxel of the box.

@@ -33,9 +33,9 @@ class Result:
         return cls(
             step=step,
             types=validation.types,
-            chosen=validation.chosen,
+            chosen=dataclasses.replace(validation.chosen, types=validation.types),
             best_thresholds=validation.best_thresholds,
-            best=validation.best,
+            best=dataclasses.replace(validation.best, types=validation.types),
         )
 
 
