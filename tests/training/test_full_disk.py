@@ -5,6 +5,7 @@ import errno
 import os
 import pathlib
 import shutil
+import time
 
 import jax
 import numpy as np
@@ -101,14 +102,20 @@ def test_a_save_that_fails_in_the_background_is_told_and_the_next_one_works(tmp_
     def state(step: int) -> TrainState:
         return dataclasses.replace(before, step=np.int32(step))
 
+    wait = checkpoint.ocp.CheckpointManager.wait_until_finished
+
+    def no_space(manager) -> None:
+        wait(manager)
+        raise ValueError("RESOURCE_EXHAUSTED: Failed to write 174 bytes [OS error 28: ENOSPC No space left on device]")
+
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(state(1))
         checkpoints.wait()
+        checkpoints.save(state(2))
         with monkeypatch.context() as broken:
-            checkpoints.save(state(2))
-            broken.setattr(checkpoint.ocp.CheckpointManager, "wait_until_finished", _no_space)
-            broken.setattr(checkpoint.ocp.CheckpointManager, "is_saving_in_progress", lambda _: False)
-            problem = checkpoints.problem()
+            broken.setattr(checkpoint.ocp.CheckpointManager, "wait_until_finished", no_space)
+            while (problem := checkpoints.problem()) is None:
+                time.sleep(0.01)
         assert "checkpoint of step 2" in str(problem) and ": No space left on device (" in str(problem)
         assert checkpoints.problem() is None
         checkpoints.save(state(3))
@@ -116,10 +123,6 @@ def test_a_save_that_fails_in_the_background_is_told_and_the_next_one_works(tmp_
         assert checkpoints.latest_step() == 3
         restored = checkpoints.restore(before)
     assert restored is not None and int(restored.step) == 3
-
-
-def _no_space(self) -> None:
-    raise ValueError("RESOURCE_EXHAUSTED: Failed to write 174 bytes [OS error 28: ENOSPC No space left on device]")
 
 
 def test_half_a_row_is_not_left_behind(tmp_path, monkeypatch) -> None:
