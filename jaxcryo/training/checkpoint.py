@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import logging
+import os
 import pathlib
 import re
+import shutil
+import sys
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -89,8 +93,11 @@ class Checkpoints:
         self._manager = self._opened()
         self._saving: int | None = None
         self._megabytes = 0.0
+        self._unraisable = sys.unraisablehook
 
     def __enter__(self) -> Checkpoints:
+        self._unraisable = sys.unraisablehook
+        sys.unraisablehook = self._tell_unraisable
         return self
 
     def __exit__(
@@ -98,6 +105,7 @@ class Checkpoints:
     ) -> None:
         with contextlib.suppress(Exception):  # what fails here was told by `wait`, or gives way to the error at hand
             self._manager.close()
+        sys.unraisablehook = self._unraisable
 
     def save(self, state: TrainState) -> None:
         """Starts to save a state that is on the host; nothing where this step is saved already.
@@ -110,7 +118,7 @@ class Checkpoints:
         step = int(state.step)
         if self._manager.latest_step() != step:
             self._saving, self._megabytes = step, sum(np.asarray(a).nbytes for a in jax.tree.leaves(state)) / 1e6
-            self._attempt(lambda: self._manager.save(step, args=ocp.args.StandardSave(state)))
+            self._attempt(lambda: self._start(step, state))
 
     def problem(self) -> OutputError | None:
         """Why the save that went on in the background has failed; None where it goes on, or is done."""
@@ -147,6 +155,17 @@ class Checkpoints:
         restored: TrainState = self._manager.restore(step, args=ocp.args.StandardRestore(shape))
         return restored
 
+    def _start(self, step: int, state: TrainState) -> None:
+        # A disk that is full already is not filled up to the last byte with half a checkpoint.
+        if shutil.disk_usage(self._folder).free < 1e6 * self._megabytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._manager.save(step, args=ocp.args.StandardSave(state))
+
+    def _tell_unraisable(self, unraisable: sys.UnraisableHookArgs) -> None:
+        """After a failure the other files' callbacks find their event loop closed; the failure itself is told by us."""
+        if str(unraisable.exc_value) != "Event loop is closed":
+            self._unraisable(unraisable)
+
     def _opened(self) -> ocp.CheckpointManager:
         _orbax_is_quiet()
         options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True, cleanup_tmp_directories=True)
@@ -163,17 +182,20 @@ class Checkpoints:
             step, self._saving = self._saving, None
             with contextlib.suppress(Exception):
                 self._manager.close()
+            for half in self._folder.glob("*.orbax-checkpoint-tmp"):
+                shutil.rmtree(half, ignore_errors=True)
             said = _TENSORSTORE.search(str(error))
-            why = said[1] if said else error.strerror if isinstance(error, OSError) else str(error)[:200]
+            number = int(said[1]) if said else error.errno if isinstance(error, OSError) else None
+            why = str(error)[:200] if number is None else os.strerror(number)
             problem = OutputError(
                 f"the checkpoint of step {step} ({self._megabytes:,.1f} MB) cannot be written to {self._folder}: {why} "
                 f"({free_space(self._folder)})"
             )
-            self._manager = self._opened()  # clears away what was half written
+            self._manager = self._opened()
             raise problem from error
 
 
-_TENSORSTORE = re.compile(r"OS error \d+: \w+ ([^\]]+)\]")
+_TENSORSTORE = re.compile(r"os_error_code='(\d+)'")
 
 
 def _orbax_is_quiet() -> None:

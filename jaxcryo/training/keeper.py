@@ -79,7 +79,9 @@ class Keeper:
     def last_good(self) -> str:
         """Where a training goes on from, for people."""
         step = self._checkpoints.latest_step()
-        return f"the last good checkpoint in {self._folder} is " + ("none yet" if step is None else f"of step {step}")
+        if step is None:
+            return f"there is no checkpoint in {self._folder} yet"
+        return f"the last good checkpoint in {self._folder} is that of step {step}"
 
     def _warn(self, error: OutputError) -> None:
         self._say(f"warning: {error}. The training goes on and tries again at the next save; {self.last_good()}")

@@ -59,9 +59,7 @@ def test_resumed_equals_uninterrupted(tmp_path, description, examples, monkeypat
 def test_a_loss_that_is_not_a_number_stops_with_its_parts_and_place(tmp_path, description, examples) -> None:
     _, params, stats = build(description.config.model)
     params["head.bias"] = params["head.bias"] * np.nan
-    expected = (
-        r"loss of step 1 is nan \(positive part nan, negative part nan, .*PH_001 at voxel z=\d+ y=\d+ x=\d+.*none yet"
-    )
+    expected = r"loss of step 1 is nan \(positive part nan, negative part nan, .*PH_001 at voxel z=\d+ y=\d+ x=\d+.*no checkpoint"
     with pytest.raises(TrainingStopped, match=expected):
         train(tmp_path / "nan", description, examples, initial=(params, stats))
 
@@ -86,7 +84,7 @@ def test_the_state_of_a_step_is_kept_only_once_its_loss_is_known(
     kept = dataclasses.replace(
         description, config=dataclasses.replace(description.config, validate_every_epochs=validate_every)
     )
-    with pytest.raises(TrainingStopped, match=r"loss of step 3 is nan .* last good checkpoint .* is of step 2\."):
+    with pytest.raises(TrainingStopped, match=r"loss of step 3 is nan .* last good checkpoint .* is that of step 2\."):
         train(tmp_path / "nan", kept, examples, save_every_seconds=0)
     with Checkpoints(tmp_path / "nan") as checkpoints:
         assert checkpoints.latest_step() == 2
