@@ -67,14 +67,14 @@ def assert_same(a: pathlib.Path, b: pathlib.Path) -> None:
 def test_two_processes_train_as_one_with_two_devices(dataset, tmp_path, cache) -> None:
     options = ("--sync-batch-norm",)
     together = start(
-        dataset, tmp_path / "one", 4, {**cache, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}, *options
+        dataset, tmp_path / "one", 6, {**cache, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}, *options
     )
     finish(together)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {**cache, "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2"}
-    both = [start(dataset, tmp_path / "two", 4, {**shared, "JAX_PROCESS_ID": str(i)}, *options) for i in (0, 1)]
+    both = [start(dataset, tmp_path / "two", 6, {**shared, "JAX_PROCESS_ID": str(i)}, *options) for i in (0, 1)]
     for process in both:
         finish(process)
     assert_same(tmp_path / "one", tmp_path / "two")
