@@ -17,6 +17,7 @@ import jax
 import numpy as np
 import optax
 
+from jaxcryo.allocator import keep_freed_memory
 from jaxcryo.models import build
 from jaxcryo.recipes import recipe
 from jaxcryo.training.loss import loss
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--steps", type=int, default=3, help="measured steps of each")
     args = parser.parse_args()
+    keep_freed_memory()  # for both
     config = recipe("yu4u")
     rng = np.random.default_rng(0)
     windows = rng.standard_normal((args.batch, *config.model.patch_zyx)).astype(np.float32)

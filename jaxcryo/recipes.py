@@ -1,8 +1,22 @@
 """The named recipes.
 
-`paper`: `python train.py --arch yu4u --fold 0` and `--arch tattaka --fold 0` on the CZII data. Batch 32 as published;
-on a 16 GB card add `--accumulate 4` (yu4u) or `--accumulate 8` (tattaka). The authors report 0.783 / 0.788 (private /
-public leaderboard) for four yu4u and three tattaka models averaged; they give no hours.
+paper, yu4u
+    command   python train.py --arch yu4u --fold 0
+    hardware  one GPU; on 16 GB (a T4) add `--accumulate 4 --precision float16`
+    hours     about 6 on a T4 (float16), 1.5 on an A100 (bfloat16)
+    score     the authors' 0.783 private / 0.788 public is of four yu4u and three tattaka models averaged; they give
+              none of a single model
+
+paper, tattaka
+    command   python train.py --arch tattaka --fold 0
+    hardware  one GPU; on 16 GB (a T4) add `--accumulate 8 --precision float16`
+    hours     about 3 on a T4 (float16), 0.7 on an A100 (bfloat16)
+    score     as above
+
+The hours are estimates from operations; the authors give none, and nobody has measured them with this code. A forward
+pass of one window takes 89 (yu4u) or 226 (tattaka) GFLOP by XLA's count, a training step three times as much. An epoch
+of six runs of 1782 or 810 windows has 334 or 151 steps of 32: 183 or 82 PFLOP in 64 or 25 epochs, and a tenth more for
+validation. Assumed are 10 TFLOP/s on the T4 and 40 on the A100, an eighth of their peaks.
 
 `small`: the networks that come with the project, learnt from phantoms on two CPU cores in a quarter of an hour each
 (docs/demo.md has commands, times and scores). `tiny`: for tests, seconds.

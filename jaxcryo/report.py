@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.figure
 import numpy as np
@@ -20,6 +20,7 @@ from jaxcryo.io.atomic import atomic_path
 from jaxcryo.metric import RADIUS_SHARE, Score
 
 _SLICES = 6
+_HEATMAP_OPACITY = 0.6
 
 
 def score_table(result: Score, thresholds: Sequence[float] | None = None) -> str:
@@ -45,13 +46,25 @@ def count_table(types: Sequence[ParticleType], counts: Sequence[int]) -> str:
     return "\n".join(lines)
 
 
-def draw_picks(path: str | pathlib.Path, volume: Volume, found: Picks, truth: Picks | None = None) -> None:
+def shown_slices(depth: int) -> list[int]:
+    """The slices that `draw_picks` shows."""
+    return np.linspace(0, depth, _SLICES + 2)[1:-1].astype(int).tolist()
+
+
+def draw_picks(
+    path: str | pathlib.Path,
+    volume: Volume,
+    found: Picks,
+    truth: Picks | None = None,
+    heatmaps: Mapping[int, Float[NDArray[np.float32], "c y x"]] | None = None,
+) -> None:
     """A PNG of evenly spaced slices with the picks near each; with the truth, hit, missed and false picks differ.
 
-    Slices are means over five; a pick is shown on every slice that cuts through its particle.
+    Slices are means over five; a pick is shown on every slice that cuts through its particle. Heatmaps of
+    `shown_slices` are laid over them in the types' colours.
     """
     depth = volume.grid.shape_zyx[0]
-    levels = np.linspace(0, depth, _SLICES + 2)[1:-1].astype(int)
+    levels = shown_slices(depth)
     figure = matplotlib.figure.Figure(figsize=(16, 11.5), layout="constrained")
     axes = figure.subplots(2, _SLICES // 2).ravel()
     marks = _marks(volume, found, truth)
@@ -59,6 +72,8 @@ def draw_picks(path: str | pathlib.Path, volume: Volume, found: Picks, truth: Pi
         slab = volume.read(max(z - 2, 0), min(z + 3, depth)).mean(axis=0)
         low, high = np.percentile(slab, (1, 99))
         axis.imshow(slab, cmap="gray", vmin=low, vmax=high, interpolation="bilinear")
+        if heatmaps is not None and z in heatmaps:
+            axis.imshow(_overlay(heatmaps[z], found.types), interpolation="bilinear")
         height, width = slab.shape
         axis.set(title=f"slice {z}", xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
         _draw_marks(axis, z, marks)
@@ -112,6 +127,14 @@ def _marks(volume: Volume, found: Picks, truth: Picks | None) -> list[_Marks]:
 def _rgb(kind: ParticleType) -> tuple[float, float, float]:
     red, green, blue = kind.color
     return red / 255, green / 255, blue / 255
+
+
+def _overlay(heatmap: Float[NDArray[np.float32], "c y x"], types: Sequence[ParticleType]) -> NDArray[np.float32]:
+    """The strongest type's colour in each voxel, as opaque as its heatmap is high."""
+    strongest = heatmap.argmax(axis=0)
+    colors = np.array([_rgb(t) for t in types], np.float32)[strongest]
+    opacity = _HEATMAP_OPACITY * np.clip(heatmap.max(axis=0), 0, 1)
+    return np.concatenate([colors, opacity[..., None]], axis=-1).astype(np.float32)
 
 
 def _near(points: np.ndarray, others: np.ndarray, reach: float) -> np.ndarray:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,7 +75,13 @@ def save_model(path: str | pathlib.Path, model: TrainedModel) -> None:
     arrays = {k: np.ascontiguousarray(v) for k, v in model.params.items()}
     arrays |= {_STATISTICS + k: np.ascontiguousarray(v) for k, v in model.stats.items()}
     with atomic_path(path) as temporary:
-        save_file(arrays, temporary, metadata={_KEY: json.dumps(facts)})
+        try:
+            save_file(arrays, temporary, metadata={_KEY: json.dumps(facts)})
+        except SafetensorError as error:  # tells of the system's error in its text alone
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
         temporary.chmod(0o644)  # safetensors makes files that only their owner can read
 
 

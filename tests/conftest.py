@@ -31,6 +31,8 @@ SHAPE = (32, 72, 80)
 
 
 BROWSER = ("chromium", "chromedriver")
+LONGEST = ("training/test_processes.py", "training/test_step.py", "training/test_loop.py", "cli/test_pipeline.py")
+"""Files that are begun first: else a process is at one of them when there is nothing left for the others."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -39,6 +41,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         chosen = [item for item in items if item.get_closest_marker("browser") is None]
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
         items[:] = chosen
+
+    def place(item: pytest.Item) -> int:
+        return next((n for n, file in enumerate(LONGEST) if item.path.as_posix().endswith(file)), len(LONGEST))
+
+    items.sort(key=place)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -51,17 +58,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def _missing_browser() -> list[str]:
     return [name for name in BROWSER if shutil.which(name) is None]
-
-
-LONGEST = ("training/test_processes.py", "training/test_step.py", "training/test_loop.py", "cli/test_pipeline.py")
-"""Files that are begun first: else a process is at one of them when there is nothing left for the others."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    def place(item: pytest.Item) -> int:
-        return next((n for n, file in enumerate(LONGEST) if item.path.as_posix().endswith(file)), len(LONGEST))
-
-    items.sort(key=place)
 
 
 def pytest_unconfigure() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from convert.__main__ import main as convert
+from jaxcryo.allocator import keep_freed_memory
 from jaxcryo.cli.common import PARTICLES_HELP, parser, reports_errors
 from jaxcryo.cli.frames import add_frame_options
 from jaxcryo.cli.frames import say as note
@@ -56,6 +57,7 @@ Started again with the same options it goes on where it was cut off. Next: pytho
 def main(argv: Sequence[str] | None = None, *, prog: str = "python train.py") -> int:
     """Runs the command."""
     args = _parser(prog).parse_args(argv)
+    keep_freed_memory()
     hosts.join()
     types = types_of(args)
     config = _config(args, len(types))
@@ -126,18 +128,22 @@ def _train(
         volumes=args.volumes,
         save_every_seconds=60 * args.save_minutes,
     )
-    result = outcome.validation
-    say(f"\n{outcome.step} steps in {(time.monotonic() - began) / 60:.1f} minutes. On {held_out.volume.name}:")
+    result = outcome.result
+    if outcome.was_finished:
+        say(f"\n{out} was finished already. On {held_out.volume.name}:")
+    else:
+        say(f"\n{result.step} steps in {(time.monotonic() - began) / 60:.1f} minutes. On {held_out.volume.name}:")
     say(score_table(result.chosen, [t.threshold for t in result.types]))
-    say(f"(with the best thresholds in hindsight: {result.best.weighted_f4:.3f})")
-    say("wrote:\n" + "\n".join(f"  {f}" for f in outcome.files))
+    say("\nand with each type's single best threshold, which carries over less well:")
+    say(score_table(result.best, result.best_thresholds))
+    say("in the folder:\n" + "\n".join(f"  {f}" for f in outcome.files))
     say(f"next: python -m convert onnx {out} --out out/")
     return outcome
 
 
 def _fold_table(results: Sequence[tuple[str, Outcome]]) -> str:
     lines = ["fold  held out          weighted F4  at the best thresholds"]
-    scores = [(o.validation.chosen.weighted_f4, o.validation.best.weighted_f4) for _, o in results]
+    scores = [(o.result.chosen.weighted_f4, o.result.best.weighted_f4) for _, o in results]
     lines += [
         f"{i:4d}  {name:16}  {chosen:11.3f}  {best:22.3f}"
         for i, ((name, _), (chosen, best)) in enumerate(zip(results, scores, strict=True))

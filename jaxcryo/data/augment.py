@@ -8,6 +8,7 @@ from jax import lax
 from jaxtyping import Array, Float, Key
 
 from jaxcryo.config import AugmentConfig
+from jaxcryo.data.loops import each
 
 
 def augment(
@@ -26,36 +27,50 @@ def augment(
 def _warp(
     window: Float[Array, "d h w"], picks: Float[Array, "n 3"], *, key: Key[Array, ""], config: AugmentConfig
 ) -> tuple[Float[Array, "d h w"], Float[Array, "n 3"]]:
-    depth, height, width = window.shape
+    if config.warp_probability == 0:
+        return window, picks
     apply_key, angle_key, scale_key, shift_key = jax.random.split(key, 4)
     on = jax.random.bernoulli(apply_key, float(config.warp_probability))
-    angle = jax.random.uniform(angle_key, minval=-1.0) * jnp.deg2rad(config.rotation_degree) * on
-    scale = 1 + jax.random.uniform(scale_key, minval=-1.0) * config.scale * on
-    size = jnp.array([height, width], jnp.float32)
-    shift = jax.random.uniform(shift_key, (2,), minval=-1.0) * config.shift * size * on
+    angle = jax.random.uniform(angle_key, minval=-1.0) * jnp.deg2rad(config.rotation_degree)
+    scale = 1 + jax.random.uniform(scale_key, minval=-1.0) * config.scale
+    size = jnp.array(window.shape[1:], jnp.float32)
+    shift = jax.random.uniform(shift_key, (2,), minval=-1.0) * config.shift * size
     centre = (size - 1) / 2
     rotation = jnp.array([[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]])
 
     moved = (picks[:, 1:] - centre) @ rotation.T * scale + centre + shift
-    y, x = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")
-    grid = jnp.stack([y, x], -1).reshape(-1, 2)
-    source = (grid - centre - shift) @ rotation / scale + centre  # the inverse of the line for the picks
+    inverse = rotation / scale
+    warped = lax.cond(on, lambda: _resample(window, inverse, centre, shift), lambda: window)
+    return warped, jnp.where(on, jnp.concatenate([picks[:, :1], moved], axis=1), picks)
 
-    # All slices of one pixel lie side by side, so that one gather of a pixel fetches them at once. The barriers keep
-    # XLA from computing indices and weights again for every slice.
-    columns = lax.optimization_barrier(window.reshape(depth, -1).T)
-    low = jnp.floor(source)
-    fraction = source - low
-    total = jnp.zeros_like(columns)
-    for dy in (0, 1):
-        for dx in (0, 1):
-            corner = low.astype(jnp.int32) + jnp.array([dy, dx])
-            inside = jnp.all((corner >= 0) & (corner < jnp.array([height, width])), axis=1)
-            weight = (fraction[:, 0] if dy else 1 - fraction[:, 0]) * (fraction[:, 1] if dx else 1 - fraction[:, 1])
-            index = jnp.where(inside, corner[:, 0] * width + corner[:, 1], 0)
-            index, weight = lax.optimization_barrier((index, weight * inside))
-            total = total + lax.optimization_barrier(columns[index]) * weight[:, None]
-    return total.T.reshape(window.shape), jnp.concatenate([picks[:, :1], moved], axis=1)
+
+def _resample(
+    window: Float[Array, "d h w"], inverse: Float[Array, "2 2"], centre: Float[Array, "2"], shift: Float[Array, "2"]
+) -> Float[Array, "d h w"]:
+    """Every slice at (p - centre - shift) @ inverse + centre of each pixel p, bilinear, zeros outside."""
+    _, height, width = window.shape
+    rows = jnp.arange(height)[:, None] - centre[0] - shift[0]
+    columns = jnp.arange(width) - centre[1] - shift[1]
+    y = rows * inverse[0, 0] + columns * inverse[1, 0] + centre[0]
+    x = rows * inverse[0, 1] + columns * inverse[1, 1] + centre[1]
+    # Two voxels of zeros all around: what lies further out is moved to where all four neighbours are zeros.
+    pad, stride = 2, width + 4
+    low_y, low_x = jnp.clip(jnp.floor(y), -pad, height), jnp.clip(jnp.floor(x), -pad, width)
+    first = ((low_y + pad) * stride + low_x + pad).astype(jnp.int32)
+    # The barrier keeps XLA from computing places and weights again for every slice.
+    first, right, below = lax.optimization_barrier((first, jnp.clip(x - low_x, 0, 1), jnp.clip(y - low_y, 0, 1)))
+
+    def plane(voxels: Float[Array, "h w"]) -> Float[Array, "h w"]:
+        flat = jnp.pad(voxels, pad).ravel()
+
+        def at(offset: int) -> Float[Array, "h w"]:
+            return flat.at[first + offset].get(mode="promise_in_bounds")
+
+        upper = at(0) * (1 - right) + at(1) * right
+        lower = at(stride) * (1 - right) + at(stride + 1) * right
+        return upper * (1 - below) + lower * below
+
+    return each(plane, window)
 
 
 def _flip(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from jaxcryo.config import AugmentConfig, CropConfig, TargetConfig
 from jaxcryo.data.augment import augment
 from jaxcryo.data.collection import Collection
+from jaxcryo.data.loops import each
 from jaxcryo.data.targets import draw_targets
 
 
@@ -91,15 +92,12 @@ def draw_samples(
             raise ValueError("a collection without volumes needs the windows")
         windows = cut_windows(collection.volumes, places, patch_zyx)
 
-    def finish(item: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        window, place, key = item
-        kinds = collection.picks_type[place[0]]
+    def change(window: Array, place: Array, key: Array) -> tuple[Array, Array]:
         picks = collection.picks_zyx_voxel[place[0]] - place[1:]
-        window, picks = augment(window, picks, key=jax.random.split(key)[1], config=augmentation)
-        heatmaps = draw_targets(
-            picks, kinds, jnp.ones(kinds.shape, bool), sigma_voxel=sigma_voxel, shape_zyx=patch_zyx, config=target
-        )
-        return window, heatmaps
+        return augment(window, picks, key=jax.random.split(key)[1], config=augmentation)
 
-    windows, heatmaps = lax.map(finish, (windows, places, keys))
+    windows, picks = each(change, windows, places, keys)
+    heatmaps = draw_targets(
+        picks, collection.picks_type[places[:, 0]], sigma_voxel=sigma_voxel, shape_zyx=patch_zyx, config=target
+    )
     return windows, heatmaps, places

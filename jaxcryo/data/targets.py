@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 from numpy.typing import NDArray
 
 from jaxcryo.config import TargetConfig
@@ -35,43 +35,48 @@ def sigmas_voxel(
 
 
 def draw_targets(
-    centers_zyx_voxel: Float[Array, "n 3"],
-    type_index: Int[Array, " n"],
-    valid: Bool[Array, " n"],
+    centers_zyx_voxel: Float[Array, "b n 3"],
+    type_index: Int[Array, "b n"],
     *,
     sigma_voxel: Float[NDArray[np.float32], " c"],
     shape_zyx: tuple[int, int, int],
     config: TargetConfig,
-) -> Float[Array, "c d h w"]:
-    """One heatmap per type: a Gaussian of height 1 at every valid centre, the maximum where they overlap.
+) -> Float[Array, "b c d h w"]:
+    """One heatmap per type for each window: a Gaussian of height 1 at every centre, the maximum where they overlap.
 
     Centres may lie outside the window; what reaches into it is drawn.
     """
+    batch, count = type_index.shape
     centers = jnp.trunc(centers_zyx_voxel) if config.rounded else centers_zyx_voxel
-    reach = jnp.asarray(_reach(sigma_voxel, config))[type_index]  # (n,)
+    reach = jnp.asarray(_reach(sigma_voxel, config))[type_index]  # (b, n)
     size = jnp.asarray(shape_zyx, jnp.float32)
-    touches = valid & jnp.all((centers > -reach[:, None] - 1) & (centers < size + reach[:, None]), axis=1)
-    # The loop runs over those that touch the window only, in a box that holds the widest of them.
-    order = jnp.argsort(~touches, stable=True)
+    touches = jnp.all((centers > -reach[..., None] - 1) & (centers < size + reach[..., None]), axis=-1)
+    # One loop over those that touch their window only, in a box that holds the widest of them: all are drawn into one
+    # array in place, which a loop over windows would have to copy.
+    order = jnp.argsort(~touches.ravel(), stable=True)
     widest = 2 * math.ceil(float(_reach(sigma_voxel, config).max())) + 1
     box = tuple(min(widest, n) for n in shape_zyx)
 
-    def draw(n: Int[Array, ""], target: Float[Array, "c d h w"]) -> Float[Array, "c d h w"]:
-        i = order[n]
-        kind, center = type_index[i], centers[i]
+    def draw(n: Int[Array, ""], target: Float[Array, "b c d h w"]) -> Float[Array, "b c d h w"]:
+        window, i = jnp.divmod(order[n], count)
+        kind, center = type_index[window, i], centers[window, i]
         first = jnp.round(center).astype(jnp.int32) - widest // 2
         start = [jnp.clip(first[a], 0, shape_zyx[a] - box[a]) for a in range(3)]
         profiles = [
-            _profile(start[a] + jnp.arange(box[a]) - center[a], jnp.asarray(sigma_voxel)[kind], reach[i], config)
+            _profile(
+                start[a] + jnp.arange(box[a]) - center[a], jnp.asarray(sigma_voxel)[kind], reach[window, i], config
+            )
             for a in range(3)
         ]
-        gaussian = profiles[0][:, None, None] * profiles[1][:, None] * profiles[2]
+        # The barrier keeps XLA from computing exponentials for every voxel of the box.
+        z, y, x = lax.optimization_barrier(profiles)
+        gaussian = z[:, None, None] * y[:, None] * x
         if config.rounded:
             gaussian = jnp.floor(gaussian * 255 + 1e-4) / 255
-        old = lax.dynamic_slice(target, (kind, *start), (1, *box))
-        return lax.dynamic_update_slice(target, jnp.maximum(old, gaussian[None]), (kind, *start))
+        old = lax.dynamic_slice(target, (window, kind, *start), (1, 1, *box))
+        return lax.dynamic_update_slice(target, jnp.maximum(old, gaussian), (window, kind, *start))
 
-    return lax.fori_loop(0, touches.sum(), draw, jnp.zeros((len(sigma_voxel), *shape_zyx), jnp.float32))
+    return lax.fori_loop(0, touches.sum(), draw, jnp.zeros((batch, len(sigma_voxel), *shape_zyx), jnp.float32))
 
 
 def _reach(sigma_voxel: Float[NDArray[np.float32], " c"], config: TargetConfig) -> Float[NDArray[np.float32], " c"]:

@@ -9,7 +9,7 @@ import pathlib
 import shutil
 from collections.abc import Iterator
 
-from jaxcryo.errors import InputError
+from jaxcryo.errors import OutputError
 
 _ADVICE = {
     errno.EACCES: "give yourself the right to write there, or choose another output",
@@ -32,7 +32,7 @@ def atomic_path(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
     What was at `path` stays untouched until then, and for good if the block fails. Missing parents are made.
 
     Raises:
-        InputError: the output cannot be written; other errors of the block pass through.
+        OutputError: the output cannot be written; other errors of the block pass through.
     """
     path = pathlib.Path(path).absolute()
     fresh = path.with_name(f".{os.getpid()}-new-{path.name}")
@@ -44,10 +44,22 @@ def atomic_path(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
     except OSError as error:
         if error.errno not in _ADVICE or not _concerns(error, path, fresh):
             raise
-        raise InputError(f"{path}: cannot be written ({error.strerror}); {_ADVICE[error.errno]}") from error
+        raise OutputError(f"{path}: cannot be written ({reason(error, path)}); {_ADVICE[error.errno]}") from error
     finally:
         with contextlib.suppress(OSError):
             _remove(fresh)
+
+
+def reason(error: OSError, path: pathlib.Path) -> str:
+    """What the system said, and how much is free where a disk is full."""
+    said = error.strerror or str(error)
+    return f"{said}, {free_space(path)}" if error.errno == errno.ENOSPC else said
+
+
+def free_space(path: pathlib.Path) -> str:
+    """How much can still be written near a path, for people."""
+    there = next(p for p in (path, *path.parents) if p.exists())
+    return f"{shutil.disk_usage(there).free / 1e6:,.1f} MB free"
 
 
 def write_text(path: str | pathlib.Path, text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxcryo.errors import InputError
@@ -43,3 +44,11 @@ def meet(where: str) -> None:
     """Waits until all processes have come here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(where)
+
+
+def agree(*values: int) -> tuple[int, ...]:
+    """The largest of all processes' values, for decisions that all have to take alike."""
+    if jax.process_count() == 1:
+        return values
+    every = np.asarray(multihost_utils.process_allgather(np.array(values, np.int32)))
+    return tuple(every.reshape(-1, len(values)).max(axis=0).tolist())

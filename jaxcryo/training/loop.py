@@ -16,15 +16,17 @@ import numpy as np
 from jaxcryo.data.collection import Collection, collect, epoch_grid, rows_of_step
 from jaxcryo.data.streaming import streamed_windows
 from jaxcryo.data.targets import sigmas_voxel
+from jaxcryo.errors import OutputError
 from jaxcryo.models import Weights, build
 from jaxcryo.training import hosts
 from jaxcryo.training.checkpoint import BEST, LAST, Checkpoints, RunDescription, describe
-from jaxcryo.training.held_out_page import FILE_NAME, HeldOutPage
+from jaxcryo.training.held_out_page import HeldOutPage
+from jaxcryo.training.keeper import Keeper
 from jaxcryo.training.record import Record
+from jaxcryo.training.result import Result, read_result, write_result
 from jaxcryo.training.state import TrainState, initial_state
 from jaxcryo.training.step import AXIS, Metrics, over_devices, replicate
 from jaxcryo.training.trainer import Example, Timing, Trainer, TrainingStopped, stop_signals
-from jaxcryo.training.validation import Validation
 
 __all__ = ["Example", "Length", "Outcome", "TrainingStopped", "fit"]
 
@@ -32,6 +34,7 @@ _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.floa
 # Volumes stay on the device up to this size; beyond it windows are cut from the files.
 _RESIDENT_BYTES_CPU = 6e9
 _RESIDENT_SHARE_GPU = 0.3
+_FILES = (BEST, LAST, "config.json", "metrics.csv", "validation.csv", "curves.png", "validation.png", FILE_NAME)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,9 +49,10 @@ class Length:
 class Outcome:
     """What a training ended with."""
 
-    validation: Validation
-    step: int
+    result: Result
     files: tuple[pathlib.Path, ...]
+    was_finished: bool = False
+    """An earlier start had come to the end; nothing was computed."""
 
 
 def fit(
@@ -70,13 +74,17 @@ def fit(
 
     Raises:
         InputError: the folder holds another run, or the data cannot be used.
-        TrainingStopped: a signal asked for it, or the loss is not a number.
+        TrainingStopped: a signal asked for it, the loss is not a number, or the end cannot be written.
     """
     began = time.monotonic()
     config, types = description.config, description.types
     say = say if hosts.is_first() else lambda _: None
     resumed = describe(folder, description) if hosts.is_first() else True
     hosts.meet("description")
+    files = tuple(folder / f for f in _FILES)
+    finished = read_result(folder) if resumed and all(f.exists() for f in files) else None
+    if finished is not None:
+        return Outcome(result=finished, files=files, was_finished=True)
     resident = volumes == "device" or (volumes == "auto" and _fit_on_device(examples))
     collection = collect(
         [e.volume for e in examples],
@@ -124,11 +132,10 @@ def fit(
             held_out=held_out,
             page=HeldOutPage(folder=folder, description=description, volume=held_out.volume, truth=held_out.picks),
             record=record,
-            checkpoints=checkpoints,
+            keeper=Keeper(folder, record, checkpoints, say),
             say=say,
-            best=record.best_score(),
         )
-        result, steps = trainer.run(
+        validation, steps = trainer.run(
             _stepper(examples, collection, grid, description, over_devices(network, config, sigmas_voxel(
                 types, config.target, description.spacing_angstrom)), first),
             replicate(state),
@@ -142,9 +149,14 @@ def fit(
             stop,
         )  # fmt: skip
     hosts.meet("end")
-    pictures = record.draw(held_out.volume, held_out.picks, result) if hosts.is_first() else ()
-    files = tuple(folder / f for f in (BEST, LAST, "config.json", "metrics.csv", "validation.csv", FILE_NAME))
-    return Outcome(validation=result, step=steps, files=(*files, *pictures))
+    result = Result.of(steps, validation)
+    if hosts.is_first():
+        try:
+            record.draw(held_out.volume, held_out.picks, validation)
+            write_result(folder, result)
+        except OutputError as error:
+            raise TrainingStopped(f"the training is done and saved, but {error}; the same command ends it") from error
+    return Outcome(result=result, files=files)
 
 
 def _stepper(

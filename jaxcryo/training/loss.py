@@ -17,9 +17,21 @@ def loss(
     axis: str | None = None,
 ) -> Float[Array, ""]:
     """The loss of the batch. With `axis`, the mean of the devices' values is the loss of the joint batch."""
+    positive, negative = loss_parts(predicted, target, config, axis=axis)
+    return positive + negative
+
+
+def loss_parts(
+    predicted: Float[Array, "b c d h w"],
+    target: Float[Array, "b c d h w"],
+    config: LossConfig,
+    *,
+    axis: str | None = None,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """The two terms of either equation: errors weighted by the particles' heatmap, and those of the rest."""
     square = jnp.square(predicted - target)
     if config.kind == "weighted":
-        return jnp.mean(square * (target + config.alpha))
+        return jnp.mean(square * target), config.alpha * jnp.mean(square)
     devices = 1 if axis is None else lax.axis_size(axis)
 
     def share(weight: Float[Array, "b c d h w"]) -> Float[Array, ""]:
@@ -28,7 +40,7 @@ def loss(
             total = lax.psum(total, axis)
         return devices * jnp.sum(square * weight) / (total + config.epsilon)
 
-    return share(target) + share(1 - target)
+    return share(target), share(1 - target)
 
 
 def sample_losses(predicted: Float[Array, "b c d h w"], target: Float[Array, "b c d h w"]) -> Float[Array, " b"]:

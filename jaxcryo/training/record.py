@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import csv
+import io
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.figure
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
-from tensorboardX import SummaryWriter
 
 from jaxcryo.domain import ParticleType, Picks, Volume
 from jaxcryo.io.atomic import atomic_path
 from jaxcryo.report import draw_picks
+from jaxcryo.training.board import Board
+from jaxcryo.training.tail import Tail
 from jaxcryo.training.validation import Validation, above_thresholds
 
-_METRICS = ("step", "loss", "learning_rate", "gradient_norm", "samples_per_second")
+METRICS = ("loss", "loss_positive", "loss_negative", "learning_rate", "gradient_norm", "samples_per_second")
 
 
 class Record:
     """The run folder's tables; rows from beyond the step that a training resumes at are dropped.
 
-    With several hosts only the one that `writes` does.
+    Rows are written as they come; on a full disk they wait until `flush`. With several hosts only the one that
+    `writes` does.
     """
 
     def __init__(
@@ -32,43 +35,55 @@ class Record:
         self._folder = folder
         self._writes = writes
         self._names = [t.name for t in types]
-        columns = ("step", "weighted_f4", "weighted_f4_best", *self._names)
-        self._metrics = _Table(folder / "metrics.csv", _METRICS)
-        self._validation = _Table(folder / "validation.csv", columns)
+        columns = ("weighted_f4", "weighted_f4_best", *self._names)
+        columns += tuple(f"{name} {what}" for what in ("threshold", "best", "best_threshold") for name in self._names)
+        self._metrics = _Table(folder / "metrics.csv", ("step", *METRICS))
+        self._validation = _Table(folder / "validation.csv", ("step", *columns))
         if writes:
             self._metrics.keep_until(resume_step)
             self._validation.keep_until(resume_step)
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
+            self._board = Board(folder / "tensorboard", resume_step + 1)
 
     def best_score(self) -> float:
         """The best weighted F4 so far, -1 before the first validation."""
         scores = self._validation.values()
         return float(scores[:, 1].max()) if len(scores) else -1.0
 
-    def step(self, step: int, loss: float, rate: float, norm: float, speed: float) -> None:
-        """One training step."""
+    def step(self, step: int, values: Mapping[str, float]) -> None:
+        """One training step: all of `METRICS`."""
         if not self._writes:
             return
-        self._metrics.append([step, f"{loss:.6g}", f"{rate:.6g}", f"{norm:.4g}", f"{speed:.4g}"])
-        for name, value in zip(_METRICS[1:], (loss, rate, norm, speed), strict=True):
-            self._board.add_scalar(f"train/{name}", value, step)
+        self._metrics.append([step, *(f"{values[name]:.6g}" for name in METRICS)])
+        self._board.scalars(step, {f"train/{name}": values[name] for name in METRICS})
 
     def validation(self, step: int, result: Validation) -> None:
         """One validation."""
-        scores = [c.f_beta for c in result.chosen.counts]
-        row = [result.chosen.weighted_f4, result.best.weighted_f4, *scores]
-        self._validation.append([step, *(f"{v:.4f}" for v in row)])
-        for name, value in zip(("weighted_f4", "weighted_f4_best", *self._names), row, strict=True):
-            self._board.add_scalar(f"validation/{name}", value, step)
+        chosen, best = ([c.f_beta for c in s.counts] for s in (result.chosen, result.best))
+        row = [result.chosen.weighted_f4, result.best.weighted_f4, *chosen]
+        thresholds = [t.threshold for t in result.types]
+        self._validation.append([step, *(f"{v:.4f}" for v in (*row, *thresholds, *best, *result.best_thresholds))])
+        tags = (f"validation/{name}" for name in ("weighted_f4", "weighted_f4_best", *self._names))
+        self._board.scalars(step, dict(zip(tags, row, strict=True)))
+
+    def flush(self) -> None:
+        """Writes what could not be written before.
+
+        Raises:
+            OutputError: it still cannot be.
+        """
+        if self._writes:
+            self._metrics.tail.flush()
+            self._validation.tail.flush()
+            self._board.flush()
 
     def draw(self, volume: Volume, truth: Picks, result: Validation) -> tuple[pathlib.Path, ...]:
-        """The curves, and slices of the held-out run with its picks and their truth; returns the pictures' paths."""
-        self._board.close()
+        """The curves, and slices of the held-out run with heatmaps, picks and truth; returns the pictures' paths."""
         curves, slices = self._folder / "curves.png", self._folder / "validation.png"
         figure = _curves(self._metrics.values(), self._validation.values(), self._names)
         with atomic_path(curves) as temporary:
             figure.savefig(temporary, format="png", dpi=110)
-        draw_picks(slices, volume, above_thresholds(result.picks, [t.threshold for t in result.types]), truth)
+        found = above_thresholds(result.picks, [t.threshold for t in result.types])
+        draw_picks(slices, volume, found, truth, result.heatmaps)
         return curves, slices
 
 
@@ -84,7 +99,7 @@ def _curves(
         loss.plot(steps[width - 1 :], smooth, color="tab:blue", label=f"loss, mean of {width} steps")
         loss.set_yscale("log")
         loss.legend()
-        rate.plot(steps, metrics[:, 2], color="tab:orange")
+        rate.plot(steps, metrics[:, 1 + METRICS.index("learning_rate")], color="tab:orange")
     if len(scores):
         f4.plot(scores[:, 0], scores[:, 1], "k.-", linewidth=2, label="weighted F4")
         for i, name in enumerate(names):
@@ -99,6 +114,7 @@ def _curves(
 class _Table:
     def __init__(self, path: pathlib.Path, columns: Sequence[str]) -> None:
         self._path, self._columns = path, columns
+        self.tail = Tail(path)
 
     def keep_until(self, step: int) -> None:
         """Makes the file, with the rows that it has up to a step."""
@@ -112,8 +128,9 @@ class _Table:
             writer.writerows(r for r in rows if int(r[0]) <= step)
 
     def append(self, row: Sequence[object]) -> None:
-        with self._path.open("a", newline="") as file:
-            csv.writer(file).writerow(row)
+        text = io.StringIO()
+        csv.writer(text).writerow(row)
+        self.tail.add(text.getvalue().encode())
 
     def values(self) -> Float[NDArray[np.float64], "n m"]:
         if not self._path.exists():

@@ -19,7 +19,7 @@ from jaxcryo.data.collection import Collection
 from jaxcryo.data.samples import draw_samples, sample_keys
 from jaxcryo.errors import InputError
 from jaxcryo.models import Network, Weights
-from jaxcryo.training.loss import loss, sample_losses
+from jaxcryo.training.loss import loss_parts, sample_losses
 from jaxcryo.training.schedule import learning_rate
 from jaxcryo.training.state import TrainState, optimizer
 
@@ -66,17 +66,17 @@ def train_step(
     ) -> tuple[Array, tuple[Weights, Array, Array]]:
         x, y, other = part
         predicted, stats = network.apply_train(params, stats, x)
-        value = share * loss(predicted, y, config.loss, axis=axis)
+        parts = share * jnp.stack(loss_parts(predicted, y, config.loss, axis=axis))
         if config.augment.mixup_probability > 0:
-            value = value + (1 - share) * loss(predicted, other, config.loss, axis=axis)
-        return value * state.loss_scale.scale, (stats, value, sample_losses(predicted, y))
+            parts = parts + (1 - share) * jnp.stack(loss_parts(predicted, other, config.loss, axis=axis))
+        return parts.sum() * state.loss_scale.scale, (stats, parts, sample_losses(predicted, y))
 
     mixed = share * windows + (1 - share) * _partners(windows)
-    gradients, stats, value, each = _accumulated(
+    gradients, stats, parts, each = _accumulated(
         objective, state.params, state.stats, (mixed, targets, partners), config.optim.accumulate
     )
     if axis is not None:
-        gradients, value = lax.pmean((gradients, value), axis)
+        gradients, parts = lax.pmean((gradients, parts), axis)
         stats = lax.pmean(stats, axis)
     gradients = jax.tree.map(lambda g: g / state.loss_scale.scale, gradients)
     norm = optax.tree.norm(gradients)
@@ -94,7 +94,16 @@ def train_step(
     )
     kept: TrainState = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state)
     scale = state.loss_scale.next(finite) if config.precision == "float16" else state.loss_scale
-    metrics = {"loss": value, "gradient_norm": norm, "learning_rate": rate, "sample_loss": each, "place": places}
+    metrics = {
+        "loss": parts.sum(),
+        "loss_positive": parts[0],
+        "loss_negative": parts[1],
+        "gradient_norm": norm,
+        "learning_rate": rate,
+        "loss_scale": state.loss_scale.scale,
+        "sample_loss": each,
+        "place": places,
+    }
     return dataclasses.replace(kept, step=state.step + 1, loss_scale=scale), metrics
 
 
@@ -173,21 +182,21 @@ def _partners(batch: Float[Array, b * rest]) -> Float[Array, b * rest]:
 def _accumulated(
     objective: Callable[..., Any], params: Weights, stats: Weights, batch: tuple[Array, ...], parts: int
 ) -> tuple[Weights, Weights, Array, Array]:
-    """Mean gradient and loss over `parts` slices of the batch; statistics move with each."""
+    """Mean gradient and terms of the loss over `parts` slices of the batch; statistics move with each."""
     gradient = jax.grad(objective, has_aux=True)
     if parts == 1:
-        gradients, (stats, value, each) = gradient(params, stats, batch)
-        return gradients, stats, value, each
+        gradients, (stats, terms, each) = gradient(params, stats, batch)
+        return gradients, stats, terms, each
     slices = jax.tree.map(lambda a: a.reshape(parts, -1, *a.shape[1:]), batch)
 
     def one(carry: tuple[Weights, Weights, Array], part: Any) -> tuple[tuple[Weights, Weights, Array], Array]:
-        total, moving, value = carry
-        new, (moving, part_value, each) = gradient(params, moving, part)
-        return (jax.tree.map(jnp.add, total, new), moving, value + part_value), each
+        total, moving, terms = carry
+        new, (moving, part_terms, each) = gradient(params, moving, part)
+        return (jax.tree.map(jnp.add, total, new), moving, terms + part_terms), each
 
-    start = (jax.tree.map(jnp.zeros_like, params), stats, jnp.zeros(()))
-    (total, stats, value), each = lax.scan(one, start, slices)
-    return jax.tree.map(lambda g: g / parts, total), stats, value / parts, each.reshape(-1)
+    start = (jax.tree.map(jnp.zeros_like, params), stats, jnp.zeros(2))
+    (total, stats, terms), each = lax.scan(one, start, slices)
+    return jax.tree.map(lambda g: g / parts, total), stats, terms / parts, each.reshape(-1)
 
 
 def _averaged(average: Weights, new: Weights, step: Array, config: TrainConfig) -> Weights:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import resource
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,18 +18,22 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxcryo.domain import Picks, Volume
+from jaxcryo.errors import OutputError
 from jaxcryo.models import Network
 from jaxcryo.training import hosts
-from jaxcryo.training.checkpoint import BEST, LAST, Checkpoints, RunDescription
+from jaxcryo.training.checkpoint import RunDescription
 from jaxcryo.training.held_out_page import HeldOutPage
-from jaxcryo.training.record import Record
+from jaxcryo.training.keeper import Keeper
+from jaxcryo.training.record import METRICS, Record
 from jaxcryo.training.state import TrainState
 from jaxcryo.training.step import Metrics, first_copy
 from jaxcryo.training.validation import Validation, flax_engine, validate
-from jaxcryo.weights import TrainedModel, save_model
+from jaxcryo.weights import TrainedModel
 
 REFIT_STEPS = 25
 """A training that has to end in time fits its length to the measured speed this often."""
+_AGREE_STEPS = 5
+"""How often several hosts agree on whether to stop or to save, since each has its own signals and its own clock."""
 
 
 class TrainingStopped(Exception):  # noqa: N818
@@ -64,10 +70,13 @@ class Trainer:
     held_out: Example
     page: HeldOutPage
     record: Record
-    checkpoints: Checkpoints
+    keeper: Keeper
     say: Callable[[str], None]
-    best: float = -1.0
+    began: float = dataclasses.field(default_factory=time.monotonic)
     validation_seconds: float = 0.0
+    """Of the last validation."""
+    validating_seconds: float = 0.0
+    """Of all of them."""
 
     def run(
         self, step: Callable[[TrainState, int], tuple[TrainState, Metrics]], state: TrainState, timing: Timing,
@@ -94,43 +103,61 @@ class Trainer:
                     self._read(n, pending, bar)
                 pending, n = metrics, n + 1
                 bar.update()
-                if stop:
+                self.keeper.look()
+                due = time.monotonic() - saved > timing.save_every_seconds
+                stopping, saving = 0, 0
+                if jax.process_count() == 1 or n % _AGREE_STEPS == 0:
+                    stopping, saving = hosts.agree(stop[0] if stop else 0, int(due))
+                validating = n % timing.validate_every == 0 and n < total
+                if stopping or saving or validating:  # a state is kept once it is known that its loss is a number
                     self._read(n, pending, bar)
-                    self._leave(state, n, stop[0])
+                    pending = None
+                if stopping:
+                    self._leave(state, n, stopping)
                 done = n - timing.first
                 if timing.deadline is not None and done % REFIT_STEPS == 0:
                     now = time.monotonic()
                     if done > REFIT_STEPS:  # the first steps compile
                         pace = (now - marked) / (n - marked_step)
                         left = max(timing.deadline - now - self.validation_seconds, 0)
-                        total = bar.total = n + int(left / pace)
+                        (total,) = hosts.agree(n + int(left / pace))
+                        bar.total = total
                         state = _with_total(state, max(total, 1))
                     marked, marked_step = now, n
-                if n % timing.validate_every == 0 and n < total:
-                    self._read(n, pending, bar)
-                    pending = None
+                if validating and n < total:
                     self._validate(state, n, bar)
                     marked, marked_step = time.monotonic(), n
-                if time.monotonic() - saved > timing.save_every_seconds:
-                    self.checkpoints.save(first_copy(state))
+                if saving or (validating and n < total):
+                    self.keeper.save_if_possible(first_copy(state))
                     saved = time.monotonic()
             if pending is not None:
                 self._read(n, pending, bar)
             result = self._validate(state, n, bar)
-        self.checkpoints.wait()
+        try:
+            self.keeper.finish(first_copy(state))
+        except OutputError as error:
+            raise TrainingStopped(
+                f"all {n} steps are done, but {error}. Free some space: the same command goes on; "
+                f"{self.keeper.last_good()}"
+            ) from error
         return result, n
 
     def _read(self, n: int, metrics: Metrics, bar: Any) -> None:
-        host = {k: np.asarray(v.addressable_shards[0].data)[0] for k, v in metrics.items() if k not in _PER_SAMPLE}
-        value, norm, rate = float(host["loss"]), float(host["gradient_norm"]), float(host["learning_rate"])
-        if not np.isfinite(value) and self.description.config.precision != "float16":
-            self._refuse(n, value, norm, metrics)
-        speed = (bar.format_dict["rate"] or 0.0) * self.description.config.optim.batch
-        self.record.step(n, value, rate, norm, speed)
-        score = f", F4 {self.best:.3f}" if self.best >= 0 else ""
-        bar.set_postfix_str(f"loss {value:.4f}{score}, {speed:.1f} samples/s{_memory()}", refresh=False)
+        host = {
+            k: float(np.asarray(v.addressable_shards[0].data)[0]) for k, v in metrics.items() if k not in _PER_SAMPLE
+        }
+        config = self.description.config
+        finite = np.isfinite(host["loss"]) and np.isfinite(host["gradient_norm"])
+        # What float16 cannot hold is normal as long as the scale can still fall.
+        if not finite and (config.precision != "float16" or host["loss_scale"] <= 1):
+            self._refuse(n, host, metrics)
+        host["samples_per_second"] = (bar.format_dict["rate"] or 0.0) * config.optim.batch
+        self.record.step(n, {name: host[name] for name in METRICS})
+        score = f", F4 {self.keeper.best:.3f}" if self.keeper.best >= 0 else ""
+        speed = f"{host['samples_per_second']:.1f} samples/s"
+        bar.set_postfix_str(f"loss {host['loss']:.4f}{score}, {speed}, {memory_gb():.1f} GB", refresh=False)
 
-    def _refuse(self, n: int, value: float, norm: float, metrics: Metrics) -> None:
+    def _refuse(self, n: int, host: dict[str, float], metrics: Metrics) -> None:
         losses, places = (
             np.concatenate([np.asarray(s.data)[0] for s in metrics[k].addressable_shards]) for k in _PER_SAMPLE
         )
@@ -141,8 +168,9 @@ class Trainer:
             name = self.description.train_runs[run]
             where = f"the first sample that is off was cut from {name} at voxel z={z} y={y} x={x}"
         raise TrainingStopped(
-            f"the loss of step {n} is {value} (gradient norm {norm:.3g}); {where}. The last checkpoint in "
-            f"{self.folder} is good; lower the learning rate or look at that place"
+            f"the loss of step {n} is {host['loss']} (positive part {host['loss_positive']:.3g}, negative part "
+            f"{host['loss_negative']:.3g}, gradient norm {host['gradient_norm']:.3g}); {where}. "
+            f"Nothing of it was kept: {self.keeper.last_good()}. Lower the learning rate or look at that place"
         )
 
     def _validate(self, state: TrainState, n: int, bar: Any) -> Validation:
@@ -164,21 +192,25 @@ class Trainer:
             on_windows=show,
             on_slab=None if overlay is None else overlay.add,
         )
+        self.keeper.validated(n, result, self._model(host, n, result))
         if overlay is not None:
-            self._keep(host, n, result)
-            self.page.write(n, result, overlay, seconds=time.monotonic() - began)
+            try:
+                self.page.write(n, result, overlay, seconds=time.monotonic() - began)
+            except OutputError as error:  # the next validation writes a new one
+                self.say(f"warning: {error}")
         self.validation_seconds = time.monotonic() - began
-        self.checkpoints.save(host)
+        self.validating_seconds += self.validation_seconds
+        share = self.validating_seconds / (time.monotonic() - self.began)
         bar.clear()
         self.say(
             f"step {n}: weighted F4 {result.chosen.weighted_f4:.3f} on {held_out.volume.name} "
-            f"({result.best.weighted_f4:.3f} at the best thresholds), {self.validation_seconds:.0f} s"
+            f"({result.best.weighted_f4:.3f} at the best thresholds), {self.validation_seconds:.1f} s; "
+            f"validation took {share:.0%} of the time so far"
         )
         return result
 
-    def _keep(self, host: TrainState, n: int, result: Validation) -> None:
-        score = result.chosen.weighted_f4
-        model = TrainedModel(
+    def _model(self, host: TrainState, n: int, result: Validation) -> TrainedModel:
+        return TrainedModel(
             config=self.description.config,
             types=result.types,
             spacing_angstrom=self.description.spacing_angstrom,
@@ -186,20 +218,18 @@ class Trainer:
             params=host.ema_params,
             stats=host.ema_stats,
             source=f"{self.folder.name}, step {n}, fold {self.description.fold}, "
-            f"weighted F4 {score:.3f} on {self.held_out.volume.name}",
+            f"weighted F4 {result.chosen.weighted_f4:.3f} on {self.held_out.volume.name}",
         )
-        self.record.validation(n, result)
-        save_model(self.folder / LAST, model)
-        if score >= self.best:
-            self.best = score
-            save_model(self.folder / BEST, model)
 
     def _leave(self, state: TrainState, n: int, number: int) -> None:
-        self.checkpoints.save(first_copy(state))
-        self.checkpoints.wait()
-        raise TrainingStopped(
-            f"{signal.Signals(number).name} came: step {n} is saved in {self.folder}; the same command continues"
-        )
+        name = signal.Signals(number).name
+        try:
+            self.keeper.finish(first_copy(state))
+        except OutputError as error:
+            raise TrainingStopped(
+                f"{name} came, but {error}. Free some space: the same command goes on; {self.keeper.last_good()}"
+            ) from error
+        raise TrainingStopped(f"{name} came: step {n} is saved in {self.folder}; the same command continues")
 
 
 _PER_SAMPLE = ("sample_loss", "place")
@@ -228,6 +258,13 @@ def _with_total(state: TrainState, total: int) -> TrainState:
     return dataclasses.replace(state, total_steps=jnp.zeros_like(state.total_steps) + total)
 
 
-def _memory() -> str:
+def memory_gb() -> float:
+    """What is held by the first device, or on CPUs by this process."""
     statistics = jax.local_devices()[0].memory_stats()
-    return f", {statistics['bytes_in_use'] / 1e9:.1f} GB" if statistics else ""
+    if statistics:
+        return float(statistics["bytes_in_use"] / 1e9)
+    resident = pathlib.Path("/proc/self/statm")
+    if resident.exists():
+        return int(resident.read_text().split()[1]) * resource.getpagesize() / 1e9
+    # Where the system has no such file, the most that it ever was; in bytes on macOS, in kilobytes elsewhere.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9

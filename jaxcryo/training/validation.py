@@ -14,9 +14,10 @@ from jaxcryo.config import TrainConfig
 from jaxcryo.domain import ParticleType, Picks, Volume
 from jaxcryo.inference.engine import Engine
 from jaxcryo.inference.pipeline import OnSlab, find_picks
-from jaxcryo.inference.stitch import OnWindows
+from jaxcryo.inference.stitch import OnWindows, Slab
 from jaxcryo.metric import RADIUS_SHARE, Score, count_matches, score
 from jaxcryo.models import Network, Weights
+from jaxcryo.report import shown_slices
 
 THRESHOLDS = np.round(np.linspace(0.05, 0.95, 19), 2)
 _PLATEAU = 0.03
@@ -34,8 +35,11 @@ class Validation:
     """F4 of each type at each of `THRESHOLDS`."""
     best: Score
     """At each type's single best threshold."""
+    best_thresholds: tuple[float, ...]
     chosen: Score
     """At the chosen thresholds: the middle of the plateau around the best."""
+    heatmaps: dict[int, Float[NDArray[np.float32], "c y x"]]
+    """Of the slices that a picture shows."""
 
 
 def flax_engine(network: Network, params: Weights, stats: Weights, config: TrainConfig, *, name: str) -> Engine:
@@ -63,6 +67,16 @@ def validate(
     on_slab: OnSlab | None = None,
 ) -> Validation:
     """Picks of the whole volume, and the thresholds that suit them."""
+    shown = shown_slices(volume.grid.shape_zyx[0])
+    heatmaps: dict[int, NDArray[np.float32]] = {}
+
+    def keep(slab: Slab) -> None:
+        for z in shown:
+            if 0 <= z - slab.z_start < slab.heatmap.shape[1]:
+                heatmaps[z] = np.asarray(slab.heatmap[:, z - slab.z_start])
+        if on_slab is not None:
+            on_slab(slab)
+
     picks = find_picks(
         volume,
         [engine],
@@ -70,7 +84,7 @@ def validate(
         config=config.inference,
         floor=float(THRESHOLDS[0]),
         on_windows=on_windows,
-        on_slab=on_slab,
+        on_slab=keep,
     )
     curves = np.array([threshold_curve(picks, truth, i) for i in range(len(types))])
     best = [float(THRESHOLDS[int(np.argmax(c))]) for c in curves]
@@ -85,7 +99,9 @@ def validate(
         picks=picks,
         curves=curves,
         best=_score(picks, truth, types, best),
+        best_thresholds=tuple(best),
         chosen=_score(picks, truth, types, [t.threshold for t in with_thresholds]),
+        heatmaps=heatmaps,
     )
 
 

@@ -11,7 +11,7 @@ from scipy import ndimage
 from jaxcryo.config import AugmentConfig, CropConfig, IntensityConfig, TargetConfig
 from jaxcryo.data.augment import augment
 from jaxcryo.data.collection import Collection, collect, epoch_grid, rows_of_step
-from jaxcryo.data.samples import choose_window, draw_samples
+from jaxcryo.data.samples import choose_window, draw_samples, sample_keys
 from jaxcryo.domain import CZII_TYPES, Picks, Volume, VoxelGrid
 from jaxcryo.errors import InputError
 
@@ -133,3 +133,28 @@ def test_too_small_a_volume_is_refused() -> None:
     picks = Picks(run="flat", types=CZII_TYPES, xyz_angstrom=np.zeros((1, 3)), type_index=np.zeros(1, np.int64))
     with pytest.raises(InputError, match="8×64×64 voxels, smaller than one training window of 16×64×64"):
         collect([volume], [picks], IntensityConfig(), PATCH)
+
+
+def test_samples_do_not_depend_on_who_draws_them(collection: Collection) -> None:
+    """A batch drawn by one device, in halves, and one sample at a time: the same bits."""
+    grid = epoch_grid([(40, 96, 96), (20, 64, 120)], PATCH, CropConfig())
+    rows = jnp.asarray(rows_of_step(grid, seed=3, step=5, batch=4))
+    keys = sample_keys(jax.random.key(7), 5, jnp.arange(4))
+
+    @jax.jit
+    def draw(rows, keys):
+        return draw_samples(
+            collection, rows, keys=keys, patch_zyx=PATCH, sigma_voxel=np.full(6, 3.0, np.float32),
+            crop=CropConfig(near_pick=0.5), augmentation=AugmentConfig(), target=TargetConfig(),
+        )  # fmt: skip
+
+    whole = draw(rows, keys)
+    for size in (1, 2):
+        parts = [draw(rows[i : i + size], keys[i : i + size]) for i in range(0, 4, size)]
+        for all_at_once, pieces in zip(whole, zip(*parts, strict=True), strict=True):
+            np.testing.assert_array_equal(all_at_once, np.concatenate(pieces))
+    devices = jax.local_devices()[:2]
+    assert len(devices) == 2
+    halves = jax.pmap(draw, devices=devices)(rows.reshape(2, 2, 4), keys.reshape(2, 2))
+    for all_at_once, both in zip(whole, halves, strict=True):
+        np.testing.assert_array_equal(all_at_once, np.asarray(both).reshape(all_at_once.shape))

@@ -1,7 +1,9 @@
 """A small world to train in."""
 
 import dataclasses
+from collections.abc import Iterator
 
+import jax
 import numpy as np
 import pytest
 
@@ -9,9 +11,39 @@ from jaxcryo.config import TrainConfig
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.phantom import PhantomConfig, make_phantom
 from jaxcryo.recipes import recipe
+from jaxcryo.training.checkpoint import RunDescription
 from jaxcryo.training.loop import Example
 
 TYPES = CZII_TYPES[:3]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Trainings of one configuration share their compiled programs."""
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture(scope="session")
+def description(config: TrainConfig, examples: list[Example]) -> RunDescription:
+    """Four steps on the second phantom, the first one held out."""
+    return RunDescription(
+        config=config,
+        types=examples[0].picks.types,
+        fold=0,
+        train_runs=("PH_001",),
+        held_out="PH_000",
+        spacing_angstrom=10.0,
+        steps=4,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +69,5 @@ def examples() -> list[Example]:
 
 def equal(a: object, b: object) -> bool:
     """Whether two trees of arrays are bit-identical."""
-    import jax
-
     leaves_a, leaves_b = jax.tree.leaves(a), jax.tree.leaves(b)
     return len(leaves_a) == len(leaves_b) and all(np.array_equal(x, y) for x, y in zip(leaves_a, leaves_b, strict=True))

@@ -1,12 +1,16 @@
 """Losses as the paper's equations, the schedule as its tables."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxcryo.config import LossConfig, OptimConfig
+from jaxcryo.domain import CZII_TYPES
 from jaxcryo.recipes import recipe
+from jaxcryo.training.checkpoint import RunDescription, describe, read_description
 from jaxcryo.training.loss import loss
 from jaxcryo.training.schedule import learning_rate
 
@@ -48,6 +52,65 @@ def test_a_shorter_training_has_the_same_curve() -> None:
     config = OptimConfig()
     long, short = (np.asarray(learning_rate(np.arange(0, n, n // 64), n, config)) for n in (6400, 640))
     np.testing.assert_allclose(long, short, rtol=1e-4, atol=1e-10)
+
+
+@pytest.mark.parametrize(("arch", "epochs", "warmup"), [("yu4u", 64, 4), ("tattaka", 25, 5)])
+def test_schedule_of_the_paper_s_tables(arch, epochs, warmup) -> None:
+    """Rate 1e-3, cosine decay, warm-up and epochs of tables 1 and 2, for six runs of 1782 windows in batches of 32."""
+    steps = 6 * 1782 // 32
+    total = epochs * steps
+
+    def rate(step: float) -> float:
+        return float(learning_rate(int(step), total, recipe(arch).optim))
+
+    assert rate(0) == 0
+    assert rate(1) == pytest.approx(1e-3 / (warmup * steps), rel=1e-4)  # it moves with every step
+    assert rate(warmup * steps / 2) == pytest.approx(5e-4, rel=1e-4)
+    top = max(rate(s) for s in range(warmup * steps - 3, warmup * steps + 3))
+    assert top == rate(warmup * steps - 1) == pytest.approx(1e-3, rel=1e-3)
+    assert rate(warmup * steps) == pytest.approx(5e-4 * (1 + np.cos(np.pi * warmup / epochs)), rel=1e-4)
+    assert rate(total / 2) == pytest.approx(5e-4, rel=1e-4)
+    assert rate(3 * total / 4) == pytest.approx(5e-4 * (1 + np.cos(np.pi * 3 / 4)), rel=1e-3)
+    assert 0 <= rate(total - 1) < 1e-9
+    assert rate(total) == pytest.approx(0, abs=1e-12)
+
+
+TABLE_1 = {
+    "learning_rate": 1e-3, "weight_decay": 0.0, "epochs": 64, "warmup_epochs": 4, "batch": 32, "accumulate": 1,
+    "ema_decay": 0.999, "ema_warmup": False, "clip_norm": None,
+}  # fmt: skip
+TABLE_2 = {**TABLE_1, "weight_decay": 1e-2, "epochs": 25, "warmup_epochs": 5}
+AUGMENT = {
+    "warp_probability": 0.5, "shift": 0.05, "scale": 0.1, "rotation_degree": 180.0, "flip_x_probability": 0.5,
+    "flip_y_probability": 0.0, "flip_z_probability": 0.0, "intensity_probability": 0.3, "brightness": 0.3,
+    "contrast": 0.3, "mixup_probability": 0.5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arch", "table", "loss_kind", "sigma", "patch", "stride"),
+    [
+        ("yu4u", TABLE_1, {"kind": "weighted", "alpha": 0.1}, 6.0, [16, 128, 128], [8, 48, 48]),
+        ("tattaka", TABLE_2, {"kind": "balanced"}, None, [32, 128, 128], [16, 48, 48]),
+    ],
+)
+def test_hyperparameters_are_read_back_from_a_run(tmp_path, arch, table, loss_kind, sigma, patch, stride) -> None:
+    """As text, so that a default that somebody changes is seen."""
+    description = RunDescription(
+        config=recipe(arch), types=CZII_TYPES, fold=0, train_runs=("a", "b"), held_out="c", spacing_angstrom=10.012444,
+        steps=None,
+    )  # fmt: skip
+    describe(tmp_path, description)
+    config = json.loads((tmp_path / "config.json").read_text())["config"]
+    assert config["optim"] == table
+    assert config["augment"] == AUGMENT
+    assert config["crop"] == {"stride": 0.5, "jitter": 0.25, "near_pick": 0.0}
+    assert loss_kind.items() <= config["loss"].items()
+    assert config["target"]["sigma_voxel"] == sigma
+    assert config["intensity"] == {"rule": "fixed", "mean": 5.2577832e-08, "std": 7.199929e-06}
+    assert (config["model"]["patch_zyx"], config["inference"]["stride_zyx"]) == (patch, stride)
+    assert config["pretrained"] and not config["sync_batch_norm"]
+    assert read_description(tmp_path) == description
 
 
 def test_recipes_are_the_paper_s_tables() -> None:
