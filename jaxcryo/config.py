@@ -72,8 +72,8 @@ class Yu4uConfig:
             case "paper":
                 return cls(classes=classes)
             case "small":
-                encoder = ConvNeXtConfig(depths=(1, 1, 2, 1), widths=(24, 48, 64, 80), kernel=3, layer_scale=1.0)
-                return cls(classes=classes, encoder=encoder, decoder_widths=(64, 48, 48), patch_zyx=(16, 96, 96))
+                encoder = ConvNeXtConfig(depths=(1, 1, 2, 1), widths=(32, 64, 96, 160), kernel=3, layer_scale=1.0)
+                return cls(classes=classes, encoder=encoder, decoder_widths=(80, 64, 64), patch_zyx=(16, 96, 96))
             case "tiny":
                 encoder = ConvNeXtConfig(depths=(1, 1, 1, 1), widths=(8, 16, 24, 32), kernel=3, layer_scale=1.0)
                 return cls(classes=classes, encoder=encoder, decoder_widths=(24, 16, 16), patch_zyx=(16, 64, 64))

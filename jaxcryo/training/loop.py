@@ -20,7 +20,7 @@ from jaxcryo.errors import OutputError
 from jaxcryo.models import Weights, build
 from jaxcryo.training import hosts
 from jaxcryo.training.checkpoint import BEST, LAST, Checkpoints, RunDescription, describe
-from jaxcryo.training.held_out_page import HeldOutPage
+from jaxcryo.training.held_out_page import FILE_NAME, HeldOutPage
 from jaxcryo.training.keeper import Keeper
 from jaxcryo.training.record import Record
 from jaxcryo.training.result import Result, read_result, write_result
