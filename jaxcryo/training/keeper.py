@@ -8,7 +8,7 @@ from collections.abc import Callable
 from jaxcryo.errors import OutputError
 from jaxcryo.training import hosts
 from jaxcryo.training.checkpoint import BEST, LAST, Checkpoints
-from jaxcryo.training.record import Record
+from jaxcryo.training.record import SCORE_DIGITS, Record
 from jaxcryo.training.state import TrainState
 from jaxcryo.training.validation import Validation
 from jaxcryo.weights import TrainedModel, save_model
@@ -33,8 +33,9 @@ class Keeper:
         """A model and what the held-out run says of it, for the next save."""
         self._results.append((step, result))
         self._models[LAST] = model
-        if result.chosen.weighted_f4 >= self.best:
-            self.best = result.chosen.weighted_f4
+        score = round(result.chosen.weighted_f4, SCORE_DIGITS)  # as a training that goes on reads it back
+        if score >= self.best:
+            self.best = score
             self._models[BEST] = model
 
     def save(self, state: TrainState) -> None:

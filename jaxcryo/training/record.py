@@ -20,6 +20,7 @@ from jaxcryo.training.tail import Tail
 from jaxcryo.training.validation import Validation, above_thresholds
 
 METRICS = ("loss", "loss_positive", "loss_negative", "learning_rate", "gradient_norm", "samples_per_second")
+SCORE_DIGITS = 4
 
 
 class Record:
@@ -61,7 +62,9 @@ class Record:
         chosen, best = ([c.f_beta for c in s.counts] for s in (result.chosen, result.best))
         row = [result.chosen.weighted_f4, result.best.weighted_f4, *chosen]
         thresholds = [t.threshold for t in result.types]
-        self._validation.append([step, *(f"{v:.4f}" for v in (*row, *thresholds, *best, *result.best_thresholds))])
+        self._validation.append(
+            [step, *(f"{v:.{SCORE_DIGITS}f}" for v in (*row, *thresholds, *best, *result.best_thresholds))]
+        )
         tags = (f"validation/{name}" for name in ("weighted_f4", "weighted_f4_best", *self._names))
         self._board.scalars(step, dict(zip(tags, row, strict=True)))
 
