@@ -7,6 +7,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import onnx
 from tqdm import tqdm
@@ -16,6 +17,7 @@ from convert.emit_layers import Upsampling
 from convert.export import weights_file
 from convert.graph import Precision
 from convert.operations import described
+from jaxcryo.config import TrainConfig
 from jaxcryo.errors import InputError
 from jaxcryo.inference.manifest import FILE_NAME, EngineEntry, file_sha256, read_manifest, write_manifest
 from jaxcryo.io.atomic import atomic_path
@@ -49,6 +51,8 @@ class OnnxOptions:
     """OpenVINO takes two thirds of the time with it (paper size)."""
     spacing_angstrom: float | None = None
     """For weights that do not say on which voxels they were trained."""
+    window_zyx: tuple[int, int, int] | None = None
+    """None takes the training's. Windows of other sizes overlap by as many voxels."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -75,6 +79,10 @@ def add_parser(subparsers: Any) -> None:
         help="nearest upsampling as smaller convolutions at the low resolution (default; faster on CPUs), or as "
         "ONNX's Resize",
     )  # fmt: skip
+    parser.add_argument(
+        "--window", type=int, nargs=3, metavar=("Z", "Y", "X"),
+        help="in voxels, instead of the training's: larger ones overlap by as many voxels, so by a smaller share",
+    )  # fmt: skip
     parser.add_argument("--voxel-spacing", type=float, metavar="A", help="in ångströms, for weights that do not say")
     parser.add_argument("--force", action="store_true", help="replace the engines that are in the folder")
     parser.set_defaults(run=run)
@@ -87,6 +95,7 @@ def run(args: argparse.Namespace) -> None:
         batch=args.batch,
         upsampling=args.upsampling,
         spacing_angstrom=args.voxel_spacing,
+        window_zyx=None if args.window is None else (args.window[0], args.window[1], args.window[2]),
     )
     entries = convert_models(args.weights, args.out, options, force=args.force)
     for entry in entries:
@@ -140,7 +149,7 @@ def convert_model(
     model: TrainedModel, name: str, folder: pathlib.Path, options: OnnxOptions, *, source: str
 ) -> EngineEntry:
     """Writes one model's two files to the folder, and describes it."""
-    config = model.config
+    config = model.config if options.window_zyx is None else with_window(model.config, options.window_zyx)
     spacing = model.spacing_angstrom or options.spacing_angstrom
     if spacing is None:
         raise InputError(
@@ -181,6 +190,28 @@ def convert_model(
         inference=config.inference,
         source=f"{pathlib.Path(source).parent.name}/{pathlib.Path(source).name}: {model.source}",
         skewness=model.skewness,
+    )
+
+
+def with_window(config: TrainConfig, window_zyx: tuple[int, int, int]) -> TrainConfig:
+    """The config for windows of another size, which overlap by as many voxels as its own.
+
+    Raises:
+        InputError: the network cannot take such windows, or they would not move on.
+    """
+    own, stride = config.model.patch_zyx, config.inference.stride_zyx
+    z, y, x = (w - (o - s) for w, o, s in zip(window_zyx, own, stride, strict=True))
+    if min(z, y, x) < 1:
+        raise InputError(
+            f"--window is {' '.join(map(str, window_zyx))}, no larger than what windows overlap (they are "
+            f"{' '.join(map(str, own))} and move by {' '.join(map(str, stride))} voxels); choose a larger one"
+        )
+    network, params, stats = build(config.model, seed=None)
+    jax.eval_shape(network.apply, params, stats, jax.ShapeDtypeStruct((1, *window_zyx), jnp.float32))  # raises
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, patch_zyx=window_zyx),
+        inference=dataclasses.replace(config.inference, stride_zyx=(z, y, x)),
     )
 
 

@@ -77,7 +77,7 @@ def test_it_builds_compares_and_says_what_was_built_where(out, trt, capsys) -> N
     assert build_engines(out, "--workspace", "2", "--optimization-level", "4") == 0
     said = capsys.readouterr().out
     for part in ("1 model for TensorRT 10.12.0.36, Tesla T4, compute capability 7.5", "phantom", "noise", "ok",
-                 "python infer.py --engines"):  # fmt: skip
+                 "jaxcryo infer --engines"):  # fmt: skip
         assert part in said
     (entry,) = read_manifest(out)
     assert engine_in(out).name == f"a-{entry.onnx_sha256[:12]}-trt10.12.0.36-sm75-b{entry.batch}.engine"

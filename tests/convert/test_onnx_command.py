@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
+import jax.numpy as jnp
 import numpy as np
 import onnx
 import pytest
@@ -47,7 +48,7 @@ def test_two_models_and_what_is_known_of_them(
     assert main(["onnx", str(run_folder), str(other), "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert f"next: python -m convert check {out}" in said
-    assert f"then: python infer.py --engines {out} --data DIR" in said
+    assert f"then: jaxcryo infer --engines {out} --data DIR" in said
     first, second = read_manifest(out)
     assert (first.name, first.arch, first.size, first.precision) == ("yu4u-tiny-fold0", "yu4u", "tiny", "float32")
     assert second.name == "tattaka-fold2"
@@ -67,6 +68,11 @@ def test_two_models_and_what_is_known_of_them(
 
 
 def test_float16_halves_both_files(run_folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    name, model = "encoder.stages.0.blocks.0.gamma", model_of("yu4u")
+    save_model(
+        run_folder / "best.safetensors",
+        dataclasses.replace(model, params=model.params | {name: jnp.full(8, 1e-6, jnp.float32)}),
+    )
     (wide,) = convert_models([run_folder], tmp_path / "wide", FOUR)
     (narrow,) = convert_models([run_folder], tmp_path / "narrow", dataclasses.replace(FOUR, precision="float16"))
     for file in ("onnx_file", "weights_file"):
@@ -74,8 +80,8 @@ def test_float16_halves_both_files(run_folder: pathlib.Path, tmp_path: pathlib.P
             (tmp_path / n / getattr(e, file)).stat().st_size for n, e in (("wide", wide), ("narrow", narrow))
         )
         assert after < 0.7 * before
-    # A fresh layer scale of 1e-6 has one digit in float16.
-    gamma = load_model(tmp_path / "narrow" / narrow.weights_file).params["encoder.stages.0.blocks.0.gamma"]
+    # timm's fresh layer scale of 1e-6 has one digit in float16.
+    gamma = load_model(tmp_path / "narrow" / narrow.weights_file).params[name]
     np.testing.assert_array_equal(gamma, np.full(8, 1e-6, np.float32))
 
 
@@ -156,3 +162,23 @@ def test_sources_that_cannot_be_used(run_folder: pathlib.Path, tmp_path: pathlib
     save_model(file, model_of("yu4u"))
     with pytest.raises(InputError, match="would be overwritten"):
         convert_models([file], tmp_path, FOUR)
+
+
+def test_larger_windows_overlap_by_as_many_voxels(run_folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    (own,) = convert_models([run_folder], tmp_path / "own", FOUR)
+    options = dataclasses.replace(FOUR, batch=1, window_zyx=(32, 96, 128))
+    (entry,) = convert_models([run_folder], tmp_path / "out", options)
+    overlap = [p - s for p, s in zip(own.patch_zyx, own.stride_zyx, strict=True)]
+    assert entry.patch_zyx == entry.model.patch_zyx == (32, 96, 128)
+    assert [p - s for p, s in zip(entry.patch_zyx, entry.stride_zyx, strict=True)] == overlap
+    graph = onnx.load(tmp_path / "out" / entry.onnx_file).graph
+    assert [d.dim_value for d in graph.input[0].type.tensor_type.shape.dim] == [1, 32, 96, 128]
+
+
+@pytest.mark.parametrize(("window", "message"), [((16, 70, 64), "multiple of"), ((4, 64, 64), "choose a larger one")])
+def test_windows_that_the_network_cannot_take(
+    run_folder: pathlib.Path, tmp_path: pathlib.Path, window: tuple[int, int, int], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        convert_models([run_folder], tmp_path / "out", dataclasses.replace(FOUR, window_zyx=window))
+    assert not list((tmp_path / "out").glob("*.onnx"))
