@@ -10,7 +10,6 @@ import pathlib
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -22,18 +21,17 @@ from jaxcryo.cli.inputs import add_source_options, known_picks, reading_of, sour
 from jaxcryo.cli.napari_view import napari_view
 from jaxcryo.cli.pages import list_pages, page_notes
 from jaxcryo.cli.picker import Job, PickedRun, RunTask, open_picker
+from jaxcryo.cli.settings import FILE_NAME, runs_done, settings_of
 from jaxcryo.cli.window_bars import WindowBars
-from jaxcryo.config import InferenceConfig
-from jaxcryo.domain import ParticleType, Picks, types_to_json
+from jaxcryo.domain import ParticleType, Picks
 from jaxcryo.errors import InputError
 from jaxcryo.inference.backends import BACKENDS, choose_backend, ensemble_types
 from jaxcryo.inference.cuda import jax_gpus, share_memory
 from jaxcryo.inference.fit import engine_spacing
-from jaxcryo.inference.manifest import EngineEntry, read_manifest
+from jaxcryo.inference.manifest import read_manifest
 from jaxcryo.inference.precision import PRECISIONS, choose_precision
 from jaxcryo.inference.workers import Outcome, Place, in_turn, plan_places, side_by_side
 from jaxcryo.io.atomic import write_text
-from jaxcryo.io.candidates import floor_of
 from jaxcryo.io.copick_project import check_no_own_files, write_project_picks
 from jaxcryo.io.dataset import Run
 from jaxcryo.io.mask import check_mask
@@ -109,13 +107,13 @@ def _infer(args: argparse.Namespace) -> int:
     view = napari_view() if args.view == "napari" else None
     backend, reason = choose_backend(args.backend, folder, entries)
     entries, precision = choose_precision(args.precision, backend, entries)
-    settings = _settings(entries, types, reading) | {"tta": args.tta}
+    settings = settings_of(entries, types, reading, tta=args.tta)
     if args.mask is not None:
         check_mask(args.mask)
         settings["mask"] = str(pathlib.Path(args.mask).absolute())
     frames = export_frames(args, out, runs)
     check_foreign(args, out)
-    done = _done(out, settings, runs, force=args.force)
+    done = runs_done(out, settings, runs, force=args.force)
     if source.project is not None and not args.force:
         check_no_own_files(source.project, [r.name for r in runs if r.name not in done])
     if backend == "tensorrt":
@@ -135,7 +133,7 @@ def _infer(args: argparse.Namespace) -> int:
     )
     if len(places) > 1:
         print(f"{len(places)} processes share the runs: {', '.join(place.name for place in places)}")
-    write_text(out / "settings.json", json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
+    write_text(out / FILE_NAME, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
     for task in tasks:
         if task.run.name in done:
             print(f"{task.label}: is done already")
@@ -236,55 +234,6 @@ def _summary(found: dict[str, Picks], types: tuple[ParticleType, ...], truth: di
         counts = np.sum([np.bincount(p.type_index, minlength=len(types)) for p in rest], axis=0)
         print(f"\npicks of {len(rest)} runs:")
         print(count_table(types, counts.tolist()))
-
-
-def _settings(entries: Sequence[EngineEntry], types: Sequence[ParticleType], reading: Reading) -> dict[str, Any]:
-    """What decides the picks; results of other settings are not mixed."""
-    inference: InferenceConfig = entries[0].inference
-    return {
-        "engines": [
-            {
-                "name": e.name,
-                "onnx_sha256": e.onnx_sha256,
-                "stride_zyx": list(e.stride_zyx),
-                "precision": e.precision,
-                "source": e.source,
-            }
-            for e in entries
-        ],
-        "thresholds": {t.name: t.threshold for t in types},
-        "floor": floor_of(types),
-        "particles": [{k: v for k, v in t.items() if k != "threshold"} for t in types_to_json(types)],
-        "nms_voxel": inference.nms_voxel,
-        "merge_radius": inference.merge_radius,
-        "refine": inference.refine,
-        "voxel_spacing_angstrom": reading.spacing_angstrom,
-        "level": reading.level,
-        "invert": reading.invert,
-    }
-
-
-def _done(out: pathlib.Path, settings: dict[str, Any], runs: Sequence[Run], *, force: bool) -> set[str]:
-    """The runs whose picks of these very settings are in the folder."""
-    present = {r.name for r in runs if any((out / "ExperimentRuns" / r.name / "Picks").glob("jaxcryo_0_*.json"))}
-    if not present or force:
-        return set()
-    path = out / "settings.json"
-    try:
-        same = json.loads(path.read_text()) == json.loads(json.dumps(settings))
-    except (OSError, ValueError):
-        same = False
-    if not same:
-        raise InputError(
-            f"{out}: holds picks of {', '.join(sorted(present))} by other engines or settings; choose another folder "
-            "with --out, or replace them with --force (for other thresholds alone: python -m jaxcryo.picks threshold)"
-        )
-    complete = len(settings["thresholds"])
-    return {
-        name
-        for name in present
-        if len(list((out / "ExperimentRuns" / name / "Picks").glob("jaxcryo_0_*.json"))) == complete
-    }
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:

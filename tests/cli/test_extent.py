@@ -45,6 +45,13 @@ def test_shards_then_the_same_command_without_are_one_inference(dataset, engines
     assert (shared / "submission.csv").read_text() == (whole / "submission.csv").read_text()
 
 
+def test_shards_of_other_settings_are_not_mixed(dataset, engines, tmp_path, capsys) -> None:
+    out = tmp_path / "out"
+    assert run(dataset, engines, out, "--shard", "1/3") == 0
+    assert run(dataset, engines, out, "--shard", "2/3", "--effort", "fast") == 2
+    assert "by other engines or settings" in capsys.readouterr().err
+
+
 def test_a_shard_beyond_the_runs_is_no_error(dataset, engines, tmp_path, capsys) -> None:
     assert run(dataset, engines, tmp_path / "out", "--shard", "9/9") == 0
     assert "nothing is left for shard 9/9" in capsys.readouterr().out

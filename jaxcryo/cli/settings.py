@@ -1,0 +1,73 @@
+"""What decides the picks of a folder, so that results of other settings are never mixed with them."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from jaxcryo.config import InferenceConfig
+from jaxcryo.domain import ParticleType, types_to_json
+from jaxcryo.errors import InputError
+from jaxcryo.inference.manifest import EngineEntry
+from jaxcryo.io.candidates import floor_of
+from jaxcryo.io.dataset import Run
+from jaxcryo.io.volumes import Reading
+
+FILE_NAME = "settings.json"
+
+
+def settings_of(
+    entries: Sequence[EngineEntry], types: Sequence[ParticleType], reading: Reading, *, tta: bool
+) -> dict[str, Any]:
+    """Plain values; equal where picks of the same tomogram are."""
+    inference: InferenceConfig = entries[0].inference
+    return {
+        "engines": [
+            {
+                "name": e.name,
+                "onnx_sha256": e.onnx_sha256,
+                "stride_zyx": list(e.stride_zyx),
+                "precision": e.precision,
+                "source": e.source,
+            }
+            for e in entries
+        ],
+        "thresholds": {t.name: t.threshold for t in types},
+        "floor": floor_of(types),
+        "particles": [{k: v for k, v in t.items() if k != "threshold"} for t in types_to_json(types)],
+        "nms_voxel": inference.nms_voxel,
+        "merge_radius": inference.merge_radius,
+        "refine": inference.refine,
+        "tta": tta,
+        "voxel_spacing_angstrom": reading.spacing_angstrom,
+        "level": reading.level,
+        "invert": reading.invert,
+    }
+
+
+def runs_done(out: pathlib.Path, settings: dict[str, Any], runs: Sequence[Run], *, force: bool) -> set[str]:
+    """Those of the runs whose picks of these very settings are in the folder.
+
+    Raises:
+        InputError: the folder holds picks of other settings, be it of these runs or of others.
+    """
+    counts = {
+        folder.parent.name: len(list(folder.glob("jaxcryo_0_*.json")))
+        for folder in (out / "ExperimentRuns").glob("*/Picks")
+    }
+    present = {name for name, count in counts.items() if count}
+    if not present or force:
+        return set()
+    try:
+        same = json.loads((out / FILE_NAME).read_text()) == json.loads(json.dumps(settings))
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        raise InputError(
+            f"{out}: holds picks of {', '.join(sorted(present))} by other engines or settings; choose another folder "
+            "with --out, or replace them with --force (for other thresholds alone: python -m jaxcryo.picks threshold)"
+        )
+    complete = len(settings["thresholds"])
+    return {run.name for run in runs if counts.get(run.name) == complete}
