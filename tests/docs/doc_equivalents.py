@@ -12,8 +12,7 @@ from doc_commands import Call
 
 WORDS = {
     "TS_5_4": "PH_000",
-    "picks-$RUN": "picks-PH_000",
-    "$RUN": "PH_000",
+    "$SLURM_ARRAY_TASK_ID/20": "1/20",
     "IN": "picks",
     "OUT": "converted",
     "DATA": "data",
@@ -27,8 +26,9 @@ PRESUMED: dict[str, tuple[str, ...]] = {
     "tutorial.md": ("runs",),
     "own-particles.md": ("tomograms", "particles.csv"),
     "which-tomogram.md": ("data", "out", "tomograms", "masks"),
-    "thresholds.md": ("data", "picks"),
+    "thresholds.md": ("data", "engines", "picks"),
     "clusters.md": ("data", "engines"),
+    "effort.md": ("data", "engines"),
     "formats.md": ("data", "out", "picks", "tomograms.star"),
     "api.md": ("engines", "tomograms", "picks"),
     "t4.md": ("engines-t4",),

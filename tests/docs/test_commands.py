@@ -112,7 +112,10 @@ def check_foreign(call: Call, what: str) -> None:
             assert package in FOREIGN_PACKAGES or (named and (named["extra"] or "gpu") in extras), what
     if call.program == "sbatch":
         (page,) = (p for p in PAGES if p.name == what.partition(":")[0])
-        assert f"`{call.arguments[0]}`" in page.read_text(), f"{what}: no block is called {call.arguments[0]}"
+        files = re.findall(r"[\w-]+\.sbatch", " ".join(call.arguments))
+        assert files, f"{what}: submits no file"
+        for file in files:
+            assert f"`{file}`" in page.read_text(), f"{what}: no block is called {file}"
 
 
 def test_languages() -> None:
