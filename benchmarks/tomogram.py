@@ -21,12 +21,12 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
-from convert.operations import multiply_adds
 from scipy.ndimage import maximum_filter
 
 from convert.emit_layers import Upsampling
 from convert.export import export
 from convert.onnx_command import OnnxOptions, convert_model
+from convert.operations import multiply_adds
 from jaxcryo.config import ARCHS, Arch
 from jaxcryo.domain import CZII_TYPES, Picks, Volume
 from jaxcryo.inference.backends import open_engine

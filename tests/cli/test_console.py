@@ -20,7 +20,7 @@ COMMANDS = tuple(console._MODULES)
 REQUIRED = {
     "train": "--arch, --fold",
     "convert": "COMMAND",
-    "score": "PICKS, DIR",
+    "score": "PICKS",
     "picks": "COMMAND",
     "phantom": "OUT",
 }
