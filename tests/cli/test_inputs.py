@@ -61,7 +61,7 @@ def test_infer_writes_into_the_project_and_score_reads_it(project, engines, tmp_
 
 
 def options(*args: object) -> argparse.Namespace:
-    return train_parser().parse_args(["--arch", "yu4u", "--fold", "0", *map(str, args)])
+    return train_parser("train").parse_args(["--arch", "yu4u", "--fold", "0", *map(str, args)])
 
 
 def test_training_takes_tomograms_picks_and_types_of_the_project(project, dataset) -> None:
