@@ -48,17 +48,21 @@ def description(config: TrainConfig, examples: list[Example]) -> RunDescription:
 
 @pytest.fixture(scope="session")
 def config() -> TrainConfig:
-    """The tiny yu4u recipe with a batch of four, and an epsilon of Adam's above what rounding leaves of gradients.
+    """The tiny yu4u recipe with a batch of four, with the paper's layer scale and epsilon.
 
     Below it Adam makes whole steps of gradients that are 0 but for rounding, on which no two ways to add agree.
     """
     plain = recipe("yu4u", "tiny", classes=len(TYPES))
     return dataclasses.replace(
         plain,
-        model=dataclasses.replace(plain.model, patch_zyx=(16, 32, 32)),
+        model=dataclasses.replace(
+            plain.model,
+            patch_zyx=(16, 32, 32),
+            encoder=dataclasses.replace(plain.model.encoder, layer_scale=recipe("yu4u").model.encoder.layer_scale),
+        ),
         inference=dataclasses.replace(plain.inference, stride_zyx=(16, 32, 32)),
         augment=dataclasses.replace(plain.augment, mixup_probability=0.5),
-        optim=dataclasses.replace(plain.optim, epsilon=1e-7),
+        optim=dataclasses.replace(plain.optim, epsilon=recipe("yu4u").optim.epsilon),
     )
 
 

@@ -58,7 +58,7 @@ def test_two_devices_train_as_one(synced, examples, single) -> None:
     np.testing.assert_array_equal(places, single[2])
     np.testing.assert_allclose(losses, single[1], rtol=1e-4)
     for name, value in single[0].ema_params.items():
-        np.testing.assert_allclose(state.ema_params[name], value, atol=1e-3, err_msg=name)
+        np.testing.assert_allclose(state.ema_params[name], value, atol=2e-3, err_msg=name)
     for name, value in single[0].stats.items():
         np.testing.assert_allclose(state.stats[name], value, rtol=2e-2, atol=2e-3, err_msg=name)
 
