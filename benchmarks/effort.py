@@ -16,17 +16,17 @@ import time
 
 import matplotlib.figure
 
-from convert.export import weights_file
-from convert.onnx_command import OnnxOptions, convert_model
+from jaxcryo.convert.export import weights_file
+from jaxcryo.convert.onnx_command import OnnxOptions, convert_model
 from jaxcryo.domain import Picks, Volume
-from jaxcryo.inference.backends import open_engine
-from jaxcryo.inference.engine import IN_PLANE_FLIPS, NO_FLIPS
-from jaxcryo.inference.pipeline import find_picks
-from jaxcryo.inference.windows import plan_windows
-from jaxcryo.io.dataset import find_runs
-from jaxcryo.io.truth import read_truth
-from jaxcryo.io.volumes import open_volume
 from jaxcryo.metric import score
+from jaxcryo.picking.pipeline import find_picks
+from jaxcryo.picking.windows import plan_windows
+from jaxcryo.project.dataset import find_runs
+from jaxcryo.project.truth import read_truth
+from jaxcryo.runtime.backends import open_engine
+from jaxcryo.runtime.engine import IN_PLANE_FLIPS, NO_FLIPS
+from jaxcryo.tomogram.volumes import open_volume
 from jaxcryo.weights import TrainedModel, load_model
 
 FULL, BALANCED, FAST = (1 / 2, 3 / 8, 3 / 8), (1 / 2, 5 / 8, 5 / 8), (3 / 4, 7 / 8, 7 / 8)

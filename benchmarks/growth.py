@@ -19,7 +19,7 @@ import time
 
 import numpy as np
 
-from jaxcryo.io.volumes import open_volume, write_ome_zarr
+from jaxcryo.tomogram.volumes import open_volume, write_ome_zarr
 
 FULL = (184, 630, 630)
 PART = (64, 320, 320)
@@ -56,7 +56,7 @@ def main() -> None:
 
 def _row(paths: list[pathlib.Path], folder: str | None) -> dict[str, float]:
     from jaxcryo.config import InferenceConfig
-    from jaxcryo.inference.pipeline import find_picks
+    from jaxcryo.picking.pipeline import find_picks
 
     engines, types = _free_engines() if folder is None else _engines(pathlib.Path(folder))
     for engine in engines:
@@ -75,8 +75,8 @@ def _free_engines():  # type: ignore[no-untyped-def]
 
     from jaxcryo.config import ARCHS
     from jaxcryo.domain import CZII_TYPES
-    from jaxcryo.inference.engine import Engine
     from jaxcryo.recipes import recipe
+    from jaxcryo.runtime.engine import Engine
 
     engines = []
     for arch in ARCHS:
@@ -92,8 +92,8 @@ def _free_engines():  # type: ignore[no-untyped-def]
 
 
 def _engines(folder: pathlib.Path):  # type: ignore[no-untyped-def]
-    from jaxcryo.inference.backends import choose_backend, ensemble_types, open_engine
-    from jaxcryo.inference.manifest import read_manifest
+    from jaxcryo.runtime.backends import choose_backend, ensemble_types, open_engine
+    from jaxcryo.runtime.manifest import read_manifest
 
     entries = read_manifest(folder)
     backend, _ = choose_backend("auto", folder, entries)

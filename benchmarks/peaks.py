@@ -18,15 +18,15 @@ from scipy.ndimage import gaussian_filter, maximum_filter
 
 from jaxcryo.config import InferenceConfig
 from jaxcryo.domain import CZII_TYPES, Picks
-from jaxcryo.inference.backends import choose_backend, ensemble_types, open_engine
-from jaxcryo.inference.manifest import read_manifest
-from jaxcryo.inference.peaks import collect_peaks, find_peaks
-from jaxcryo.inference.pipeline import find_picks, picks_of_peaks
-from jaxcryo.inference.stitch import Slab
-from jaxcryo.io.dataset import find_runs
-from jaxcryo.io.truth import read_truth
-from jaxcryo.io.volumes import open_volume
 from jaxcryo.metric import RADIUS_SHARE, score
+from jaxcryo.picking.peaks import collect_peaks, find_peaks
+from jaxcryo.picking.pipeline import find_picks, picks_of_peaks
+from jaxcryo.picking.stitch import Slab
+from jaxcryo.project.dataset import find_runs
+from jaxcryo.project.truth import read_truth
+from jaxcryo.runtime.backends import choose_backend, ensemble_types, open_engine
+from jaxcryo.runtime.manifest import read_manifest
+from jaxcryo.tomogram.volumes import open_volume
 
 
 def main() -> None:

@@ -23,24 +23,24 @@ import numpy as np
 import onnx
 from scipy.ndimage import maximum_filter
 
-from convert.emit_layers import Upsampling
-from convert.export import export
-from convert.onnx_command import OnnxOptions, convert_model
-from convert.operations import multiply_adds
 from jaxcryo.config import ARCHS, Arch
+from jaxcryo.convert.emit_layers import Upsampling
+from jaxcryo.convert.export import export
+from jaxcryo.convert.onnx_command import OnnxOptions, convert_model
+from jaxcryo.convert.operations import multiply_adds
 from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, Volume
-from jaxcryo.inference.backends import open_engine
-from jaxcryo.inference.engine import Engine
-from jaxcryo.inference.peaks import collect_peaks, find_peaks
-from jaxcryo.inference.pipeline import find_picks
-from jaxcryo.inference.reader import SlabReader
-from jaxcryo.inference.stitch import Slab, heatmap_slabs
-from jaxcryo.inference.windows import plan_windows, window_weight
-from jaxcryo.io.picks import write_copick_picks
-from jaxcryo.io.volumes import open_volume, write_ome_zarr
 from jaxcryo.models import build
 from jaxcryo.phantom import PhantomConfig, make_phantom
+from jaxcryo.picking.peaks import collect_peaks, find_peaks
+from jaxcryo.picking.pipeline import find_picks
+from jaxcryo.picking.reader import SlabReader
+from jaxcryo.picking.stitch import Slab, heatmap_slabs
+from jaxcryo.picking.windows import plan_windows, window_weight
+from jaxcryo.picks.copick_json import write_copick_picks
 from jaxcryo.recipes import recipe
+from jaxcryo.runtime.backends import open_engine
+from jaxcryo.runtime.engine import Engine
+from jaxcryo.tomogram.volumes import open_volume, write_ome_zarr
 from jaxcryo.weights import TrainedModel
 
 sys.path += [str(pathlib.Path(__file__).parents[1] / "tests" / p) for p in ("parity", ".")]

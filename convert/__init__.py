@@ -1,0 +1,1 @@
+"""`python -m convert`: the same as `jaxcryo convert`."""

@@ -8,15 +8,15 @@ import warnings
 
 from jaxcryo.domain import ParticleType, Picks, Volume
 from jaxcryo.errors import InputError
-from jaxcryo.inference.backends import Backend, choose_backend, ensemble_types, open_engine
-from jaxcryo.inference.engine import Engine
-from jaxcryo.inference.fit import fit_volume
-from jaxcryo.inference.manifest import EngineEntry, read_manifest
-from jaxcryo.inference.pipeline import find_picks
-from jaxcryo.inference.stitch import OnWindows
-from jaxcryo.io.formats import FORMATS, Frames, TomogramFrame, format_for, write_picks
-from jaxcryo.io.mask import open_mask
-from jaxcryo.io.scaled import scaled
+from jaxcryo.picking.pipeline import find_picks
+from jaxcryo.picking.preprocess import fit_volume
+from jaxcryo.picking.stitch import OnWindows
+from jaxcryo.picks.formats import FORMATS, Frames, TomogramFrame, format_for, write_picks
+from jaxcryo.project.mask import open_mask
+from jaxcryo.runtime.backends import Backend, choose_backend, ensemble_types, open_engine
+from jaxcryo.runtime.engine import Engine
+from jaxcryo.runtime.manifest import EngineEntry, read_manifest
+from jaxcryo.tomogram.scaled import scaled
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -177,7 +177,7 @@ class Volume:
         Raises:
             InputError: nothing is there, or it cannot be used; the message says why.
         """
-        from jaxcryo.io.volumes import open_volume  # the one way up from here, taken only when this is called
+        from jaxcryo.tomogram.volumes import open_volume  # the one way up from here, taken only when this is called
 
         return open_volume(path, name=name, spacing_angstrom=spacing_angstrom, level=level)
 
@@ -269,3 +269,12 @@ def concatenate_picks(parts: Sequence[Picks], run: str, types: tuple[ParticleTyp
         type_index=np.concatenate([np.zeros(0, np.int64), *(p.type_index for p in parts)]),
         score=np.concatenate([p.score for p in parts if p.score is not None]) if scored else None,
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """One tomogram on disk and the folder of its picks, if it has one."""
+
+    name: str
+    volume_path: pathlib.Path
+    picks_folder: pathlib.Path | None = None

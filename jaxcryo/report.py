@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from jaxcryo.domain import ParticleType, Picks, Volume
-from jaxcryo.io.atomic import atomic_path
+from jaxcryo.files import atomic_path
 from jaxcryo.metric import RADIUS_SHARE, Score
 
 _SLICES = 6

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from jaxcryo.config import TrainConfig
 from jaxcryo.domain import ParticleType, types_from_json, types_to_json
 from jaxcryo.errors import InputError
-from jaxcryo.io.atomic import atomic_path
+from jaxcryo.files import atomic_path
 from jaxcryo.models import Weights, build
 from jaxcryo.serialize import from_plain, to_plain
 

@@ -25,7 +25,7 @@ sys.path.extend(str(pathlib.Path(__file__).parent / name) for name in ("bindings
 # `pytest --hypothesis-profile fuzz tests/io/test_hostile.py tests/io/test_formats_hostile.py` looks longer.
 settings.register_profile("fuzz", max_examples=2000)
 
-WITH_TENSORRT = ("jaxcryo.inference.tensorrt", "convert.engine_build")
+WITH_TENSORRT = ("jaxcryo.runtime.tensorrt", "jaxcryo.convert.engine_build")
 """Modules that import TensorRT; they are imported anew with the double, and again without it."""
 SHAPE = (32, 72, 80)
 
@@ -69,8 +69,8 @@ def trt(monkeypatch: pytest.MonkeyPatch):
     """The double's faults, while TensorRT and a T4 seem to be at hand; XLA's CPU buffers are the card's memory."""
     import tensorrt_double as double
 
-    from jaxcryo.inference import backends, tensorrt_target
-    from jaxcryo.inference.cuda import Gpu
+    from jaxcryo.runtime import backends, tensorrt_target
+    from jaxcryo.runtime.cuda import Gpu
 
     faults = double.FAULTS
     vars(faults).update(vars(double.Faults()))
@@ -83,7 +83,7 @@ def trt(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "tensorrt", double.module())
     import numpy as np
 
-    import jaxcryo.inference.tensorrt as runtime
+    import jaxcryo.runtime.tensorrt as runtime
 
     monkeypatch.setattr(runtime, "_address", lambda buffer: np.asarray(buffer).ctypes.data)
     monkeypatch.setattr(runtime, "_stream", lambda context: 1234)
@@ -107,7 +107,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 @pytest.fixture(scope="session")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """Both tiny networks with their first weights, converted."""
-    from convert.__main__ import main as convert
+    from jaxcryo.cli.convert import main as convert
     from jaxcryo.domain import CZII_TYPES
     from jaxcryo.models import build
     from jaxcryo.recipes import recipe

@@ -20,10 +20,10 @@ from scipy.ndimage import map_coordinates
 import jaxcryo
 from jaxcryo.config import InferenceConfig, IntensityConfig, Yu4uConfig
 from jaxcryo.domain import VoxelGrid
-from jaxcryo.inference.engine import Engine
-from jaxcryo.inference.manifest import EngineEntry
-from jaxcryo.io.copick_project import open_project, project_runs
-from jaxcryo.io.volumes import write_ome_zarr
+from jaxcryo.project.copick import open_project, project_runs
+from jaxcryo.runtime.engine import Engine
+from jaxcryo.runtime.manifest import EngineEntry
+from jaxcryo.tomogram.volumes import write_ome_zarr
 
 SPACING = 10.012444
 GRID = VoxelGrid(shape_zyx=(47, 47, 47), spacing_zyx_angstrom=(SPACING,) * 3)

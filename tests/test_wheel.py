@@ -13,7 +13,7 @@ import zipfile
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-PACKAGES = ("jaxcryo", "convert")
+PACKAGES = ("jaxcryo",)
 
 # What the installed command does, on a demo of a few windows.
 SMALL_DEMO = """

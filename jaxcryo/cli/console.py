@@ -11,9 +11,9 @@ from jaxcryo import __version__
 from jaxcryo.calling import PROGRAM
 
 _MODULES = {
-    "phantom": ("jaxcryo.phantom.__main__", "make synthetic tomograms with known particles, to try everything on"),
+    "phantom": ("jaxcryo.cli.phantom", "make synthetic tomograms with known particles, to try everything on"),
     "train": ("jaxcryo.cli.train", "train a network on tomograms with known picks"),
-    "convert": ("convert.__main__", "turn trained networks into engines; weights from and to other programs"),
+    "convert": ("jaxcryo.cli.convert", "turn trained networks into engines; weights from and to other programs"),
     "infer": ("jaxcryo.cli.infer", "find particles in tomograms"),
     "score": ("jaxcryo.cli.score", "score picks against known ones, as the CZII challenge does"),
     "picks": ("jaxcryo.cli.picks", "convert picks between formats (RELION, Dynamo, copick, ...), or choose thresholds"),

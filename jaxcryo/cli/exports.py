@@ -7,11 +7,10 @@ import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from jaxcryo.cli.frames import add_frame_options, frames_of, say
-from jaxcryo.domain import Picks
+from jaxcryo.cli.geometry import add_frame_options, frames_of, say
+from jaxcryo.domain import Picks, Run
 from jaxcryo.errors import InputError
-from jaxcryo.io.dataset import Run
-from jaxcryo.io.formats import FORMATS, Frames, check_writable, losses, write_picks
+from jaxcryo.picks.formats import FORMATS, Frames, check_writable, losses, write_picks
 
 # Kaggle's table and copick's picks are what inference writes in any case.
 _PLACES = {"kaggle": None, "copick": None, "csv": "picks.csv"}

@@ -16,31 +16,30 @@ from tqdm import tqdm
 
 from jaxcryo.cli.common import parser, reports_errors
 from jaxcryo.cli.exports import add_export_options, check_foreign, export_frames, write_exports
-from jaxcryo.cli.extent import Shard, add_extent_options, with_extent
 from jaxcryo.cli.inputs import add_source_options, known_picks, reading_of, source_of
 from jaxcryo.cli.napari_view import napari_view
 from jaxcryo.cli.pages import list_pages, page_notes
 from jaxcryo.cli.picker import Job, PickedRun, RunTask, open_picker
+from jaxcryo.cli.run_options import Shard, add_extent_options, with_extent
 from jaxcryo.cli.settings import FILE_NAME, runs_done, settings_of
 from jaxcryo.cli.window_bars import WindowBars
-from jaxcryo.domain import ParticleType, Picks
+from jaxcryo.domain import ParticleType, Picks, Run
 from jaxcryo.errors import InputError
-from jaxcryo.inference.backends import BACKENDS, choose_backend, ensemble_types
-from jaxcryo.inference.cuda import jax_gpus, share_memory
-from jaxcryo.inference.fit import engine_spacing
-from jaxcryo.inference.manifest import read_manifest
-from jaxcryo.inference.precision import PRECISIONS, choose_precision
-from jaxcryo.inference.workers import Outcome, Place, in_turn, plan_places, side_by_side
-from jaxcryo.io.atomic import write_text
-from jaxcryo.io.copick_project import check_no_own_files, write_project_picks
-from jaxcryo.io.dataset import Run
-from jaxcryo.io.mask import check_mask
-from jaxcryo.io.picks import read_copick_folder, write_submission
-from jaxcryo.io.thresholds import read_thresholds, with_thresholds
-from jaxcryo.io.volumes import Reading
+from jaxcryo.files import write_text
 from jaxcryo.metric import score
 from jaxcryo.phantom import PhantomConfig, write_dataset
+from jaxcryo.picking.preprocess import engine_spacing
+from jaxcryo.picks.copick_json import read_copick_folder, write_submission
+from jaxcryo.picks.thresholds import read_thresholds, with_thresholds
+from jaxcryo.project.copick import check_no_own_files, write_project_picks
+from jaxcryo.project.mask import check_mask
 from jaxcryo.report import count_table, score_table
+from jaxcryo.runtime.backends import BACKENDS, choose_backend, ensemble_types
+from jaxcryo.runtime.cuda import jax_gpus, share_memory
+from jaxcryo.runtime.manifest import read_manifest
+from jaxcryo.runtime.precision import PRECISIONS, choose_precision
+from jaxcryo.runtime.workers import Outcome, Place, in_turn, plan_places, side_by_side
+from jaxcryo.tomogram.volumes import Reading
 
 EXAMPLES = """examples:
   python infer.py --demo
@@ -57,7 +56,7 @@ EXAMPLES = """examples:
   python infer.py --engines out/ --copick config.json
       a copick project: the picks also go into its overlay, as user jaxcryo
 
-Next: python -m jaxcryo.score picks/ data/   where particles are known
+Next: jaxcryo score picks/ data/   where particles are known
 """
 DEMO_ENGINES = pathlib.Path(__file__).parents[1] / "demo"
 DEMO_SEED = 20260
@@ -88,7 +87,7 @@ def _demo(args: argparse.Namespace) -> int:
     args.copick = None
     print("2. Finding the particles")
     code = _infer(args)
-    print("next: a dataset to train on, as README.md goes on:\n  python -m jaxcryo.phantom data/phantom --runs 3")
+    print("next: a dataset to train on, as README.md goes on:\n  jaxcryo phantom data/phantom --runs 3")
     return code
 
 

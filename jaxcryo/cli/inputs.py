@@ -6,14 +6,14 @@ import argparse
 import dataclasses
 import pathlib
 
-from jaxcryo.cli.frames import given_picks, say
-from jaxcryo.domain import CZII_TYPES, ParticleType, Picks
+from jaxcryo.cli.geometry import given_picks, say
+from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, Run
 from jaxcryo.errors import InputError
-from jaxcryo.io.copick_project import CopickProject, open_project, project_picks, project_runs
-from jaxcryo.io.dataset import Run, Split, find_runs
-from jaxcryo.io.particles import read_particles
-from jaxcryo.io.truth import read_truth
-from jaxcryo.io.volumes import Reading
+from jaxcryo.project.copick import CopickProject, open_project, project_picks, project_runs
+from jaxcryo.project.dataset import Split, find_runs
+from jaxcryo.project.particles import read_particles
+from jaxcryo.project.truth import read_truth
+from jaxcryo.tomogram.volumes import Reading
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

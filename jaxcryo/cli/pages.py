@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from jaxcryo.domain import ParticleType, Picks, Volume
-from jaxcryo.inference.manifest import EngineEntry
-from jaxcryo.inference.pipeline import OnSlab
 from jaxcryo.metric import score
 from jaxcryo.page import IndexRow, Overlay, Page, Sections, slice_images, versions, write_index, write_page
+from jaxcryo.picking.pipeline import OnSlab
+from jaxcryo.runtime.manifest import EngineEntry
 
 _FOLDER = "reports"
 
@@ -44,7 +44,7 @@ def page_notes(
     sections["Settings"] = {"backend": f"{backend} ({reason})"} | {
         name.replace("_", " "): str(value) for name, value in plain.items()
     }
-    again = f"python -m jaxcryo.picks threshold {shlex.quote(out)} other/ --thresholds thresholds.json"
+    again = f"jaxcryo picks threshold {shlex.quote(out)} other/ --thresholds thresholds.json"
     anew = f"python infer.py --engines {shlex.quote(engines)} --data DATA --out new/ --thresholds thresholds.json"
     return PageNotes(
         sections=sections,

@@ -12,22 +12,21 @@ from collections.abc import Callable
 from tqdm import tqdm
 
 from jaxcryo.cli.pages import PageNotes, RunPage
-from jaxcryo.domain import ParticleType, Picks
-from jaxcryo.inference.backends import Runner, open_engine
-from jaxcryo.inference.engine import IN_PLANE_FLIPS, NO_FLIPS
-from jaxcryo.inference.fit import fit_volume
-from jaxcryo.inference.manifest import EngineEntry
-from jaxcryo.inference.pipeline import OnSlab, find_picks
-from jaxcryo.inference.stitch import Slab
-from jaxcryo.inference.workers import Advance
-from jaxcryo.io.candidates import floor_of, write_candidates
-from jaxcryo.io.dataset import Run
-from jaxcryo.io.formats import above_thresholds
-from jaxcryo.io.heatmaps import heatmap_writer
-from jaxcryo.io.mask import open_mask
-from jaxcryo.io.picks import write_copick_picks
-from jaxcryo.io.volumes import Reading
+from jaxcryo.domain import ParticleType, Picks, Run
+from jaxcryo.picking.pipeline import OnSlab, find_picks
+from jaxcryo.picking.preprocess import fit_volume
+from jaxcryo.picking.stitch import Slab
+from jaxcryo.picks.candidates import floor_of, write_candidates
+from jaxcryo.picks.copick_json import write_copick_picks
+from jaxcryo.picks.formats import above_thresholds
+from jaxcryo.project.mask import open_mask
 from jaxcryo.report import draw_picks
+from jaxcryo.runtime.backends import Runner, open_engine
+from jaxcryo.runtime.engine import IN_PLANE_FLIPS, NO_FLIPS
+from jaxcryo.runtime.manifest import EngineEntry
+from jaxcryo.runtime.workers import Advance
+from jaxcryo.tomogram.heatmaps import heatmap_writer
+from jaxcryo.tomogram.volumes import Reading
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""`python -m jaxcryo.picks`: converts picks between formats, and applies other thresholds to them."""
+"""`jaxcryo picks`: converts picks between formats, and applies other thresholds to them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from jaxcryo.cli.common import PARTICLES_HELP, parser, reports_errors
-from jaxcryo.cli.frames import add_frame_options, frames_of, say
-from jaxcryo.cli.repicking import pick_anew, types_of
+from jaxcryo.cli.geometry import add_frame_options, frames_of, say
+from jaxcryo.cli.rethreshold import pick_anew, types_of
 from jaxcryo.domain import ParticleType, Picks
-from jaxcryo.io.dataset import find_runs
-from jaxcryo.io.formats import (
+from jaxcryo.picks.formats import (
     FORMATS,
     PickFormat,
     detect,
@@ -20,17 +19,18 @@ from jaxcryo.io.formats import (
     read_picks,
     write_picks,
 )
-from jaxcryo.io.particles import read_particles
-from jaxcryo.io.thresholds import read_thresholds, with_thresholds
+from jaxcryo.picks.thresholds import read_thresholds, with_thresholds
+from jaxcryo.project.dataset import find_runs
+from jaxcryo.project.particles import read_particles
 
 EXAMPLES = """examples:
-  python -m jaxcryo.picks convert picks/ particles/ --to relion5 --pixel-size 1.54 --unbinned-size 4096 4096 1200
+  jaxcryo picks convert picks/ particles/ --to relion5 --pixel-size 1.54 --unbinned-size 4096 4096 1200
       what infer.py wrote, as one STAR file a particle for RELION 5
-  python -m jaxcryo.picks convert picks/ particles.tbl --data tomograms/
+  jaxcryo picks convert picks/ particles.tbl --data tomograms/
       a Dynamo table, in voxels of these tomograms
-  python -m jaxcryo.picks convert refined/ribosome.star truth/ --to copick --tomograms tomograms.star
+  jaxcryo picks convert refined/ribosome.star truth/ --to copick --tomograms tomograms.star
       picks to train on, in copick's layout
-  python -m jaxcryo.picks threshold picks/ stricter/ --thresholds thresholds.json
+  jaxcryo picks threshold picks/ stricter/ --thresholds thresholds.json
       of what infer.py found, also below its own thresholds, all above {"ribosome": 0.5, ...}, without the networks
 
 All formats and their coordinates: docs/formats.md
@@ -38,7 +38,7 @@ All formats and their coordinates: docs/formats.md
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None, *, prog: str = "python -m jaxcryo.picks") -> int:
+def main(argv: Sequence[str] | None = None, *, prog: str = "jaxcryo picks") -> int:
     """Runs the command."""
     args = _parser(prog).parse_args(argv)
     types = read_particles(args.particles) if args.particles else types_of(args.picks)

@@ -1,4 +1,4 @@
-"""`python -m jaxcryo.score`: the official metric of picks against a dataset's known ones."""
+"""`jaxcryo score`: the official metric of picks against a dataset's known ones."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from jaxcryo.cli.common import PARTICLES_HELP, parser, reports_errors
 from jaxcryo.cli.inputs import add_picks_options, types_of
 from jaxcryo.domain import ParticleType, Picks
 from jaxcryo.errors import InputError
-from jaxcryo.io.copick_project import has_picks, open_project, project_picks
-from jaxcryo.io.picks import read_copick_folder, read_submission
-from jaxcryo.io.truth import read_truth
 from jaxcryo.metric import Score, score
+from jaxcryo.picks.copick_json import read_copick_folder, read_submission
+from jaxcryo.project.copick import has_picks, open_project, project_picks
+from jaxcryo.project.truth import read_truth
 from jaxcryo.report import score_table
 
 EXAMPLES = """examples:
-  python -m jaxcryo.score picks/ data/
+  jaxcryo score picks/ data/
       the picks that infer.py wrote, against all known picks of the dataset
-  python -m jaxcryo.score picks/submission.csv data/ --runs TS_5_4
+  jaxcryo score picks/submission.csv data/ --runs TS_5_4
       a Kaggle submission, on one run
-  python -m jaxcryo.score picks/ data/ --json
+  jaxcryo score picks/ data/ --json
       for programs: one object with weighted_f4 and the per-type counts, precision, recall and F4
 """
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None, *, prog: str = "python -m jaxcryo.score") -> int:
+def main(argv: Sequence[str] | None = None, *, prog: str = "jaxcryo score") -> int:
     """Runs the command."""
     p = parser("Score picks as the challenge does.", EXAMPLES, prog)
     p.add_argument("picks", metavar="PICKS", help="folder with ExperimentRuns/, or a submission table (.csv)")

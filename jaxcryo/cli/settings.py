@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxcryo.config import InferenceConfig
-from jaxcryo.domain import ParticleType, types_to_json
+from jaxcryo.domain import ParticleType, Run, types_to_json
 from jaxcryo.errors import InputError
-from jaxcryo.inference.manifest import EngineEntry
-from jaxcryo.io.candidates import floor_of
-from jaxcryo.io.dataset import Run
-from jaxcryo.io.volumes import Reading
+from jaxcryo.picks.candidates import floor_of
+from jaxcryo.runtime.manifest import EngineEntry
+from jaxcryo.tomogram.volumes import Reading
 
 FILE_NAME = "settings.json"
 
@@ -67,7 +66,7 @@ def runs_done(out: pathlib.Path, settings: dict[str, Any], runs: Sequence[Run], 
     if not same:
         raise InputError(
             f"{out}: holds picks of {', '.join(sorted(present))} by other engines or settings; choose another folder "
-            "with --out, or replace them with --force (for other thresholds alone: python -m jaxcryo.picks threshold)"
+            "with --out, or replace them with --force (for other thresholds alone: jaxcryo picks threshold)"
         )
     complete = len(settings["thresholds"])
     return {run.name for run in runs if counts.get(run.name) == complete}

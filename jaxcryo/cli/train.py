@@ -10,24 +10,24 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from convert.__main__ import main as convert
 from jaxcryo.allocator import keep_freed_memory
+from jaxcryo.cli.check_intensities import suited
 from jaxcryo.cli.common import PARTICLES_HELP, parser, reports_errors
-from jaxcryo.cli.frames import add_frame_options
-from jaxcryo.cli.frames import say as note
+from jaxcryo.cli.convert import main as convert
+from jaxcryo.cli.geometry import add_frame_options
+from jaxcryo.cli.geometry import say as note
 from jaxcryo.cli.inputs import add_source_options, picks_to_train_on, reading_of, source_of, types_of
-from jaxcryo.cli.suit import suited
 from jaxcryo.config import ARCHS, SIZES, Arch, TrainConfig
-from jaxcryo.domain import ParticleType, Picks
+from jaxcryo.domain import ParticleType, Picks, Run
 from jaxcryo.errors import InputError
-from jaxcryo.io.dataset import Run, check_inside, read_picks
-from jaxcryo.io.volumes import Reading
 from jaxcryo.models import Weights, build
+from jaxcryo.project.dataset import check_inside, read_picks
 from jaxcryo.recipes import recipe
 from jaxcryo.report import score_table
-from jaxcryo.training import hosts
+from jaxcryo.tomogram.volumes import Reading
+from jaxcryo.training import distributed as hosts
 from jaxcryo.training.checkpoint import RunDescription
-from jaxcryo.training.loop import Example, Length, Outcome, TrainingStopped, fit
+from jaxcryo.training.fit import Example, Length, Outcome, TrainingStopped, fit
 from jaxcryo.weights import load_model
 
 EXAMPLES = """examples:

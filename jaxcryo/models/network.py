@@ -12,11 +12,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxcryo.config import ModelConfig, Yu4uConfig
-from jaxcryo.models.convnext import ConvNeXtStage
 from jaxcryo.models.layers import BatchNorm, Init
-from jaxcryo.models.resnet_rs import ResNetRSStage
-from jaxcryo.models.tattaka import Tattaka
-from jaxcryo.models.yu4u import Yu4u
+from jaxcryo.models.tattaka.encoder import ResNetRSStage
+from jaxcryo.models.tattaka.network import Tattaka
+from jaxcryo.models.yu4u.encoder import ConvNeXtStage
+from jaxcryo.models.yu4u.network import Yu4u
 
 Weights = dict[str, jax.Array]
 """Arrays by their path in the network, such as `encoder.stages.0.blocks.1.fc1.kernel`."""

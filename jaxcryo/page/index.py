@@ -9,7 +9,7 @@ import urllib.parse
 from collections.abc import Sequence
 
 from jaxcryo.domain import ParticleType
-from jaxcryo.io.atomic import write_text
+from jaxcryo.files import write_text
 from jaxcryo.page.page import asset
 
 

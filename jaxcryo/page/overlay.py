@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, UInt8
 from numpy.typing import NDArray
 from PIL import Image
 
-from jaxcryo.inference.stitch import Slab
+from jaxcryo.picking.stitch import Slab
 
 _LARGEST_SIDE = 192
 _MOST_SLICES = 128

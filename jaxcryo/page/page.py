@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxcryo.domain import ParticleType, Picks, VoxelGrid
-from jaxcryo.io.atomic import atomic_path
+from jaxcryo.files import atomic_path
 from jaxcryo.page.content import grid_content, metric_content, types_content
 from jaxcryo.page.overlay import OverlayImages
 from jaxcryo.page.record import Sections

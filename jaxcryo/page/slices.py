@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from jaxcryo.domain import Volume
-from jaxcryo.inference.reader import ReadSlices, SlabReader
+from jaxcryo.picking.reader import ReadSlices, SlabReader
 
 BUDGET_BYTES = 15_000_000
 """Of all slices before base64, which makes a third more of them: 20 MB of a page's 30."""

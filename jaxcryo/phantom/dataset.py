@@ -12,14 +12,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, Volume, VoxelGrid, check_types
+from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, Run, Volume, VoxelGrid, check_types
 from jaxcryo.errors import InputError
-from jaxcryo.io.dataset import Run
-from jaxcryo.io.picks import write_kaggle_picks
-from jaxcryo.io.volumes import write_ome_zarr
 from jaxcryo.phantom.imaging import Imaging, form_image
 from jaxcryo.phantom.rendering import render_scene
 from jaxcryo.phantom.scene import make_scene
+from jaxcryo.picks.copick_json import write_kaggle_picks
+from jaxcryo.tomogram.volumes import write_ome_zarr
 
 _LEAST_SIZE = 8
 _RUN_NAME = re.compile(r"P[HT]_\d{3,}")

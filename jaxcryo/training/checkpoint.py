@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from jaxcryo.config import TrainConfig
 from jaxcryo.domain import ParticleType, types_from_json, types_to_json
 from jaxcryo.errors import InputError, OutputError
-from jaxcryo.io.atomic import free_space, reason, write_text
+from jaxcryo.files import free_space, reason, write_text
 from jaxcryo.serialize import from_plain, to_plain
 from jaxcryo.training.state import TrainState
 

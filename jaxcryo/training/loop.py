@@ -1,205 +1,270 @@
-"""A training from its first step, or from wherever it was cut off, to the end."""
+"""The loop over steps: dispatch, read what the step before measured, validate, save."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import pathlib
+import resource
+import signal
+import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
-from jaxcryo.data.collection import Collection, collect, epoch_grid, rows_of_step
-from jaxcryo.data.streaming import streamed_windows
-from jaxcryo.data.targets import sigmas_voxel
+from jaxcryo.domain import Picks, Volume
 from jaxcryo.errors import OutputError
-from jaxcryo.models import Weights, build
-from jaxcryo.training import hosts
-from jaxcryo.training.checkpoint import BEST, LAST, Checkpoints, RunDescription, describe
-from jaxcryo.training.held_out_page import FILE_NAME, HeldOutPage
-from jaxcryo.training.keeper import Keeper
-from jaxcryo.training.record import Record
-from jaxcryo.training.result import Result, read_result, write_result
-from jaxcryo.training.state import TrainState, initial_state
-from jaxcryo.training.step import AXIS, Metrics, over_devices, replicate
-from jaxcryo.training.trainer import Example, Timing, Trainer, TrainingStopped, stop_signals
+from jaxcryo.models import Network
+from jaxcryo.training import distributed as hosts
+from jaxcryo.training.checkpoint import RunDescription
+from jaxcryo.training.held_out_page import HeldOutPage
+from jaxcryo.training.record import METRICS, Record
+from jaxcryo.training.run_writer import Keeper
+from jaxcryo.training.state import TrainState
+from jaxcryo.training.step import Metrics, first_copy
+from jaxcryo.training.validation import Validation, flax_engine, validate
+from jaxcryo.weights import TrainedModel
 
-__all__ = ["Example", "Length", "Outcome", "TrainingStopped", "fit"]
-
-_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
-# Volumes stay on the device up to this size; beyond it windows are cut from the files.
-_RESIDENT_BYTES_CPU = 6e9
-_RESIDENT_SHARE_GPU = 0.3
-_FILES = (BEST, LAST, "config.json", "metrics.csv", "validation.csv", "curves.png", "validation.png", FILE_NAME)
+REFIT_STEPS = 25
+"""A training that has to end in time fits its length to the measured speed this often."""
+_AGREE_STEPS = 5
+"""How often several hosts agree on whether to stop or to save, since each has its own signals and its own clock."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Length:
-    """How long to train: the config's epochs unless steps or minutes are given."""
-
-    steps: int | None = None
-    minutes: float | None = None
+class TrainingStopped(Exception):  # noqa: N818
+    """A training ended before its end; the message says why, and what is kept."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a training ended with."""
+class Example:
+    """A tomogram with its picks."""
 
-    result: Result
-    files: tuple[pathlib.Path, ...]
-    was_finished: bool = False
-    """An earlier start had come to the end; nothing was computed."""
+    volume: Volume
+    picks: Picks
 
 
-def fit(
-    examples: Sequence[Example],
-    held_out: Example,
-    description: RunDescription,
-    folder: pathlib.Path,
-    *,
-    length: Length,
-    initial: tuple[Weights, Weights] | None = None,
-    volumes: Literal["auto", "device", "stream"] = "auto",
-    save_every_seconds: float = 120,
-    say: Callable[[str], None] = print,
-) -> Outcome:
-    """Trains on `examples`, validates on `held_out`, leaves everything in `folder`; continues what is there.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Timing:
+    """When things happen."""
 
-    `initial` replaces the freshly drawn parameters and statistics of a new run. `volumes` says whether tomograms are
-    kept on the device or windows are cut from the files; the samples are the same.
+    first: int
+    total: int
+    validate_every: int
+    save_every_seconds: float
+    deadline: float | None
+    """On the monotonic clock; the total number of steps is then fitted to it."""
 
-    Raises:
-        InputError: the folder holds another run, or the data cannot be used.
-        TrainingStopped: a signal asked for it, the loss is not a number, or the end cannot be written.
-    """
-    began = time.monotonic()
-    config, types = description.config, description.types
-    say = say if hosts.is_first() else lambda _: None
-    resumed = describe(folder, description) if hosts.is_first() else True
-    hosts.meet("description")
-    files = tuple(folder / f for f in _FILES)
-    finished = read_result(folder) if resumed and all(f.exists() for f in files) else None
-    if finished is not None:
-        return Outcome(result=finished, files=files, was_finished=True)
-    resident = volumes == "device" or (volumes == "auto" and _fit_on_device(examples))
-    collection = collect(
-        [e.volume for e in examples],
-        [e.picks for e in examples],
-        config.intensity,
-        config.model.patch_zyx,
-        rounded=config.target.rounded,
-        load=resident,
-    )
-    grid = epoch_grid([e.volume.grid.shape_zyx for e in examples], config.model.patch_zyx, config.crop)
-    epoch_steps = max(len(grid) // config.optim.batch, 1)
-    network, params, stats = build(
-        config.model,
-        seed=config.seed,
-        dtype=_DTYPES[config.precision],
-        batch_axis=AXIS if config.sync_batch_norm else None,
-        rematerialize=config.rematerialize,
-    )
-    if initial is not None:
-        params, stats = initial
-    total = length.steps or max(round(config.optim.epochs * epoch_steps), 1)
-    state = initial_state(
-        params, stats, total_steps=total, config=config.optim, half_precision=config.precision == "float16"
-    )
-    with Checkpoints(folder) as checkpoints, stop_signals() as stop:
-        restored = checkpoints.restore(state) if resumed else None
-        if restored is not None:
-            state = restored
-            say(f"continuing {folder} after step {int(state.step)} of {int(state.total_steps)}")
-        elif resumed:
-            say(f"{folder} has no checkpoint yet: starting again")
-        first = int(state.step)
-        say(
-            f"{len(examples)} runs {'on the device' if resident else 'read as needed'}, {len(grid)} windows an epoch, "
-            f"batch {config.optim.batch}: {epoch_steps} steps an epoch, "
-            + (f"as many as {length.minutes:g} minutes allow" if length.minutes else f"{int(state.total_steps)} steps")
-            + f"; {sum(v.size for v in params.values()) / 1e6:.1f} M parameters on "
-            + f"{jax.device_count()} {jax.default_backend()} device{'s' if jax.device_count() > 1 else ''}"
-        )
-        record = Record(folder, types, first, writes=hosts.is_first())
-        trainer = Trainer(
-            description=description,
-            folder=folder,
-            network=network,
-            held_out=held_out,
-            page=HeldOutPage(folder=folder, description=description, volume=held_out.volume, truth=held_out.picks),
-            record=record,
-            keeper=Keeper(folder, record, checkpoints, say),
-            say=say,
-        )
-        validation, steps = trainer.run(
-            _stepper(examples, collection, grid, description, over_devices(network, config, sigmas_voxel(
-                types, config.target, description.spacing_angstrom)), first),
-            replicate(state),
-            Timing(
-                first=first,
-                total=int(state.total_steps),
-                validate_every=max(round(config.validate_every_epochs * epoch_steps), 1),
-                save_every_seconds=save_every_seconds,
-                deadline=None if length.minutes is None else began + 60 * length.minutes,
-            ),
-            stop,
-        )  # fmt: skip
-    hosts.meet("end")
-    result = Result.of(steps, validation)
-    if hosts.is_first():
+
+@dataclasses.dataclass(kw_only=True)
+class Trainer:
+    """Runs one training; what it has to know beside the state."""
+
+    description: RunDescription
+    folder: pathlib.Path
+    network: Network
+    held_out: Example
+    page: HeldOutPage
+    record: Record
+    keeper: Keeper
+    say: Callable[[str], None]
+    began: float = dataclasses.field(default_factory=time.monotonic)
+    validation_seconds: float = 0.0
+    """Of the last validation."""
+    validating_seconds: float = 0.0
+    """Of all of them."""
+
+    def run(
+        self, step: Callable[[TrainState, int], tuple[TrainState, Metrics]], state: TrainState, timing: Timing,
+        stop: list[int],
+    ) -> tuple[Validation, int]:  # fmt: skip
+        """Dispatches step after step; what step n - 1 measured is read while step n runs.
+
+        Returns the last validation and the number of steps.
+
+        Raises:
+            TrainingStopped: `stop` holds a signal, or the loss is not a number.
+        """
+        pending: Metrics | None = None
+        saved = marked = time.monotonic()
+        n = marked_step = timing.first
+        total = timing.total
+        with tqdm(
+            total=total, initial=n, unit="step", desc=self.description.config.arch, mininterval=1.0,
+            disable=not hosts.is_first(),
+        ) as bar:  # fmt: skip
+            while n < total:
+                state, metrics = step(state, n)
+                if pending is not None:
+                    self._read(n, pending, bar)
+                pending, n = metrics, n + 1
+                bar.update()
+                self.keeper.look()
+                due = time.monotonic() - saved > timing.save_every_seconds
+                stopping, saving = 0, 0
+                if jax.process_count() == 1 or n % _AGREE_STEPS == 0:
+                    stopping, saving = hosts.agree(stop[0] if stop else 0, int(due))
+                validating = n % timing.validate_every == 0 and n < total
+                if stopping or saving or validating:  # a state is kept once it is known that its loss is a number
+                    self._read(n, pending, bar)
+                    pending = None
+                if stopping:
+                    self._leave(state, n, stopping)
+                done = n - timing.first
+                if timing.deadline is not None and done % REFIT_STEPS == 0:
+                    now = time.monotonic()
+                    if done > REFIT_STEPS:  # the first steps compile
+                        pace = (now - marked) / (n - marked_step)
+                        left = max(timing.deadline - now - self.validation_seconds, 0)
+                        (total,) = hosts.agree(n + int(left / pace))
+                        bar.total = total
+                        state = _with_total(state, max(total, 1))
+                    marked, marked_step = now, n
+                if validating and n < total:
+                    self._validate(state, n, bar)
+                    marked, marked_step = time.monotonic(), n
+                if saving or (validating and n < total):
+                    self.keeper.save_if_possible(first_copy(state))
+                    saved = time.monotonic()
+            if pending is not None:
+                self._read(n, pending, bar)
+            result = self._validate(state, n, bar)
         try:
-            record.draw(held_out.volume, held_out.picks, validation)
-            write_result(folder, result)
+            self.keeper.finish(first_copy(state))
         except OutputError as error:
-            raise TrainingStopped(f"the training is done and saved, but {error}; the same command ends it") from error
-    return Outcome(result=result, files=files)
+            raise TrainingStopped(
+                f"all {n} steps are done, but {error}. Free some space: the same command goes on; "
+                f"{self.keeper.last_good()}"
+            ) from error
+        return result, n
 
+    def _read(self, n: int, metrics: Metrics, bar: Any) -> None:
+        host = {
+            k: float(np.asarray(v.addressable_shards[0].data)[0]) for k, v in metrics.items() if k not in _PER_SAMPLE
+        }
+        config = self.description.config
+        finite = np.isfinite(host["loss"]) and np.isfinite(host["gradient_norm"])
+        # What float16 cannot hold is normal as long as the scale can still fall.
+        if not finite and (config.precision != "float16" or host["loss_scale"] <= 1):
+            self._refuse(n, host, metrics)
+        host["samples_per_second"] = (bar.format_dict["rate"] or 0.0) * config.optim.batch
+        self.record.step(n, {name: host[name] for name in METRICS})
+        score = f", F4 {self.keeper.best:.3f}" if self.keeper.best >= 0 else ""
+        speed = f"{host['samples_per_second']:.1f} samples/s"
+        bar.set_postfix_str(f"loss {host['loss']:.4f}{score}, {speed}, {memory_gb():.1f} GB", refresh=False)
 
-def _stepper(
-    examples: Sequence[Example],
-    collection: Collection,
-    grid: np.ndarray,
-    description: RunDescription,
-    step: Callable[..., tuple[TrainState, Metrics]],
-    first: int,
-) -> Callable[[TrainState, int], tuple[TrainState, Metrics]]:
-    """Step n on this host's devices, with its share of the batch's rows."""
-    config = description.config
-    share = config.optim.batch // jax.process_count()
-    mine = np.arange(jax.process_index() * share, (jax.process_index() + 1) * share)
-    local = jax.local_device_count()
-    replicated = replicate(collection)
-
-    def rows(n: int) -> np.ndarray:
-        return rows_of_step(grid, seed=config.seed, step=n, batch=config.optim.batch)[mine]
-
-    windows = None
-    if collection.volumes is None:
-        windows = streamed_windows(
-            [e.volume for e in examples],
-            collection,
-            rows,
-            mine,
-            first_step=first,
-            key=jax.random.key(config.seed),
-            patch_zyx=config.model.patch_zyx,
-            crop=config.crop,
-            intensity=config.intensity,
+    def _refuse(self, n: int, host: dict[str, float], metrics: Metrics) -> None:
+        losses, places = (
+            np.concatenate([np.asarray(s.data)[0] for s in metrics[k].addressable_shards]) for k in _PER_SAMPLE
+        )
+        off = np.flatnonzero(~np.isfinite(losses))
+        where = "no single sample of this host is off"
+        if len(off):
+            run, z, y, x = places[off[0]]
+            name = self.description.train_runs[run]
+            where = f"the first sample that is off was cut from {name} at voxel z={z} y={y} x={x}"
+        raise TrainingStopped(
+            f"the loss of step {n} is {host['loss']} (positive part {host['loss_positive']:.3g}, negative part "
+            f"{host['loss_negative']:.3g}, gradient norm {host['gradient_norm']:.3g}); {where}. "
+            f"Nothing of it was kept: {self.keeper.last_good()}. Lower the learning rate or look at that place"
         )
 
-    def run(state: TrainState, n: int) -> tuple[TrainState, Metrics]:
-        cut = None if windows is None else next(windows).reshape(local, -1, *config.model.patch_zyx)
-        return step(state, replicated, rows(n).reshape(local, -1, 4), cut)
+    def _validate(self, state: TrainState, n: int, bar: Any) -> Validation:
+        began = time.monotonic()
+        config, held_out = self.description.config, self.held_out
+        host = first_copy(state)
+        engine = flax_engine(self.network, host.ema_params, host.ema_stats, config, name=f"step {n}")
 
-    return run
+        def show(done: int, count: int) -> None:
+            bar.set_postfix_str(f"validating on {held_out.volume.name}: {done} of {count} windows")
+
+        overlay = self.page.overlay() if hosts.is_first() else None
+        result = validate(
+            engine,
+            held_out.volume,
+            held_out.picks,
+            self.description.types,
+            config,
+            on_windows=show,
+            on_slab=None if overlay is None else overlay.add,
+        )
+        self.keeper.validated(n, result, self._model(host, n, result))
+        if overlay is not None:
+            try:
+                self.page.write(n, result, overlay, seconds=time.monotonic() - began)
+            except OutputError as error:  # the next validation writes a new one
+                self.say(f"warning: {error}")
+        self.validation_seconds = time.monotonic() - began
+        self.validating_seconds += self.validation_seconds
+        share = self.validating_seconds / (time.monotonic() - self.began)
+        bar.clear()
+        self.say(
+            f"step {n}: weighted F4 {result.chosen.weighted_f4:.3f} on {held_out.volume.name} "
+            f"({result.best.weighted_f4:.3f} at the best thresholds), {self.validation_seconds:.1f} s; "
+            f"validation took {share:.0%} of the time so far"
+        )
+        return result
+
+    def _model(self, host: TrainState, n: int, result: Validation) -> TrainedModel:
+        return TrainedModel(
+            config=self.description.config,
+            types=result.types,
+            spacing_angstrom=self.description.spacing_angstrom,
+            skewness=self.description.skewness,
+            params=host.ema_params,
+            stats=host.ema_stats,
+            source=f"{self.folder.name}, step {n}, fold {self.description.fold}, "
+            f"weighted F4 {result.chosen.weighted_f4:.3f} on {self.held_out.volume.name}",
+        )
+
+    def _leave(self, state: TrainState, n: int, number: int) -> None:
+        name = signal.Signals(number).name
+        try:
+            self.keeper.finish(first_copy(state))
+        except OutputError as error:
+            raise TrainingStopped(
+                f"{name} came, but {error}. Free some space: the same command goes on; {self.keeper.last_good()}"
+            ) from error
+        raise TrainingStopped(f"{name} came: step {n} is saved in {self.folder}; the same command continues")
 
 
-def _fit_on_device(examples: Sequence[Example]) -> bool:
-    size = 4 * len(examples) * math.prod(np.max([e.volume.grid.shape_zyx for e in examples], axis=0).tolist())
+_PER_SAMPLE = ("sample_loss", "place")
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """A list that the first SIGTERM or SIGINT enters; a second one acts as usual."""
+    seen: list[int] = []
+    previous: dict[int, Any] = {}
+
+    def handle(number: int, _: object) -> None:
+        seen.append(number)
+        signal.signal(number, previous[number])
+
+    for number in map(int, (signal.SIGTERM, signal.SIGINT)):
+        previous[number] = signal.signal(number, handle)
+    try:
+        yield seen
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _with_total(state: TrainState, total: int) -> TrainState:
+    return dataclasses.replace(state, total_steps=jnp.zeros_like(state.total_steps) + total)
+
+
+def memory_gb() -> float:
+    """What is held by the first device, or on CPUs by this process."""
     statistics = jax.local_devices()[0].memory_stats()
-    limit = _RESIDENT_SHARE_GPU * statistics["bytes_limit"] if statistics else _RESIDENT_BYTES_CPU
-    return size * (1 if statistics else jax.local_device_count()) <= limit
+    if statistics:
+        return float(statistics["bytes_in_use"] / 1e9)
+    resident = pathlib.Path("/proc/self/statm")
+    if resident.exists():
+        return int(resident.read_text().split()[1]) * resource.getpagesize() / 1e9
+    # Where the system has no such file, the most that it ever was; in bytes on macOS, in kilobytes elsewhere.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9

@@ -13,10 +13,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from jaxcryo.domain import ParticleType, Picks, Volume
-from jaxcryo.io.atomic import atomic_path
+from jaxcryo.files import atomic_path
 from jaxcryo.report import draw_picks
-from jaxcryo.training.board import Board
-from jaxcryo.training.tail import Tail
+from jaxcryo.training.append_log import Tail
+from jaxcryo.training.tensorboard import Board
 from jaxcryo.training.validation import Validation, above_thresholds
 
 METRICS = ("loss", "loss_positive", "loss_negative", "learning_rate", "gradient_norm", "samples_per_second")

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxcryo.domain import ParticleType, types_from_json, types_to_json
 from jaxcryo.errors import InputError
-from jaxcryo.io.atomic import write_text
+from jaxcryo.files import write_text
 from jaxcryo.metric import Counts, Score
 from jaxcryo.training.validation import Validation
 

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from jaxcryo.config import TrainConfig
 from jaxcryo.domain import ParticleType, Picks, Volume
-from jaxcryo.inference.engine import Engine
-from jaxcryo.inference.pipeline import OnSlab, find_picks
-from jaxcryo.inference.stitch import OnWindows, Slab
 from jaxcryo.metric import RADIUS_SHARE, Score, count_matches, score
 from jaxcryo.models import Network, Weights
+from jaxcryo.picking.pipeline import OnSlab, find_picks
+from jaxcryo.picking.stitch import OnWindows, Slab
 from jaxcryo.report import shown_slices
+from jaxcryo.runtime.engine import Engine
 
 THRESHOLDS = np.round(np.linspace(0.05, 0.95, 19), 2)
 _PLATEAU = 0.03

@@ -12,7 +12,7 @@ import zarr
 from jaxcryo.cli.infer import main as infer
 from jaxcryo.cli.score import main as score
 from jaxcryo.cli.train import main as train
-from jaxcryo.io.volumes import write_ome_zarr
+from jaxcryo.tomogram.volumes import write_ome_zarr
 
 
 def tomogram(root: pathlib.Path, run: str = "PH_001") -> pathlib.Path:

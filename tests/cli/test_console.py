@@ -82,7 +82,7 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("python train.py --arch yu4u", "jaxcryo train --arch yu4u"),
         ("that 'python -m convert onnx' wrote", "that 'jaxcryo convert onnx' wrote"),
-        ("python -m jaxcryo.picks convert a b", "jaxcryo picks convert a b"),
+        ("jaxcryo picks convert a b", "jaxcryo picks convert a b"),
         ("python -m convert: weights", "jaxcryo convert: weights"),
         ("python -c 'import jaxcryo'", "python -c 'import jaxcryo'"),
     ],

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import starfile
 
-from jaxcryo.cli.frames import add_frame_options, given_picks
+from jaxcryo.cli.geometry import add_frame_options, given_picks
 from jaxcryo.cli.infer import main as infer
 from jaxcryo.cli.picks import main as convert_picks
 from jaxcryo.cli.train import main as train
 from jaxcryo.domain import CZII_TYPES
-from jaxcryo.io.dataset import find_runs, read_picks
-from jaxcryo.io.picks import read_copick_folder
-from jaxcryo.io.volumes import open_volume, write_ome_zarr
+from jaxcryo.picks.copick_json import read_copick_folder
+from jaxcryo.project.dataset import find_runs, read_picks
+from jaxcryo.tomogram.volumes import open_volume, write_ome_zarr
 
 
 def run(main: object, *args: object) -> int:

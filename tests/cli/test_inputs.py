@@ -9,17 +9,17 @@ import pathlib
 import numpy as np
 import pytest
 
+from jaxcryo.cli.check_intensities import suited
 from jaxcryo.cli.infer import main as infer
 from jaxcryo.cli.inputs import picks_to_train_on, source_of, types_of
 from jaxcryo.cli.score import main as score
-from jaxcryo.cli.suit import suited
 from jaxcryo.cli.train import _parser as train_parser
 from jaxcryo.domain import CZII_TYPES, Volume
-from jaxcryo.io.dataset import find_runs, read_picks
-from jaxcryo.io.picks import read_copick_folder, write_copick_picks
-from jaxcryo.io.scaled import scaled
-from jaxcryo.io.volumes import open_volume
+from jaxcryo.picks.copick_json import read_copick_folder, write_copick_picks
+from jaxcryo.project.dataset import find_runs, read_picks
 from jaxcryo.recipes import recipe
+from jaxcryo.tomogram.scaled import scaled
+from jaxcryo.tomogram.volumes import open_volume
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ import pytest
 from jaxcryo.cli.infer import main as infer
 from jaxcryo.cli.picks import main as picks_command
 from jaxcryo.domain import CZII_TYPES, Picks
-from jaxcryo.io.dataset import find_runs
-from jaxcryo.io.picks import read_copick_folder
-from jaxcryo.io.volumes import open_volume
+from jaxcryo.picks.copick_json import read_copick_folder
+from jaxcryo.project.dataset import find_runs
+from jaxcryo.tomogram.volumes import open_volume
 
 
 def run(main: object, *args: object) -> int:
@@ -90,7 +90,7 @@ def test_other_thresholds_are_other_settings(found, dataset, engines, tmp_path, 
     file.write_text('{"ribosome": 0.1}')
     command = ["--engines", engines, "--data", dataset, "--out", found, "--thresholds", file]
     assert run(infer, *command) == 2
-    assert "python -m jaxcryo.picks threshold" in capsys.readouterr().err
+    assert "jaxcryo picks threshold" in capsys.readouterr().err
     file.write_text('{"ribosom": 0.1}')
     assert run(infer, *command[:-3], tmp_path / "none", "--thresholds", file) == 2
     assert "thresholds of ribosom; the types are apo-ferritin" in capsys.readouterr().err

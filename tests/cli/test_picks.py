@@ -1,4 +1,4 @@
-"""`python -m jaxcryo.picks`: picks go through every format and come back, and nothing is lost in silence."""
+"""`jaxcryo picks`: picks go through every format and come back, and nothing is lost in silence."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 
 from jaxcryo.cli.picks import main
 from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, types_to_json
-from jaxcryo.io.candidates import write_candidates
-from jaxcryo.io.formats import FORMATS
-from jaxcryo.io.picks import read_copick_folder, write_copick_picks
-from jaxcryo.io.volumes import write_ome_zarr
+from jaxcryo.picks.candidates import write_candidates
+from jaxcryo.picks.copick_json import read_copick_folder, write_copick_picks
+from jaxcryo.picks.formats import FORMATS
+from jaxcryo.tomogram.volumes import write_ome_zarr
 
 FRAME = ["--pixel-size", "1.5", "--unbinned-size", "4000", "4000", "1000", "--voxel-spacing", "10"]
 FOUND = {"TS_1": (0, 0, 2, 2, 4), "TS_2": (1, 2)}

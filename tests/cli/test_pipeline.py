@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from scipy.spatial import KDTree
 
-from convert.__main__ import main as convert
+from jaxcryo.cli.convert import main as convert
 from jaxcryo.cli.infer import main as infer
 from jaxcryo.cli.score import main as score
 from jaxcryo.cli.train import main as train
 from jaxcryo.domain import CZII_TYPES, Picks
-from jaxcryo.inference.openvino import cpu_has_bfloat16
-from jaxcryo.io.picks import read_copick_folder
+from jaxcryo.picks.copick_json import read_copick_folder
+from jaxcryo.runtime.openvino import cpu_has_bfloat16
 from jaxcryo.weights import load_model
 
 

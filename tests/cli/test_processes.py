@@ -13,7 +13,7 @@ import pytest
 from jaxcryo.cli.infer import main as infer
 from jaxcryo.cli.window_bars import WindowBars
 from jaxcryo.domain import CZII_TYPES
-from jaxcryo.io.picks import read_copick_folder
+from jaxcryo.picks.copick_json import read_copick_folder
 
 needs_two_cores = pytest.mark.skipif(
     len(getattr(os, "sched_getaffinity", lambda _: range(2))(0)) < 2, reason="processes on CPUs have a core each"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from convert.export import export
-from convert.stored import StoredTensor
 from jaxcryo.config import Arch
+from jaxcryo.convert.export import export
+from jaxcryo.convert.stored import StoredTensor
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.models import build
 from jaxcryo.recipes import recipe

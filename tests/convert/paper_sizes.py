@@ -15,10 +15,10 @@ import numpy as np
 import onnx
 from test_onnx import ARCHS, PRECISIONS, config_of, noise, random_weights, relative_rms, run_onnx
 
-from convert.emit import write_onnx
-from convert.emit_layers import Upsampling
-from jaxcryo.inference.openvino import openvino_predict
+from jaxcryo.convert.emit import write_onnx
+from jaxcryo.convert.emit_layers import Upsampling
 from jaxcryo.phantom import PhantomConfig, make_phantom
+from jaxcryo.runtime.openvino import openvino_predict
 
 FORMS: tuple[tuple[Upsampling, int], ...] = (("folded", 1), ("folded", 2), ("resize", 1))
 MOMENTUM = 0.9

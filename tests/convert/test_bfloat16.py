@@ -9,14 +9,14 @@ import shutil
 import numpy as np
 import pytest
 
-from convert import bfloat16
-from convert.__main__ import main
-from convert.bfloat16 import compare_precisions, phantoms_for, precision_rows, record_changes
+from jaxcryo.cli.convert import main
 from jaxcryo.cli.infer import DEMO_ENGINES
+from jaxcryo.convert import bfloat16
+from jaxcryo.convert.bfloat16 import compare_precisions, phantoms_for, precision_rows, record_changes
 from jaxcryo.domain import Picks, Volume
-from jaxcryo.inference.manifest import EngineEntry, read_manifest, write_manifest
-from jaxcryo.inference.openvino import cpu_has_bfloat16
-from jaxcryo.inference.precision import choose_precision
+from jaxcryo.runtime.manifest import EngineEntry, read_manifest, write_manifest
+from jaxcryo.runtime.openvino import cpu_has_bfloat16
+from jaxcryo.runtime.precision import choose_precision
 
 SHAPE = (32, 160, 160)
 

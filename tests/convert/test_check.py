@@ -9,18 +9,18 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from convert import check_command
-from convert.__main__ import main
-from convert.check_command import FLOAT16_SHARE, LIMITS, Range, check_entry
-from convert.comparison import phantom_windows
-from convert.emit_probe import group_of
-from convert.graph import Precision
-from convert.onnx_command import OnnxOptions, convert_models
+from jaxcryo.cli.convert import main
 from jaxcryo.config import Arch
+from jaxcryo.convert import check_command
+from jaxcryo.convert.check_command import FLOAT16_SHARE, LIMITS, Range, check_entry
+from jaxcryo.convert.comparison import phantom_windows
+from jaxcryo.convert.emit_probe import group_of
+from jaxcryo.convert.graph import Precision
+from jaxcryo.convert.onnx_command import OnnxOptions, convert_models
 from jaxcryo.domain import CZII_TYPES
-from jaxcryo.inference.manifest import EngineEntry, file_sha256, read_manifest
 from jaxcryo.models import build
 from jaxcryo.recipes import recipe
+from jaxcryo.runtime.manifest import EngineEntry, file_sha256, read_manifest
 from jaxcryo.weights import TrainedModel, save_model
 
 

@@ -10,15 +10,15 @@ import sys
 import numpy as np
 import pytest
 
-from convert.__main__ import main as convert
+from jaxcryo.cli.convert import main as convert
 from jaxcryo.cli.infer import main as infer
 from jaxcryo.domain import CZII_TYPES
-from jaxcryo.inference.backends import choose_backend
-from jaxcryo.inference.manifest import read_manifest
-from jaxcryo.io.picks import read_copick_folder
 from jaxcryo.models import build
 from jaxcryo.phantom import PhantomConfig, write_dataset
+from jaxcryo.picks.copick_json import read_copick_folder
 from jaxcryo.recipes import recipe
+from jaxcryo.runtime.backends import choose_backend
+from jaxcryo.runtime.manifest import read_manifest
 from jaxcryo.weights import TrainedModel, save_model
 
 
@@ -207,7 +207,7 @@ def test_without_a_gpu_it_says_what_to_run_where(out, capsys) -> None:
 
 
 def test_without_tensorrt_or_with_another_one(out, trt, capsys, monkeypatch) -> None:
-    from jaxcryo.inference import tensorrt_target
+    from jaxcryo.runtime import tensorrt_target
 
     trt.version = "12.0.1"
     assert build_engines(out) == 2

@@ -10,10 +10,10 @@ from checkpoints import tiny_model
 from golden.cases import listed
 from safetensors import safe_open
 
-from convert.__main__ import main
-from convert.export import export
-from convert.port import PortOptions, port
+from jaxcryo.cli.convert import main
 from jaxcryo.config import ARCHS, Arch
+from jaxcryo.convert.export import export
+from jaxcryo.convert.port import PortOptions, port
 from jaxcryo.errors import InputError
 from jaxcryo.models import build
 from jaxcryo.recipes import recipe

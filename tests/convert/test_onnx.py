@@ -18,16 +18,16 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from convert.emit import write_onnx
-from convert.emit_layers import Upsampling, emit
-from convert.graph import Graph, Precision
-from convert.operations import multiply_adds
 from jaxcryo.config import Arch, ModelConfig, Size, TattakaConfig, Yu4uConfig
+from jaxcryo.convert.emit import write_onnx
+from jaxcryo.convert.emit_layers import Upsampling, emit
+from jaxcryo.convert.graph import Graph, Precision
+from jaxcryo.convert.operations import multiply_adds
 from jaxcryo.errors import InputError
-from jaxcryo.inference.openvino import openvino_predict
 from jaxcryo.models import Network, Weights, build
-from jaxcryo.models.tattaka import Tattaka
-from jaxcryo.models.yu4u import Yu4u
+from jaxcryo.models.tattaka.network import Tattaka
+from jaxcryo.models.yu4u.network import Yu4u
+from jaxcryo.runtime.openvino import openvino_predict
 from jaxcryo.serialize import from_plain
 
 ROOT = pathlib.Path(__file__).parents[2]

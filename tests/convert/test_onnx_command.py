@@ -10,14 +10,14 @@ import numpy as np
 import onnx
 import pytest
 
-from convert.__main__ import main
-from convert.onnx_command import OnnxOptions, convert_models
+from jaxcryo.cli.convert import main
 from jaxcryo.config import Arch
+from jaxcryo.convert.onnx_command import OnnxOptions, convert_models
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.errors import InputError
-from jaxcryo.inference.manifest import read_manifest
 from jaxcryo.models import build
 from jaxcryo.recipes import recipe
+from jaxcryo.runtime.manifest import read_manifest
 from jaxcryo.weights import TrainedModel, load_model, save_model
 
 FOUR = OnnxOptions(batch=4)

@@ -7,9 +7,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from convert.emit import write_onnx
-from convert.operations import described, multiply_adds
 from jaxcryo.config import Yu4uConfig
+from jaxcryo.convert.emit import write_onnx
+from jaxcryo.convert.operations import described, multiply_adds
 from jaxcryo.errors import InputError
 from jaxcryo.models import build
 

@@ -13,10 +13,10 @@ from golden.cases import feature_names, listed
 from safetensors.numpy import save_file
 from torch_zip_writer import Call, Global, write_torch_zip
 
-from convert.__main__ import main
-from convert.export import export
-from convert.port import PortOptions, plan_port, port
+from jaxcryo.cli.convert import main
 from jaxcryo.config import ARCHS
+from jaxcryo.convert.export import export
+from jaxcryo.convert.port import PortOptions, plan_port, port
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.errors import InputError
 from jaxcryo.models import build

@@ -5,8 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from convert.kinds import KINDS
-from convert.rules import Rule, adapt_first_conv, match_source, match_target, our_shape, their_shape, to_ours, to_theirs
+from jaxcryo.convert.kinds import KINDS
+from jaxcryo.convert.rules import (
+    Rule,
+    adapt_first_conv,
+    match_source,
+    match_target,
+    our_shape,
+    their_shape,
+    to_ours,
+    to_theirs,
+)
 
 
 def test_a_template_reads_numbers_and_shifts_them() -> None:

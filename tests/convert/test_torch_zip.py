@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from torch_zip_writer import ORDERED_DICT, Call, Global, Persistent, View, pickle_of, write_torch_zip
 
-from convert.torch_zip import open_torch_zip
+from jaxcryo.convert.torch_zip import open_torch_zip
 from jaxcryo.errors import InputError
 
 ARRAY = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
@@ -90,7 +90,7 @@ def test_nested_containers_and_plain_values(tmp_path: pathlib.Path) -> None:
         ("torch._utils", "_rebuild_tensor_v2.__globals__"),
         ("collections", "OrderedDict.__init__"),
         ("omegaconf.dictconfig", "DictConfig"),
-        ("convert.torch_pickle", "Reader"),
+        ("jaxcryo.convert.torch_pickle", "Reader"),
     ],
 )
 def test_any_other_name_is_refused_by_its_full_name(tmp_path: pathlib.Path, module: str, name: str) -> None:

@@ -17,9 +17,9 @@ import pytest
 sys.path.append(str(pathlib.Path(__file__).parent))
 
 from jaxcryo.domain import CZII_TYPES
-from jaxcryo.io.dataset import find_runs, read_picks
-from jaxcryo.io.picks import write_copick_picks
-from jaxcryo.io.volumes import open_volume
+from jaxcryo.picks.copick_json import write_copick_picks
+from jaxcryo.project.dataset import find_runs, read_picks
+from jaxcryo.tomogram.volumes import open_volume
 
 TRAINED = ("yu4u-paper-fold0", "tattaka-paper-fold0", "yu4u-small-fold0", "tattaka-small-fold0")
 SECOND = {"ribosome": "ribosome", "apo-ferritin": "proteasome"}

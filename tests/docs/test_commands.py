@@ -167,7 +167,7 @@ def test_options_in_prose_exist(page: pathlib.Path, monkeypatch: pytest.MonkeyPa
     ("command", "program", "arguments"),
     [
         ("python train.py --fold 0", "train", ("--fold", "0")),
-        ("env/bin/python -m jaxcryo.picks convert a 'b c'", "picks", ("convert", "a", "b c")),
+        ("env/bin/jaxcryo picks convert a 'b c'", "picks", ("convert", "a", "b c")),
         ("A=1 srun --ntasks 4 jaxcryo train --fold 0", "train", ("--fold", "0")),
         ("python -m convert onnx x  # why", "convert", ("onnx", "x")),
         ("python3 -m venv .venv", "python -m venv", (".venv",)),

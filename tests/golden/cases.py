@@ -12,14 +12,14 @@ from flax import nnx
 from golden.fill import fill, volume
 from golden.quick import compiled
 
-from convert.kinds import KINDS, SourceKind
-from convert.rules import match_source, to_ours
-from convert.rules_yu4u import SLICER
 from jaxcryo.config import ConvNeXtConfig, ResNetRSConfig, Yu4uConfig
+from jaxcryo.convert.kinds import KINDS, SourceKind
+from jaxcryo.convert.rules import match_source, to_ours
+from jaxcryo.convert.rules_yu4u import SLICER
 from jaxcryo.models import build
-from jaxcryo.models.convnext import ConvNeXt
 from jaxcryo.models.layers import Init
-from jaxcryo.models.resnet_rs import ResNetRS
+from jaxcryo.models.tattaka.encoder import ResNetRS
+from jaxcryo.models.yu4u.encoder import ConvNeXt
 
 FOLDER = pathlib.Path(__file__).parent
 YU4U, CONVNEXT, CONVNEXT_FEATURES, RESNET_RS = KINDS

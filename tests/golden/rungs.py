@@ -26,10 +26,10 @@ from golden.cases import (
 from golden.fill import volume
 
 from jaxcryo.config import ConvNeXtConfig, ResNetRSConfig
-from jaxcryo.models.convnext import ConvNeXt, ConvNeXtBlock
 from jaxcryo.models.layers import ConvBlock, DecoderBlock, Init
-from jaxcryo.models.resnet_rs import Bottleneck, ResNetRSStem
-from jaxcryo.models.tattaka import mix_depth
+from jaxcryo.models.tattaka.encoder import Bottleneck, ResNetRSStem
+from jaxcryo.models.tattaka.network import mix_depth
+from jaxcryo.models.yu4u.encoder import ConvNeXt, ConvNeXtBlock
 
 LAYER_TOLERANCE = 1e-5
 """Largest difference from a float64 reference, in its standard deviations."""

@@ -16,8 +16,8 @@ from jaxcryo.config import ModelConfig, TattakaConfig, Yu4uConfig
 from jaxcryo.errors import InputError
 from jaxcryo.models import Network, Weights, build, convolution
 from jaxcryo.models.layers import DecoderBlock, Init, pixel_shuffle, pool_depth
-from jaxcryo.models.tattaka import UpBlock
-from jaxcryo.models.yu4u import depth_pools, neighbor_slices
+from jaxcryo.models.tattaka.network import UpBlock
+from jaxcryo.models.yu4u.network import depth_pools, neighbor_slices
 
 YU4U, TATTAKA = Yu4uConfig.of_size("tiny"), TattakaConfig.of_size("tiny")
 NETWORKS = pytest.mark.parametrize("config", [YU4U, TATTAKA], ids=["yu4u", "tattaka"])

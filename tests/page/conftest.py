@@ -15,9 +15,9 @@ from jaxtyping import Array, Float
 
 from jaxcryo.config import InferenceConfig, IntensityConfig
 from jaxcryo.domain import CZII_TYPES, Picks, Volume, VoxelGrid
-from jaxcryo.inference.engine import Engine
-from jaxcryo.inference.pipeline import find_picks
 from jaxcryo.page import Overlay, Page, slice_images, write_page
+from jaxcryo.picking.pipeline import find_picks
+from jaxcryo.runtime.engine import Engine
 
 TYPES = tuple(dataclasses.replace(t, threshold=h) for t, h in zip(CZII_TYPES[:3], (0.3, 0.3625, 0.5), strict=True))
 FLOOR = 0.05

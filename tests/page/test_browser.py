@@ -18,9 +18,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from jaxcryo.domain import Picks
-from jaxcryo.io.thresholds import read_thresholds
 from jaxcryo.metric import RADIUS_SHARE, Score, score
 from jaxcryo.page import write_page
+from jaxcryo.picks.thresholds import read_thresholds
 
 pytestmark = pytest.mark.browser
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcryo.inference.stitch import Slab
 from jaxcryo.page import Overlay, OverlayImages
+from jaxcryo.picking.stitch import Slab
 
 FLOOR = 0.05
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch_tattaka import Tattaka
 
-from convert.export import export
+from jaxcryo.convert.export import export
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.models import build
 from jaxcryo.recipes import recipe

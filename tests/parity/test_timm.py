@@ -13,9 +13,9 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from torch_reference import encoder, fill_module, timm
 
-from convert.export import export
-from convert.port import PortOptions, port
 from jaxcryo.config import Arch
+from jaxcryo.convert.export import export
+from jaxcryo.convert.port import PortOptions, port
 from jaxcryo.models import build
 
 pytestmark = pytest.mark.parity

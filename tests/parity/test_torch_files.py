@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from convert.torch_zip import open_torch_zip
+from jaxcryo.convert.torch_zip import open_torch_zip
 from jaxcryo.errors import InputError
 
 pytestmark = pytest.mark.parity

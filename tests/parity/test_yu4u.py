@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from torch_reference import Yu4u, fill_module
 
-from convert.export import export
-from convert.port import PortOptions, port
+from jaxcryo.convert.export import export
+from jaxcryo.convert.port import PortOptions, port
 from jaxcryo.models import build
 
 pytestmark = pytest.mark.parity

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from jaxcryo.domain import CZII_TYPES, ParticleType, VoxelGrid
 from jaxcryo.errors import InputError
-from jaxcryo.io.dataset import check_inside, find_runs, read_picks
-from jaxcryo.io.picks import read_copick_folder
-from jaxcryo.io.volumes import open_volume
 from jaxcryo.phantom import Imaging, PhantomConfig, make_phantom, write_dataset
-from jaxcryo.phantom.__main__ import main
+from jaxcryo.cli.phantom import main
 from jaxcryo.phantom.particles import particle_model
 from jaxcryo.phantom.scene import ABUNDANCES, make_scene
+from jaxcryo.picks.copick_json import read_copick_folder
+from jaxcryo.project.dataset import check_inside, find_runs, read_picks
+from jaxcryo.tomogram.volumes import open_volume
 
 SMALL = PhantomConfig(shape_zyx=(24, 60, 64))
 CLEAR = Imaging(tilt_range_degree=90, optics=None)

@@ -12,7 +12,7 @@ from jaxcryo.domain import CZII_TYPES
 from jaxcryo.phantom import PhantomConfig, make_phantom
 from jaxcryo.recipes import recipe
 from jaxcryo.training.checkpoint import RunDescription
-from jaxcryo.training.loop import Example
+from jaxcryo.training.fit import Example
 
 TYPES = CZII_TYPES[:3]
 

@@ -11,14 +11,16 @@ import jax
 import numpy as np
 import pytest
 
+from jaxcryo import files as atomic
 from jaxcryo.config import OptimConfig
 from jaxcryo.errors import OutputError
-from jaxcryo.io import atomic
-from jaxcryo.training import checkpoint, keeper, tail
+from jaxcryo.training import append_log as tail
+from jaxcryo.training import checkpoint
+from jaxcryo.training import run_writer as keeper
+from jaxcryo.training.append_log import Tail
 from jaxcryo.training.checkpoint import Checkpoints
-from jaxcryo.training.loop import Length, Outcome, TrainingStopped, fit
+from jaxcryo.training.fit import Length, Outcome, TrainingStopped, fit
 from jaxcryo.training.state import TrainState, initial_state
-from jaxcryo.training.tail import Tail
 from jaxcryo.weights import load_model
 
 

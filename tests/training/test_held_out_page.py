@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 from jaxtyping import Array, Float
 
-from jaxcryo.inference.engine import Engine
+from jaxcryo.runtime.engine import Engine
 from jaxcryo.training import held_out_page
 from jaxcryo.training.checkpoint import RunDescription
 from jaxcryo.training.held_out_page import HeldOutPage

@@ -13,7 +13,7 @@ from jaxcryo.data.streaming import streamed_windows
 from jaxcryo.data.targets import sigmas_voxel
 from jaxcryo.errors import InputError
 from jaxcryo.models import build
-from jaxcryo.training.loop import Example
+from jaxcryo.training.fit import Example
 from jaxcryo.training.state import TrainState, initial_state
 from jaxcryo.training.step import AXIS, first_copy, over_devices, replicate
 

@@ -1,0 +1,74 @@
+"""Picks at other thresholds, from the candidates that inference leaves beside its picks."""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, types_from_json
+from jaxcryo.picks.candidates import read_candidates
+from jaxcryo.picks.formats import above_thresholds
+from jaxcryo.picks.geometry import Note
+
+
+def pick_anew(
+    place: str | pathlib.Path,
+    found: Mapping[str, Picks],
+    types: tuple[ParticleType, ...],
+    thresholds: Mapping[str, float],
+    note: Note,
+) -> dict[str, Picks]:
+    """The picks above these thresholds; a type that has none keeps the picks in `found`.
+
+    Where `place` is a folder of `infer.py` with the candidates of all runs, thresholds may also be lower than those
+    of the inference; `note` is told what goes beyond what was saved.
+
+    Raises:
+        InputError: the candidates, or picks without scores, cannot be used; a threshold is for an unknown type.
+    """
+    used = _settings(pathlib.Path(place) / "settings.json")
+    candidates = read_candidates(place, types, found)
+    if set(candidates) != set(found) or not isinstance(used.get("floor"), int | float):
+        _note_lower(thresholds, _numbers(used.get("thresholds")), note)
+        return {run: above_thresholds(picks, dict(thresholds)) for run, picks in found.items()}
+    floor = float(used["floor"])
+    _note_lower(thresholds, dict.fromkeys(thresholds, floor), note)
+    # A type that is left out stays at the thresholds of the inference.
+    limits = {t.name: value for t in types if (value := _numbers(used.get("thresholds")).get(t.name)) is not None}
+    return {run: above_thresholds(picks, limits | dict(thresholds)) for run, picks in candidates.items()}
+
+
+def types_of(place: str | pathlib.Path) -> tuple[ParticleType, ...]:
+    """The particle types that `infer.py` says it looked for in this folder, else the challenge's.
+
+    Raises:
+        InputError: its settings name types that are none.
+    """
+    particles = _settings(pathlib.Path(place) / "settings.json").get("particles")
+    if not isinstance(particles, list) or not particles or not all(isinstance(p, dict) for p in particles):
+        return CZII_TYPES
+    return types_from_json(particles)
+
+
+def _note_lower(thresholds: Mapping[str, float], saved: Mapping[str, float], note: Note) -> None:
+    """Says where thresholds are below what was saved."""
+    below = [f"{name} ({saved[name]:g})" for name, value in thresholds.items() if value < saved.get(name, -math.inf)]
+    if below:
+        note(f"picks below these values of their inference were not saved: {', '.join(below)}; run infer.py again")
+
+
+def _settings(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _numbers(values: Any) -> dict[str, float]:
+    if not isinstance(values, dict):
+        return {}
+    return {k: float(v) for k, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}

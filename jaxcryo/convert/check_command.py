@@ -1,0 +1,199 @@
+"""`python -m convert check`: whether every engine of a folder answers as Flax does, on this computer."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import importlib.util
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import onnx
+from tqdm import tqdm
+
+from jaxcryo.convert.bfloat16 import (
+    PrecisionComparison,
+    compare_precisions,
+    phantoms_for,
+    precision_rows,
+    record_changes,
+)
+from jaxcryo.convert.comparison import (
+    Answer,
+    Comparison,
+    Windows,
+    aligned,
+    compare,
+    comparison_rows,
+    in_batches,
+    kinds_of_windows,
+    onnxruntime_answer,
+    word,
+)
+from jaxcryo.convert.emit import write_onnx
+from jaxcryo.convert.emit_layers import Upsampling
+from jaxcryo.convert.emit_probe import float16_values, group_of, probe
+from jaxcryo.errors import InputError
+from jaxcryo.models import Network, build
+from jaxcryo.phantom import PhantomConfig
+from jaxcryo.runtime.manifest import FILE_NAME, EngineEntry, read_manifest
+from jaxcryo.runtime.openvino import cpu_has_bfloat16, openvino_predict
+from jaxcryo.weights import TrainedModel, load_model
+
+LIMITS = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 5e-2}
+"""Relative RMS difference from Flax in float32, by the least precise of file and engine."""
+FLOAT16_SHARE = 0.1
+"""No value computed in float16 may exceed this share of its largest number."""
+_FLOAT16_MAX = float(np.finfo(np.float16).max)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Range:
+    """The largest magnitude that a module computes in float16 on phantom windows."""
+
+    model: str
+    module: str
+    largest: float
+
+    @property
+    def is_ok(self) -> bool:
+        """Within the share of float16's range; NaN is not."""
+        return self.largest <= FLOAT16_SHARE * _FLOAT16_MAX
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the command to `python -m convert`."""
+    parser = subparsers.add_parser("check", help="compare engines with Flax on this computer", description=__doc__)
+    parser.add_argument("engines", type=pathlib.Path, help="what 'python -m convert onnx' wrote")
+    parser.add_argument("--windows", type=int, default=4, help="of noise and of a phantom, each (default: 4)")
+    parser.add_argument(
+        "--bfloat16", type=int, metavar="PHANTOMS",
+        help="also look for the particles of so many phantoms in float32 and bfloat16, and note in engines.json by how "
+        "much the weighted F4 changes, so that infer.py takes the faster where it is as good; 8 are enough to tell",
+    )  # fmt: skip
+    parser.add_argument(
+        "--shape", type=int, nargs=3, metavar=("Z", "Y", "X"), default=PhantomConfig().shape_zyx,
+        help="of these phantoms in voxels (default: the challenge's)",
+    )  # fmt: skip
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints all comparisons; leaves with exit code 1 where one is off."""
+    if args.windows < 1:
+        raise InputError(f"--windows is {args.windows}; expected at least 1")
+    if args.bfloat16 is not None and args.bfloat16 < 1:
+        raise InputError(f"--bfloat16 is {args.bfloat16}; expected at least 1 phantom")
+    entries = read_manifest(args.engines)
+    if not _has_onnxruntime():
+        print("onnxruntime is not installed: comparing OpenVINO only (pip install onnxruntime for both)")
+    comparisons: list[Comparison] = []
+    ranges: list[Range] = []
+    for entry in tqdm(entries, desc="comparing", unit="model"):
+        found, largest = check_entry(args.engines, entry, args.windows)
+        comparisons += found
+        ranges += largest
+    print(_table(comparisons, ranges))
+    off = sum(not c.is_ok for c in comparisons) + sum(not r.is_ok for r in ranges)
+    if off:
+        print(f"{off} of {len(comparisons) + len(ranges)} are off: do not use these models as they are")
+        raise SystemExit(1)
+    if args.bfloat16 is not None:
+        _compare_in_bfloat16(args.engines, entries, args.bfloat16, tuple(args.shape))
+    print(f"all within their limits; next: jaxcryo infer --engines {args.engines} --data DIR")
+
+
+def _compare_in_bfloat16(
+    folder: pathlib.Path, entries: Sequence[EngineEntry], count: int, shape_zyx: tuple[int, int, int]
+) -> None:
+    """Measures, prints and notes; a model at a time, since one of the paper's takes long."""
+    comparisons: list[PrecisionComparison] = []
+    for entry in entries:
+        with tqdm(desc=f"{entry.name}: phantoms", total=2 * count, unit="search") as bar:
+            phantoms = phantoms_for(entry, count, shape_zyx)
+            comparisons.append(compare_precisions(folder, entry, phantoms, on_search=bar.update))
+        record_changes(folder, comparisons)
+    print(aligned(precision_rows(comparisons)))
+    print(f"noted in {folder / FILE_NAME}")
+
+
+def check_entry(folder: pathlib.Path, entry: EngineEntry, count: int) -> tuple[list[Comparison], list[Range]]:
+    """One model through every engine of this computer; the ranges are of float16 models only."""
+    path = folder / entry.onnx_file
+    model = load_model(folder / entry.weights_file)
+    network, _, _ = build(entry.model, seed=None)
+    flax = jax.jit(network.apply)
+    kinds = kinds_of_windows(entry, count)
+    expected = {k: in_batches(lambda x: flax(model.params, model.stats, x), entry, w) for k, w in kinds.items()}
+    comparisons = []
+    for backend, limit, predict in _backends(path, entry):
+        for kind, windows in kinds.items():
+            found = in_batches(predict, entry, windows)
+            comparisons.append(compare(entry.name, backend, kind, found, expected[kind], limit))
+    ranges = float16_ranges(path, network, model, kinds["phantom"], entry.name) if entry.precision == "float16" else []
+    return comparisons, ranges
+
+
+def float16_ranges(
+    path: pathlib.Path, network: Network, model: TrainedModel, windows: Windows, name: str
+) -> list[Range]:
+    """How large values get where the ONNX file at `path` computes in float16, seen in a float32 twin of it."""
+    written = onnx.load(path)
+    facts = {p.key: p.value for p in written.metadata_props}
+    upsampling: Upsampling = "resize" if facts.get("upsampling") == "resize" else "folded"
+    module = network.module(model.params, model.stats)
+    twin = write_onnx(module, network.config, batch=1, precision="float32", upsampling=upsampling)
+    values = float16_values(written, twin)
+    largest = _runner(probe(twin, values))
+    maxima = np.max([largest(w[None]) for w in windows], axis=0)
+    groups: dict[str, float] = {}
+    for value, magnitude in zip(values, maxima, strict=True):
+        groups[group_of(value)] = float(np.maximum(groups.get(group_of(value), 0.0), magnitude))
+    return [Range(model=name, module=module_name, largest=m) for module_name, m in groups.items()]
+
+
+def _backends(path: pathlib.Path, entry: EngineEntry) -> list[tuple[str, float, Answer]]:
+    file_limit = LIMITS[entry.precision]
+    backends: list[tuple[str, float, Answer]] = []
+    if _has_onnxruntime():
+        backends.append(("onnxruntime", file_limit, onnxruntime_answer(str(path))))
+    load = functools.partial(
+        openvino_predict, path, batch=entry.batch, classes=entry.model.classes, patch_zyx=entry.patch_zyx
+    )
+    backends.append(("openvino float32", file_limit, load(precision="float32")))
+    if cpu_has_bfloat16():
+        backends.append(("openvino bfloat16", LIMITS["bfloat16"], load(precision="bfloat16")))
+    return backends
+
+
+def _has_onnxruntime() -> bool:
+    return importlib.util.find_spec("onnxruntime") is not None
+
+
+def _runner(model: onnx.ModelProto) -> Answer:
+    if _has_onnxruntime():
+        return onnxruntime_answer(model.SerializeToString())
+    import openvino
+
+    core = openvino.Core()
+    compiled = core.compile_model(
+        core.read_model(model.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": openvino.Type.f32}
+    )
+    return lambda windows: np.array(compiled(windows)[0])
+
+
+def _table(comparisons: list[Comparison], ranges: list[Range]) -> str:
+    text = aligned(comparison_rows(comparisons))
+    if ranges:
+        rows: list[tuple[str, ...]] = [("model", "float16 values of", "", "largest", "limit", "of its range", "")]
+        limit = f"{FLOAT16_SHARE * _FLOAT16_MAX:.0f}"
+        rows += [
+            (r.model, r.module, "phantom", f"{r.largest:.3g}", limit, f"{r.largest / _FLOAT16_MAX:.2%}", word(r.is_ok))
+            for r in ranges
+        ]
+        text += "\n\n" + aligned(rows)
+    return text

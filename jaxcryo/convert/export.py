@@ -1,0 +1,99 @@
+"""`python -m convert export`: the way back, for those who use PyTorch.
+
+`lightning`: yu4u's whole network under the names of his training's checkpoints, for
+`Timm3DDecoder3.load_state_dict({k.removeprefix("model."): v for k, v in safetensors.torch.load_file(OUT).items()})`.
+`timm`: the encoder of either network, for `timm.create_model("convnext_nano", in_chans=5, num_classes=0)` or
+`timm.create_model("resnetrs50", in_chans=1, num_classes=0)` and `load_state_dict(load_file(OUT), strict=False)`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from jaxcryo.convert.kinds import KINDS, SourceKind
+from jaxcryo.convert.rules import match_target, to_theirs
+from jaxcryo.convert.rules_yu4u import SLICER
+from jaxcryo.errors import InputError
+from jaxcryo.files import atomic_path
+from jaxcryo.weights import TrainedModel, load_model
+
+Form = Literal["timm", "lightning"]
+_RUN_FILES = ("best.safetensors", "last.safetensors")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the command to `python -m convert`."""
+    parser = subparsers.add_parser(
+        "export",
+        help="write weights of this program under the names that timm or yu4u's code use",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("weights", type=pathlib.Path, metavar="RUN_OR_WEIGHTS", help="a training's folder, or a file")
+    parser.add_argument("--to", choices=("timm", "lightning"), required=True, help="timm: the encoder; lightning: all")
+    parser.add_argument("out", type=pathlib.Path, metavar="OUT.safetensors", help="the file to write")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Writes the file."""
+    path = weights_file(args.weights)
+    arrays = export(load_model(path), args.to)
+    with atomic_path(args.out) as temporary:
+        save_file(arrays, temporary, metadata={"format": "pt"})
+    print(f"{args.out}: {len(arrays)} tensors of {path}")
+
+
+def export(model: TrainedModel, form: Form) -> dict[str, NDArray[Any]]:
+    """The model's arrays under PyTorch's names and in its layouts.
+
+    Raises:
+        InputError: nobody else has a name for the whole of this network.
+    """
+    arch = model.config.arch
+    whole = form == "lightning"
+    kind = next((k for k in KINDS if k.arch == arch and (k.head is not None) == whole), None)
+    if kind is None:
+        raise InputError(
+            f"{arch}'s network cannot be exported to {form}, since no published code names its tensors; "
+            "expected --to timm, which writes its encoder"
+        )
+    prefix = "model." if whole else ""
+    arrays: dict[str, NDArray[Any]] = {}
+    if whole:
+        channels = model.config.model.encoder.in_channels
+        arrays[prefix + SLICER] = np.eye(channels, dtype=np.float32).reshape(channels, 1, channels, 1, 1)
+    for name, array in (model.params | model.stats).items():
+        arrays |= {prefix + key: value for key, value in _theirs(name, np.asarray(array), kind).items()}
+    return arrays
+
+
+def weights_file(path: pathlib.Path) -> pathlib.Path:
+    """The weights of a training's folder, the best ones if there are; a file stands for itself.
+
+    Raises:
+        InputError: the folder has none.
+    """
+    if not path.is_dir():
+        return path
+    found = next((path / name for name in _RUN_FILES if (path / name).is_file()), None)
+    if found is None:
+        raise InputError(f"{path}: holds neither {' nor '.join(_RUN_FILES)}; expected a training's folder")
+    return found
+
+
+def _theirs(name: str, array: NDArray[np.float32], kind: SourceKind) -> dict[str, NDArray[Any]]:
+    match = match_target(kind.rules, name)
+    if match is None:
+        return {}
+    found: dict[str, NDArray[Any]] = {match.source: to_theirs(array, match.rule)}
+    if match.source.endswith(".running_var"):
+        # PyTorch's strict loading wants BatchNorm's counter, which nothing reads.
+        found[match.source.removesuffix("running_var") + "num_batches_tracked"] = np.zeros((), np.int64)
+    return found

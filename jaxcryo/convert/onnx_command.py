@@ -1,0 +1,262 @@
+"""`python -m convert onnx`: trainings or weights as a folder of engines that infer.py runs."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import onnx
+from tqdm import tqdm
+
+from jaxcryo.config import TrainConfig
+from jaxcryo.convert.emit import write_onnx
+from jaxcryo.convert.emit_layers import Upsampling
+from jaxcryo.convert.export import weights_file
+from jaxcryo.convert.graph import Precision
+from jaxcryo.convert.operations import described
+from jaxcryo.errors import InputError
+from jaxcryo.files import atomic_path
+from jaxcryo.models import Weights, build
+from jaxcryo.runtime.manifest import FILE_NAME, EngineEntry, file_sha256, read_manifest, write_manifest
+from jaxcryo.weights import TrainedModel, load_model, save_model
+
+_GENERIC_STEMS = ("best", "last")
+
+_EXAMPLES = """\
+Each RUN_OR_WEIGHTS becomes NAME.onnx and, for the Flax backend, NAME.safetensors; engines.json lists them all with
+what infer.py needs to know. Several models are averaged, and must find the same particle types.
+
+examples:
+  on a computer without an NVIDIA GPU (OpenVINO runs float32, and bfloat16 where the CPU has it):
+    python -m convert onnx runs/yu4u-small-fold0 runs/tattaka-small-fold0 --out engines
+    python infer.py --engines engines --data DIR
+  for TensorRT on a T4, which is fast in float16 only; build on the card that will run it:
+    python -m convert onnx runs/yu4u-paper-fold* --precision float16 --out engines-t4
+    python -m convert engine engines-t4
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OnnxOptions:
+    """How models are written, whatever they are."""
+
+    precision: Precision = "float32"
+    batch: int | None = None
+    """None takes the recipe's."""
+    upsampling: Upsampling = "folded"
+    """OpenVINO takes two thirds of the time with it (paper size)."""
+    spacing_angstrom: float | None = None
+    """For weights that do not say on which voxels they were trained."""
+    window_zyx: tuple[int, int, int] | None = None
+    """None takes the training's. Windows of other sizes overlap by as many voxels."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the command to `python -m convert`."""
+    parser = subparsers.add_parser(
+        "onnx",
+        help="write ONNX models and the list that infer.py --engines reads",
+        description=__doc__,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "weights", nargs="+", type=pathlib.Path, metavar="RUN_OR_WEIGHTS",
+        help="a training's folder (its best.safetensors, else last.safetensors), or a .safetensors file",
+    )  # fmt: skip
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="the folder to write")
+    parser.add_argument(
+        "--precision", choices=("float32", "float16"), default="float32",
+        help="float32 for CPUs (default), float16 for TensorRT on a T4",
+    )  # fmt: skip
+    parser.add_argument("--batch", type=int, help="windows that run at once (default: the recipe's)")
+    parser.add_argument(
+        "--upsampling", choices=("folded", "resize"), default=OnnxOptions.upsampling,
+        help="nearest upsampling as smaller convolutions at the low resolution (default; faster on CPUs), or as "
+        "ONNX's Resize",
+    )  # fmt: skip
+    parser.add_argument(
+        "--window", type=int, nargs=3, metavar=("Z", "Y", "X"),
+        help="in voxels, instead of the training's: larger ones overlap by as many voxels, so by a smaller share",
+    )  # fmt: skip
+    parser.add_argument("--voxel-spacing", type=float, metavar="A", help="in ångströms, for weights that do not say")
+    parser.add_argument("--force", action="store_true", help="replace the engines that are in the folder")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Converts all models; says what was written and what to run next."""
+    options = OnnxOptions(
+        precision=args.precision,
+        batch=args.batch,
+        upsampling=args.upsampling,
+        spacing_angstrom=args.voxel_spacing,
+        window_zyx=None if args.window is None else (args.window[0], args.window[1], args.window[2]),
+    )
+    entries = convert_models(args.weights, args.out, options, force=args.force)
+    for entry in entries:
+        path = args.out / entry.onnx_file
+        print(f"  {path}  {path.stat().st_size / 1e6:.1f} MB, {described(onnx.load(path))}, from {entry.source}")
+    print(f"  {args.out / FILE_NAME}  {len(entries)} model{'s' * (len(entries) > 1)}")
+    print(f"next: python -m convert check {args.out}")
+    if options.precision == "float16":
+        print(f"then, on the card that will run it: python -m convert engine {args.out}")
+    print(f"then: jaxcryo infer --engines {args.out} --data DIR")
+
+
+def convert_models(
+    sources: list[pathlib.Path], out: pathlib.Path, options: OnnxOptions, *, force: bool = False
+) -> tuple[EngineEntry, ...]:
+    """Writes every model to the folder, and the manifest last.
+
+    Raises:
+        InputError: a source cannot be used, the models do not belong together, or the folder holds engines already.
+    """
+    _check_options(options)
+    if (out / FILE_NAME).exists() and not force:
+        raise InputError(
+            f"{out}: holds engines already; choose another folder with --out, or replace them with --force"
+        )
+    files = [weights_file(source) for source in sources]
+    twice = sorted({str(f) for f in files if [g.resolve() for g in files].count(f.resolve()) > 1})
+    if twice:
+        raise InputError(f"given more than once: {', '.join(twice)}; name each model once")
+    _check_types(files)
+    names = _names(files)
+    written = {(out / f"{name}.{ending}").resolve() for name in names for ending in ("onnx", "safetensors")}
+    if clash := sorted(str(f) for f in files if f.resolve() in written):
+        raise InputError(f"{', '.join(clash)} would be overwritten; choose another folder with --out")
+    if not force and (present := sorted(str(f) for f in written if f.exists())):
+        raise InputError(f"{', '.join(present)}: there already; choose another --out, or replace them with --force")
+    print(
+        f"{len(files)} model{'s' * (len(files) > 1)} to {out}: {options.precision}, upsampling {options.upsampling}, "
+        f"batch {options.batch or 'of the recipe'}"
+    )
+    before = _listed_files(out)
+    steps = tqdm(zip(files, names, strict=True), total=len(files), desc="converting", unit="model")
+    entries = tuple(convert_model(load_model(file), name, out, options, source=str(file)) for file, name in steps)
+    write_manifest(out, entries)
+    for stale in before - {f for e in entries for f in (e.onnx_file, e.weights_file)}:
+        (out / stale).unlink(missing_ok=True)
+    return entries
+
+
+def convert_model(
+    model: TrainedModel, name: str, folder: pathlib.Path, options: OnnxOptions, *, source: str
+) -> EngineEntry:
+    """Writes one model's two files to the folder, and describes it."""
+    config = model.config if options.window_zyx is None else with_window(model.config, options.window_zyx)
+    spacing = model.spacing_angstrom or options.spacing_angstrom
+    if spacing is None:
+        raise InputError(
+            f"{source}: does not say which voxel spacing it was trained on; expected --voxel-spacing A "
+            "(10.012444 for the challenge's tomograms)"
+        )
+    batch = options.batch or config.inference.batch
+    # Both files come from the same numbers: else Flax and the engine would be rounded apart.
+    model = dataclasses.replace(model, params=_stored(model.params, options.precision), spacing_angstrom=spacing)
+    network, _, _ = build(config.model, seed=None)
+    graph = write_onnx(
+        network.module(model.params, model.stats),
+        config.model,
+        batch=batch,
+        precision=options.precision,
+        upsampling=options.upsampling,
+    )
+    onnx_file, weights = folder / f"{name}.onnx", folder / f"{name}.safetensors"
+    with atomic_path(onnx_file) as fresh:
+        onnx.save(graph, str(fresh))
+    save_model(weights, model)
+    return EngineEntry(
+        name=name,
+        arch=config.arch,
+        size=config.size,
+        model=config.model,
+        onnx_file=onnx_file.name,
+        onnx_sha256=file_sha256(onnx_file),
+        weights_file=weights.name,
+        weights_sha256=file_sha256(weights),
+        patch_zyx=config.model.patch_zyx,
+        stride_zyx=config.inference.stride_zyx,
+        batch=batch,
+        precision=options.precision,
+        types=model.types,
+        intensity=config.intensity,
+        spacing_angstrom=spacing,
+        inference=config.inference,
+        source=f"{pathlib.Path(source).parent.name}/{pathlib.Path(source).name}: {model.source}",
+        skewness=model.skewness,
+    )
+
+
+def with_window(config: TrainConfig, window_zyx: tuple[int, int, int]) -> TrainConfig:
+    """The config for windows of another size, which overlap by as many voxels as its own.
+
+    Raises:
+        InputError: the network cannot take such windows, or they would not move on.
+    """
+    own, stride = config.model.patch_zyx, config.inference.stride_zyx
+    z, y, x = (w - (o - s) for w, o, s in zip(window_zyx, own, stride, strict=True))
+    if min(z, y, x) < 1:
+        raise InputError(
+            f"--window is {' '.join(map(str, window_zyx))}, no larger than what windows overlap (they are "
+            f"{' '.join(map(str, own))} and move by {' '.join(map(str, stride))} voxels); choose a larger one"
+        )
+    network, params, stats = build(config.model, seed=None)
+    jax.eval_shape(network.apply, params, stats, jax.ShapeDtypeStruct((1, *window_zyx), jnp.float32))  # raises
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, patch_zyx=window_zyx),
+        inference=dataclasses.replace(config.inference, stride_zyx=(z, y, x)),
+    )
+
+
+def _stored(params: Weights, precision: Precision) -> Weights:
+    """Kernels in the chosen precision; the rest is small, and a layer scale may be below what float16 holds."""
+    return {k: v.astype(jnp.dtype(precision)) if v.ndim > 1 else v for k, v in params.items()}
+
+
+def _check_options(options: OnnxOptions) -> None:
+    if options.batch is not None and options.batch < 1:
+        raise InputError(f"--batch is {options.batch}; expected at least 1 window")
+    if options.spacing_angstrom is not None and not 0 < options.spacing_angstrom < float("inf"):
+        raise InputError(f"--voxel-spacing is {options.spacing_angstrom}; expected ångströms above 0")
+
+
+def _check_types(files: list[pathlib.Path]) -> None:
+    """Reads all models before anything is written; holds one at a time."""
+    found: dict[tuple[tuple[str, float], ...], pathlib.Path] = {}
+    for file in files:
+        types = load_model(file).types
+        found.setdefault(tuple((t.name, t.radius_angstrom) for t in types), file)
+    if len(found) > 1:
+        lists = "; ".join(f"{file} finds {', '.join(name for name, _ in types)}" for types, file in found.items())
+        raise InputError(
+            f"the models find different particle types: {lists}; models that are averaged need the same ones in the "
+            "same order and of the same radii: convert them to different folders"
+        )
+
+
+def _names(files: list[pathlib.Path]) -> list[str]:
+    """The run folder's name or the file's, numbered where it came before."""
+    names: list[str] = []
+    for file in files:
+        stem = file.resolve().parent.name if file.stem in _GENERIC_STEMS else file.stem
+        name, n = stem, 1
+        while name in names:
+            n += 1
+            name = f"{stem}-{n}"
+        names.append(name)
+    return names
+
+
+def _listed_files(out: pathlib.Path) -> set[str]:
+    """The files of the engines that are in the folder now; none where its manifest cannot be read."""
+    try:
+        return {f for entry in read_manifest(out) for f in (entry.onnx_file, entry.weights_file)}
+    except InputError:
+        return set()

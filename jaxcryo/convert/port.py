@@ -1,0 +1,221 @@
+"""`python -m convert port`: somebody else's weights become a model of ours.
+
+A whole model fills everything. An encoder alone fills the encoder, its first convolution adapted to the image's
+channels by timm's rule; the decoder keeps its initialisation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import pathlib
+import resource
+import sys
+import time
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from jaxcryo.config import ARCHS, SIZES, Arch, Size, TrainConfig, Yu4uConfig
+from jaxcryo.convert.kinds import recognise
+from jaxcryo.convert.plan import Plan, classes_of, make_plan, summary, table
+from jaxcryo.convert.rules import to_ours
+from jaxcryo.convert.sources import locate, open_source
+from jaxcryo.convert.stored import StoredTensors
+from jaxcryo.domain import CZII_TYPES, ParticleType
+from jaxcryo.errors import InputError
+from jaxcryo.models import Weights, build
+from jaxcryo.project.particles import read_particles
+from jaxcryo.recipes import recipe
+from jaxcryo.weights import TrainedModel, save_model
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PortOptions:
+    """How to port, whatever the source."""
+
+    arch: Arch
+    size: Size = "paper"
+    averaged: bool = True
+    """Prefer averaged weights (EMA) where a checkpoint has both."""
+    types: tuple[ParticleType, ...] | None = None
+    """None: those of the CZII challenge."""
+    spacing_angstrom: float | None = None
+    seed: int = 0
+    """Draws what the source does not fill."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the command to `python -m convert`."""
+    parser = subparsers.add_parser(
+        "port",
+        help="turn a timm or PyTorch Lightning checkpoint into weights of this program",
+        description="Turns timm's encoders and yu4u's trained models into weights of this program, without PyTorch.",
+    )
+    parser.add_argument(
+        "source",
+        nargs="+",
+        help="a checkpoint (.safetensors, .bin, .pth, .ckpt), or a name on the Hugging Face hub such as "
+        "timm/convnext_nano.in12k_ft_in1k (yu4u) or timm/resnetrs50.tf_in1k (tattaka)",
+    )
+    parser.add_argument("--arch", choices=ARCHS, required=True, help="the network to fill")
+    parser.add_argument(
+        "--out", type=pathlib.Path, required=True, help="the file to write; with several sources, a folder"
+    )
+    parser.add_argument("--size", choices=SIZES, default="paper", help="the network's size (default: paper)")
+    parser.add_argument("--plain", action="store_true", help="take the plain weights, not the averaged ones (EMA)")
+    parser.add_argument(
+        "--particles",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="a copick config.json or a short .toml file with the particle types, in the channels' order",
+    )
+    parser.add_argument(
+        "--voxel-spacing", type=float, help="of the tomograms that the model was trained on, in ångströms"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="for what the source does not fill (default: 0)")
+    parser.add_argument("--dry-run", action="store_true", help="only print what would become of every tensor")
+    parser.add_argument("--force", action="store_true", help="replace files that are there")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Ports one source to a file, or several to a folder."""
+    if args.voxel_spacing is not None and not 0 < args.voxel_spacing < float("inf"):
+        raise InputError(f"--voxel-spacing is {args.voxel_spacing}; expected ångströms above 0")
+    if args.seed < 0:
+        raise InputError(f"--seed is {args.seed}; expected a whole number from 0")
+    options = PortOptions(
+        arch=args.arch,
+        size=args.size,
+        averaged=not args.plain,
+        types=None if args.particles is None else read_particles(args.particles),
+        spacing_angstrom=args.voxel_spacing,
+        seed=args.seed,
+    )
+    outputs = _outputs(args.source, args.out)
+    present = [str(out) for out in outputs.values() if out.exists()]
+    if present and not (args.force or args.dry_run):
+        raise InputError(f"{', '.join(present)}: there already; choose another --out, or replace it with --force")
+    for source, out in outputs.items():
+        path = locate(source)
+        if args.dry_run:
+            with open_source(path) as tensors:
+                print(table(plan_port(tensors, options, file=source)[0]))
+            continue
+        started = time.monotonic()
+        plan, model = port(path, options, name=source)
+        save_model(out, model)
+        print(
+            f"{summary(plan)}\n{out}: written in {time.monotonic() - started:.1f} s, "
+            f"peak memory {_peak_memory_bytes() / 1e9:.2f} GB"
+        )
+
+
+def port(path: pathlib.Path, options: PortOptions, *, name: str | None = None) -> tuple[Plan, TrainedModel]:
+    """The model in a checkpoint; `name` is how messages and the model's description call the source.
+
+    Raises:
+        InputError: the checkpoint cannot be read, or does not fit.
+    """
+    name = str(path) if name is None else name
+    with open_source(path) as tensors:
+        plan, config, types = plan_port(tensors, options, file=name)
+        _, params, stats = build(config.model, seed=options.seed if plan.fresh else None)
+        arrays = _read(tensors, plan, file=name)
+        _check_slicer(tensors, plan, file=name)
+    params, stats = (
+        cast(Weights, {key: arrays.pop(key, array) for key, array in ours.items()}) for ours in (params, stats)
+    )
+    model = TrainedModel(
+        config=config,
+        types=types,
+        spacing_angstrom=options.spacing_angstrom,
+        params=params,
+        stats=stats,
+        source=f"{plan.recognised.kind.title}, ported from {name}",
+    )
+    return plan, model
+
+
+def plan_port(
+    tensors: StoredTensors, options: PortOptions, *, file: str
+) -> tuple[Plan, TrainConfig, tuple[ParticleType, ...]]:
+    """What to do with every tensor, the recipe whose network is filled, and its particle types; nothing is read."""
+    found = recognise(tensors, options.arch, averaged=options.averaged, file=file)
+    default = recipe(options.arch, options.size).model
+    stride = default.head_stride if isinstance(default, Yu4uConfig) else 1
+    classes = classes_of(tensors, found, stride)
+    types = _types(options.types, classes, file)
+    config = recipe(options.arch, options.size, classes=len(types))
+    return make_plan(tensors, found, config.model, file=file), config, types
+
+
+def _types(given: tuple[ParticleType, ...] | None, classes: int | None, file: str) -> tuple[ParticleType, ...]:
+    if given is None and classes is None:
+        return CZII_TYPES
+    if given is None:
+        if classes not in (len(CZII_TYPES), len(CZII_TYPES) - 1):
+            raise InputError(
+                f"{file}: has {classes} classes, which are not the particle types of the CZII challenge; name them "
+                "with --particles FILE (a copick config.json or a .toml file), in the channels' order"
+            )
+        return CZII_TYPES[:classes]
+    if classes is not None and len(given) != classes:
+        raise InputError(
+            f"{file}: has {classes} classes, --particles lists {len(given)} particle types; expected one for each"
+        )
+    return given
+
+
+def _read(tensors: StoredTensors, plan: Plan, *, file: str) -> dict[str, NDArray[np.float32]]:
+    arrays: dict[str, NDArray[np.float32]] = {}
+    broken = []
+    for step in tqdm(plan.steps, desc=f"reading {file}", unit="tensor", disable=None, file=sys.stderr):
+        if step.target is None or step.rule is None:
+            continue
+        array = to_ours(tensors[step.source].read(), step.rule, plan.channels)
+        if not np.isfinite(array).all():
+            broken.append(step.source)
+        arrays[step.target] = array
+    if broken:
+        raise InputError(f"{file}: {', '.join(broken)} hold NaN or infinite values; expected a finished training")
+    return arrays
+
+
+def _check_slicer(tensors: StoredTensors, plan: Plan, *, file: str) -> None:
+    """The kernel that makes neighbouring slices channels is fixed; another one would be another network."""
+    if plan.slicer is None:
+        return
+    kernel = np.asarray(tensors[plan.slicer].read())
+    expected = np.eye(plan.channels).reshape(plan.channels, 1, plan.channels, 1, 1)
+    if kernel.shape != expected.shape or not np.array_equal(kernel, expected):
+        raise InputError(
+            f"{file}: {plan.slicer} is not the identity ({'x'.join(map(str, kernel.shape))}); expected the published "
+            f"kernel, which takes {plan.channels} neighbouring slices as they are"
+        )
+
+
+def _outputs(sources: list[str], out: pathlib.Path) -> dict[str, pathlib.Path]:
+    if len(sources) == 1:
+        return {sources[0]: out}
+    outputs = {s: out / f"{_stem(s)}.safetensors" for s in dict.fromkeys(sources)}
+    if len(set(outputs.values())) < len(outputs):
+        raise InputError(
+            f"several sources are called {', '.join(sorted({_stem(s) for s in outputs}))}; each is written "
+            "under its own name: expected different ones, or port them one by one"
+        )
+    return outputs
+
+
+def _stem(source: str) -> str:
+    """A file's name without its suffix; a hub name keeps its last part whole."""
+    path = pathlib.Path(source)
+    return path.stem if path.is_file() else path.name
+
+
+def _peak_memory_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

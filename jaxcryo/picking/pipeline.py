@@ -1,0 +1,113 @@
+"""From a tomogram to picks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Bool
+from numpy.typing import NDArray
+
+from jaxcryo.config import InferenceConfig
+from jaxcryo.domain import ParticleType, Picks, Volume, VoxelGrid
+from jaxcryo.errors import InputError
+from jaxcryo.picking.peaks import Peaks, collect_peaks, find_peaks, merge_close
+from jaxcryo.picking.reader import SlabReader
+from jaxcryo.picking.stitch import ChooseWindows, OnWindows, Slab, heatmap_slabs
+from jaxcryo.picking.windows import WindowPlan, windows_that_reach
+from jaxcryo.project.mask import inside, inside_on_grid
+from jaxcryo.runtime.engine import Engine
+
+OnSlab = Callable[[Slab], None]
+"""Called with each finished slab of heatmaps, from the first slice to the last, before peaks are looked for in it."""
+
+
+def find_picks(
+    volume: Volume,
+    engines: Sequence[Engine],
+    types: Sequence[ParticleType],
+    *,
+    config: InferenceConfig,
+    floor: float | None = None,
+    on_windows: OnWindows | None = None,
+    on_slab: OnSlab | None = None,
+    mask: Volume | None = None,
+    note: Callable[[str], object] = lambda sentence: None,
+) -> Picks:
+    """The particles of a tomogram, by type and then from the highest score down.
+
+    A score is the heatmap's value, averaged over engines. Picks are above the threshold of their type, or with `floor`
+    above that value whatever the type: leaving out those at or below a threshold afterwards gives the same picks as
+    that threshold would have. Windows and batches are the engines' own.
+
+    With a `mask`, which covers the volume's box in voxels of any size, there are picks where it is above 0 only;
+    windows that cannot matter to them are not computed, and `note` is told how many.
+
+    Raises:
+        InputError: the engines' classes differ, or from the number of types; the volume cannot be read or is smaller
+            than a window.
+        EngineError: an engine fails.
+    """
+    for engine in engines:
+        if engine.classes != len(types):
+            raise InputError(
+                f"{engine.name} gives heatmaps of {engine.classes} classes for {len(types)} particle types "
+                f"({', '.join(t.name for t in types)}); expected as many: use the types it was trained with"
+            )
+    thresholds = [t.threshold if floor is None else floor for t in types]
+    if mask is not None:
+        mask = dataclasses.replace(mask, grid=mask.grid.in_frame_of(volume.grid))
+    choose = None if mask is None else _windows_of_mask(mask, volume, margin=config.nms_voxel // 2, note=note)
+    slabs = heatmap_slabs(volume, engines, on_windows=on_windows, choose=choose)
+    if on_slab is not None:
+        slabs = _shown(slabs, on_slab)
+    peaks = collect_peaks(find_peaks(slabs, thresholds, nms_voxel=config.nms_voxel))
+    return picks_of_peaks(peaks, volume.name, volume.grid, types, config, mask=mask)
+
+
+def picks_of_peaks(
+    peaks: Peaks,
+    run: str,
+    grid: VoxelGrid,
+    types: Sequence[ParticleType],
+    config: InferenceConfig,
+    *,
+    mask: Volume | None = None,
+) -> Picks:
+    """Peaks as positions, refined and merged as the config says, by type and then from the highest score down."""
+    offset = peaks.offset_zyx_voxel if config.refine else 0
+    picks = Picks(
+        run=run,
+        types=tuple(types),
+        xyz_angstrom=grid.to_angstrom(peaks.zyx_voxel + offset),
+        type_index=peaks.type_index,
+        score=peaks.score,
+    )
+    if mask is not None:  # before close ones are merged: what is outside may be incomplete, and must remove nothing
+        picks = inside(picks, mask)
+    assert picks.score is not None
+    radii_angstrom = [config.merge_radius * t.radius_angstrom for t in types]
+    keep = merge_close(picks.xyz_angstrom, picks.type_index, picks.score, radii_angstrom)
+    order = np.lexsort((-picks.score, picks.type_index))
+    return picks.select(order[keep[order]])
+
+
+def _windows_of_mask(mask: Volume, volume: Volume, *, margin: int, note: Callable[[str], object]) -> ChooseWindows:
+    """Leaves out windows that hold no voxel of the mask and none that a peak there is compared with."""
+    seen = inside_on_grid(mask, volume.grid)
+
+    def choose(plan: WindowPlan) -> Bool[NDArray[np.bool_], "layers n"]:
+        read = SlabReader(seen).stream()
+        chosen = windows_that_reach(plan, lambda start, stop: read(start, stop) > 0, margin=margin)
+        note(f"{volume.name}: {chosen.size - int(chosen.sum())} of {chosen.size} windows lie outside of the mask")
+        return chosen
+
+    return choose
+
+
+def _shown(slabs: Iterator[Slab], on_slab: OnSlab) -> Iterator[Slab]:
+    for slab in slabs:
+        on_slab(slab)
+        yield slab
+        del slab  # before the next one is made

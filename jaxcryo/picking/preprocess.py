@@ -1,0 +1,83 @@
+"""Making a tomogram what the engines were trained on: its voxel spacing and intensities, and a word on its contrast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from jaxcryo.config import IntensityConfig
+from jaxcryo.domain import Volume
+from jaxcryo.errors import InputError
+from jaxcryo.runtime.manifest import EngineEntry
+from jaxcryo.tomogram.intensity import Intensities, are_opposite, measure
+from jaxcryo.tomogram.resample import resampled
+from jaxcryo.tomogram.scaled import scaled
+
+Note = Callable[[str], object]
+
+SPACING_TOLERANCE = 0.02
+"""Engines are used on voxels that differ by up to this share from those they were trained on."""
+_SCALE_TOLERANCE = 3.0
+
+
+def fit_volume(volume: Volume, entries: Sequence[EngineEntry], *, note: Note = lambda sentence: None) -> Volume:
+    """The volume as the engines want it, computed as it is read; positions in it are those in the given one.
+
+    Of another voxel spacing it is resampled. Where the engines normalise by constants that are far from its
+    intensities, it is brought to their scale. Each change is said to `note` in a line, and so is a contrast that looks
+    opposite, which changes nothing.
+
+    Raises:
+        InputError: the engines' spacings differ, the volume's cannot be right, or it cannot be read.
+    """
+    spacing = engine_spacing(entries)
+    measured = measure(volume)
+    known = [e.skewness for e in entries if e.skewness is not None]
+    if known and are_opposite(measured.skewness, known[0]):
+        dark, bright = ("bright", "dark") if measured.skewness > 0 else ("dark", "bright")
+        note(
+            f"{volume.name}: {dark} things stand out in it, {bright} ones did in training (skewness "
+            f"{measured.skewness:+.1f} and {known[0]:+.1f}): its contrast looks opposite, use --invert or leave it "
+            "out (in Python invert=True)"
+        )
+    fixed = [e.intensity for e in entries if e.intensity.rule == "fixed"]
+    if fixed and not on_scale(measured, fixed[0]):
+        gain = fixed[0].std / measured.std
+        volume = scaled(volume, gain=gain, offset=fixed[0].mean - measured.mean * gain)
+        note(
+            f"{volume.name}: its intensities ({measured.mean:.3g} ± {measured.std:.3g}) are not on the training's "
+            f"scale ({fixed[0].mean:.3g} ± {fixed[0].std:.3g}): brought to it"
+        )
+    own = volume.grid.spacing_zyx_angstrom
+    if any(abs(s / spacing - 1) > SPACING_TOLERANCE for s in own):
+        before = f"{volume.grid.spacing_angstrom:.3f}" if len(set(own)) == 1 else " × ".join(f"{s:.3f}" for s in own)
+        volume = resampled(volume, spacing)
+        note(
+            f"{volume.name}: resampled from {before} to the engines' {spacing:.3f} Å, picks stay in its own "
+            "coordinates (if the file's spacing is wrong, give the true one with --voxel-spacing)"
+        )
+    return volume
+
+
+def engine_spacing(entries: Sequence[EngineEntry]) -> float:
+    """The voxel spacing that all engines were trained on.
+
+    Raises:
+        InputError: they differ.
+    """
+    first = entries[0]
+    for entry in entries[1:]:
+        if abs(entry.spacing_angstrom / first.spacing_angstrom - 1) > SPACING_TOLERANCE:
+            raise InputError(
+                f"{first.name} was trained on voxels of {first.spacing_angstrom:g} Å, {entry.name} on "
+                f"{entry.spacing_angstrom:g} Å; models that are averaged need the same: convert them to different "
+                "folders"
+            )
+    return first.spacing_angstrom
+
+
+def on_scale(measured: Intensities, config: IntensityConfig) -> bool:
+    """Whether normalising by the config's constants gives values of the size that a network is used to."""
+    return (
+        1 / _SCALE_TOLERANCE <= measured.std / config.std <= _SCALE_TOLERANCE
+        and abs(measured.mean - config.mean) <= _SCALE_TOLERANCE * config.std
+    )

@@ -1,0 +1,294 @@
+"""Windows of a volume through a network, put together again to heatmaps of the whole volume, streaming along z.
+
+Memory holds a few slabs of the volume, whatever its depth.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.tree_util import Partial
+from jaxtyping import Array, Bool, Float, Int
+from numpy.typing import NDArray
+
+from jaxcryo.domain import Volume
+from jaxcryo.errors import InputError
+from jaxcryo.picking.reader import ReadSlices, SlabReader
+from jaxcryo.picking.windows import WindowPlan, plan_windows, weight_factors, weight_sums
+from jaxcryo.runtime.engine import Engine, Flips, engine_failures
+
+OnWindows = Callable[[int, int], None]
+"""Called with the windows that are done and all there are."""
+
+ChooseWindows = Callable[[WindowPlan], Bool[NDArray[np.bool_], "layers n"]]
+"""Which windows of a plan to compute: for each start in z, those of `starts_yx`."""
+
+# The device always has a batch to go on with, and progress is never further ahead of it than this.
+_BATCHES_IN_FLIGHT = 2
+# Of one stream; a stride that is longer comes in equal parts.
+_MAX_SLAB_SLICES = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Slab:
+    """Heatmaps of consecutive slices, in voxels of the volume."""
+
+    z_start: int
+    heatmap: Float[Array, "c z y x"]
+
+
+def heatmap_slabs(
+    volume: Volume,
+    engines: Sequence[Engine],
+    *,
+    on_windows: OnWindows | None = None,
+    choose: ChooseWindows | None = None,
+) -> Iterator[Slab]:
+    """The mean of the engines' heatmaps in consecutive slabs from the first slice to the last.
+
+    Windows that `choose` leaves out are not computed; voxels that one of them covers have lower values than they
+    should, down to 0.
+
+    Raises:
+        InputError: no engines, engines that differ in their number of classes, a volume smaller than a window, or
+            one that cannot be read.
+        EngineError: an engine fails.
+    """
+    if not engines:
+        raise InputError("no engine was given; expected at least one")
+    if len({e.classes for e in engines}) > 1:
+        counts = ", ".join(f"{e.name}: {e.classes}" for e in engines)
+        raise InputError(f"the engines differ in their number of classes ({counts}); use those of one set of types")
+    reader = SlabReader(volume)
+    plans = [plan_windows(volume.grid.shape_zyx, e.patch_zyx, e.stride_zyx) for e in engines]
+    if choose is not None:
+        plans = [dataclasses.replace(plan, chosen=choose(plan)) for plan in plans]
+    total = sum(plan.count for plan in plans)
+    done_of = [0] * len(engines)
+
+    def progress_of(index: int) -> OnWindows:
+        def progress(done: int, _: int) -> None:
+            done_of[index] = done
+            if on_windows is not None:
+                on_windows(sum(done_of), total)
+
+        return progress
+
+    return averaged_slabs(
+        [
+            stitched_slabs(reader, engine, plan=plan, on_windows=progress_of(i))
+            for i, (engine, plan) in enumerate(zip(engines, plans, strict=True))
+        ]
+    )
+
+
+def stitched_slabs(
+    reader: SlabReader, engine: Engine, *, plan: WindowPlan | None = None, on_windows: OnWindows | None = None
+) -> Iterator[Slab]:
+    """One engine's heatmaps: in each voxel the mean over windows, weighted by the voxel's place in the window.
+
+    Slabs are as high as the stride or a part of it, but for padding that is cropped from the first and the last ones.
+    Raises as `heatmap_slabs` does.
+    """
+    if plan is None:
+        plan = plan_windows(reader.volume.grid.shape_zyx, engine.patch_zyx, engine.stride_zyx)
+    return _layers(reader, reader.stream(), engine, plan, on_windows or (lambda done, total: None))
+
+
+def averaged_slabs(streams: Sequence[Iterator[Slab]]) -> Iterator[Slab]:
+    """The mean of several streams of one volume, in slabs of the slices that all of them have come to."""
+    if len(streams) == 1:
+        yield from streams[0]
+        return
+    heads = [next(stream) for stream in streams]
+    z = heads[0].z_start
+    while True:
+        ends = [head.z_start + head.heatmap.shape[1] for head in heads]
+        stop = min(ends)
+        offsets = np.array([z - head.z_start for head in heads], np.int32)
+        yield Slab(z_start=z, heatmap=_mean(tuple(head.heatmap for head in heads), offsets, height=stop - z))
+        z = stop
+        for i, stream in enumerate(streams):
+            if ends[i] == stop:
+                heads[i] = _PASSED  # frees it before the next one is made
+                head = next(stream, None)
+                if head is None:
+                    assert min(ends) == max(ends), "streams of one volume end together"
+                    return
+                heads[i] = head
+                del head
+
+
+_PASSED = Slab(z_start=0, heatmap=np.zeros((0, 0, 0, 0), np.float32))  # type: ignore[arg-type]
+
+
+def stitch(volume: Volume, engines: Sequence[Engine]) -> Float[NDArray[np.float32], "c z y x"]:
+    """The whole heatmap in memory, for small volumes; raises as `heatmap_slabs` does."""
+    return np.concatenate([np.asarray(slab.heatmap) for slab in heatmap_slabs(volume, engines)], axis=1)
+
+
+class _Batch(NamedTuple):
+    starts_yx: Int[Array, "b 2"]
+    counted: Float[Array, "b"]
+    """1, or 0 for the repeats that fill the last batch."""
+    windows: int
+
+
+def _layers(
+    reader: SlabReader, read: ReadSlices, engine: Engine, plan: WindowPlan, on_windows: OnWindows
+) -> Iterator[Slab]:
+    mean, std = reader.mean_and_std(engine.intensity)
+    batches = [_batches(plan.starts_of_layer(layer), engine.batch) for layer in range(len(plan.z.starts))]
+    predict = engine.predict if isinstance(engine.predict, Partial) else Partial(engine.predict)
+    weight_z, weight_yx = map(jnp.asarray, weight_factors(plan.patch_zyx))
+    depth, stride = plan.patch_zyx[0], plan.stride_zyx[0]
+    height = max(h for h in range(1, min(stride, _MAX_SLAB_SLICES) + 1) if stride % h == 0)
+    z_profile, yx_map = weight_sums(plan)
+    z_profile = np.pad(z_profile, (0, depth), constant_values=1)
+    rows = slice(plan.y.pad_before, plan.y.pad_before + plan.y.size)
+    columns = slice(plan.x.pad_before, plan.x.pad_before + plan.x.size)
+    yx_cropped = jnp.asarray(yx_map[rows, columns])
+    corner_yx = np.array([rows.start, columns.start], np.int32)
+    sums = jnp.zeros((engine.classes, depth, plan.y.padded, plan.x.padded), jnp.float32)
+
+    flying: collections.deque[tuple[Array, int]] = collections.deque()
+    done = 0
+
+    def land() -> None:
+        nonlocal done
+        ready, windows = flying.popleft()
+        ready.block_until_ready()
+        done += windows
+        on_windows(done, plan.count)
+
+    slab = _padded_slab(read, plan, plan.z.starts[0], mean, std, engine.padding)
+    for layer, z in enumerate(plan.z.starts):
+        last = layer == len(plan.z.starts) - 1
+        with engine_failures(engine):
+            for batch in batches[layer]:
+                sums, ready = _add_batch(
+                    predict, sums, slab, batch.starts_yx, batch.counted, weight_z, weight_yx, flips=engine.flips
+                )
+                flying.append((ready, batch.windows))
+                if len(flying) > _BATCHES_IN_FLIGHT:
+                    land()
+            if not last:  # read while the device is still busy
+                slab = _padded_slab(read, plan, plan.z.starts[layer + 1], mean, std, engine.padding)
+            while flying:
+                land()
+        for start in range(z, z + depth if last else z + stride, height):
+            heatmap = _finished(sums, jnp.asarray(z_profile[start : start + height]), yx_cropped, corner_yx)
+            sums = _move_up(sums, height=height)
+            first = max(plan.z.pad_before - start, 0)
+            stop = min(plan.z.pad_before + plan.z.size - start, height)
+            if first < stop:
+                cropped = heatmap if stop - first == height else heatmap[:, first:stop]
+                yield Slab(z_start=start + first - plan.z.pad_before, heatmap=cropped)
+                del cropped
+            del heatmap  # before the next one is made
+
+
+def _batches(starts: Int[NDArray[np.int32], "n 2"], size: int) -> list[_Batch]:
+    batches = []
+    for first in range(0, len(starts), size):
+        part = starts[first : first + size]
+        counted = np.arange(size) < len(part)
+        filled = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
+        batches.append(_Batch(jnp.asarray(filled), jnp.asarray(counted, jnp.float32), len(part)))
+    return batches
+
+
+def _padded_slab(
+    read: ReadSlices, plan: WindowPlan, start: int, mean: float, std: float, padding: Literal["zeros", "reflect"]
+) -> Float[Array, "d y x"]:
+    """One layer's voxels on the device: normalised, then what lies beyond the volume around them."""
+    first = start - plan.z.pad_before
+    z_start, z_stop = max(first, 0), min(first + plan.z.window, plan.z.size)
+    inside = (read(z_start, z_stop) - np.float32(mean)) / np.float32(std)
+    pads = [(z_start - first, first + plan.z.window - z_stop)]
+    pads += [(a.pad_before, a.padded - a.size - a.pad_before) for a in (plan.y, plan.x)]
+    return jnp.asarray(np.pad(inside, pads, mode="constant" if padding == "zeros" else "reflect"))
+
+
+@functools.partial(jax.jit, static_argnames=("flips",), donate_argnames=("sums",))
+def _add_batch(
+    predict: Partial,
+    sums: Float[Array, "c d y x"],
+    slab: Float[Array, "d y x"],
+    starts_yx: Int[Array, "b 2"],
+    counted: Float[Array, "b"],
+    weight_z: Float[Array, "d"],
+    weight_yx: Float[Array, "h w"],
+    *,
+    flips: Flips,
+) -> tuple[Float[Array, "c d y x"], Float[Array, ""]]:
+    """Adds the weighted heatmaps of a batch of windows to the sums, in place.
+
+    The second value serves to wait for the batch: the sums themselves are gone once the next batch is dispatched.
+    """
+    patch = (weight_z.shape[0], *weight_yx.shape)
+    windows = jax.vmap(lambda start: lax.dynamic_slice(slab, (0, start[0], start[1]), patch))(starts_yx)
+    heatmaps = _mean_over_flips(predict, windows, flips)
+    expected = (len(starts_yx), sums.shape[0], *patch)
+    if heatmaps.shape != expected:
+        raise InputError(
+            f"windows of shape {windows.shape} became heatmaps of shape {heatmaps.shape}; expected {expected}: "
+            "convert the model again"
+        )
+    weight = weight_z[:, None, None] * weight_yx
+
+    def add(i: Int[Array, ""], sums: Float[Array, "c d y x"]) -> Float[Array, "c d y x"]:
+        corner = (0, 0, starts_yx[i, 0], starts_yx[i, 1])
+        there = lax.dynamic_slice(sums, corner, heatmaps.shape[1:])
+        return lax.dynamic_update_slice(sums, there + heatmaps[i] * (weight * counted[i]), corner)
+
+    return lax.fori_loop(0, len(starts_yx), add, sums), counted.sum()
+
+
+def _mean_over_flips(predict: Partial, windows: Float[Array, "b d h w"], flips: Flips) -> Float[Array, "b c d h w"]:
+    passes = []
+    for axes in flips:
+        heatmaps = predict(jnp.flip(windows, [1 + a for a in axes]) if axes else windows)
+        passes.append(jnp.flip(heatmaps, [2 + a for a in axes]) if axes else heatmaps)
+    return passes[0] if len(passes) == 1 else sum(passes[1:], start=passes[0]) / len(passes)
+
+
+@jax.jit
+def _finished(
+    sums: Float[Array, "c d y x"],
+    weight_z: Float[Array, "s"],
+    weight_yx: Float[Array, "h w"],
+    corner_yx: Int[Array, "2"],
+) -> Float[Array, "c s h w"]:
+    """The first slices without their padding, divided by their weights."""
+    size = (sums.shape[0], len(weight_z), *weight_yx.shape)
+    inside = lax.dynamic_slice(sums, (0, 0, corner_yx[0], corner_yx[1]), size)
+    return inside / (weight_z[:, None, None] * weight_yx)
+
+
+@functools.partial(jax.jit, static_argnames=("height",), donate_argnames=("sums",))
+def _move_up(sums: Float[Array, "c d y x"], *, height: int) -> Float[Array, "c d y x"]:
+    """Drops the first slices, in place; zeros follow the last ones."""
+    kept = sums.shape[1] - height
+
+    def move(z: Int[Array, ""], sums: Float[Array, "c d y x"]) -> Float[Array, "c d y x"]:
+        # Slice by slice, since a copy of all of them would be the largest array of an inference.
+        return sums.at[:, z].set(sums[:, z + height])
+
+    return lax.fori_loop(0, kept, move, sums).at[:, kept:].set(0)
+
+
+@functools.partial(jax.jit, static_argnames=("height",))
+def _mean(
+    heatmaps: tuple[Float[Array, "c _ y x"], ...], offsets: Int[Array, "n"], *, height: int
+) -> Float[Array, "c z y x"]:
+    parts = [lax.dynamic_slice_in_dim(h, offsets[i], height, axis=1) for i, h in enumerate(heatmaps)]
+    return sum(parts[1:], start=parts[0]) / len(parts)

@@ -1,0 +1,59 @@
+"""copick's JSON, one file a run and particle: ångströms from the corner, with scores. Reads Kaggle's files as well."""
+
+from __future__ import annotations
+
+import pathlib
+import reprlib
+
+import numpy as np
+
+from jaxcryo.domain import Picks
+from jaxcryo.errors import InputError
+from jaxcryo.files import read_json
+from jaxcryo.picks.copick_json import copick_texts, particle_of, read_copick_folder, read_picks_json
+from jaxcryo.picks.formats.base import PickFormat, PicksByRun, Types
+from jaxcryo.picks.formats.names import check_names
+from jaxcryo.picks.geometry import Frames, Note
+
+
+def _read(path: pathlib.Path, types: Types, frames: Frames, note: Note) -> dict[str, Picks]:
+    if not path.is_dir():
+        return _read_file(path, types)
+    names = {t.name for t in types}
+    others = {particle_of(f) for f in path.glob("ExperimentRuns/*/Picks/*.json")} - names
+    if others:
+        note(f"{path}: passed over picks of {reprlib.repr(sorted(others))}; --particles can name them")
+    return read_copick_folder(path, types)
+
+
+def _read_file(path: pathlib.Path, types: Types) -> dict[str, Picks]:
+    """One file; its run is the one it names, or that of the folders around it."""
+    content = read_json(path, "expected picks of copick or Kaggle as JSON")
+    said = content if isinstance(content, dict) else {}
+    particle = said.get("pickable_object_name") or particle_of(path)
+    index = next((i for i, t in enumerate(types) if t.name == particle), None)
+    if index is None:
+        raise InputError(
+            f"{path}: is about {reprlib.repr(particle)}; the types are {', '.join(t.name for t in types)}: give "
+            "--particles with this particle"
+        )
+    run = said.get("run_name")
+    if run is None and path.absolute().parent.name == "Picks":
+        run = path.absolute().parents[1].name
+    if not isinstance(run, str):
+        raise InputError(f"{path}: does not say its run; expected 'run_name', or a place in ExperimentRuns/<run>/Picks")
+    xyz, score = read_picks_json(path, types[index])
+    return {
+        run: Picks(run=run, types=types, xyz_angstrom=xyz, type_index=np.full(len(xyz), index, np.int64), score=score)
+    }
+
+
+def _encode(picks: PicksByRun, path: pathlib.Path, frames: Frames) -> dict[pathlib.Path, str]:
+    texts: dict[pathlib.Path, str] = {}
+    for run, own in picks.items():
+        check_names([t.name for t in own.types], "particle", run)
+        texts |= copick_texts(own, path)
+    return texts
+
+
+COPICK = PickFormat(name="copick", title="copick's picks", read=_read, encode=_encode, holds_empty_runs=True)

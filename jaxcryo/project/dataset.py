@@ -1,0 +1,145 @@
+"""Finding the runs of a dataset: the challenge's layout, a copick root, or a folder of tomograms."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from jaxcryo.domain import ParticleType, Picks, Run, VoxelGrid
+from jaxcryo.errors import InputError
+from jaxcryo.picks.copick_json import read_picks_folder
+from jaxcryo.tomogram.volumes import MRC_SUFFIXES, is_tomogram, tomogram_name
+
+Split = Literal["train", "test"]
+_SPLITS: tuple[Split, ...] = ("train", "test")
+_EXPECTED = (
+    "expected train/ and test/ as the challenge has them, a folder with static/ExperimentRuns or ExperimentRuns, "
+    f"tomograms (.zarr, {', '.join(MRC_SUFFIXES)}), or a single tomogram"
+)
+
+
+def find_runs(
+    root: str | pathlib.Path,
+    *,
+    split: Split | None = None,
+    names: Sequence[str] | None = None,
+    tomogram_type: str = "denoised",
+    voxel_spacing_folder: str | None = None,
+) -> list[Run]:
+    """The runs of a dataset in the order of their names as plain strings, which is the order of the folds.
+
+    `root` is the challenge's folder (`train/`, `test/`), a folder with `static/ExperimentRuns` (picks in
+    `overlay/ExperimentRuns`) or `ExperimentRuns` (picks beside the tomograms), a folder of tomograms, or one
+    tomogram. `split` chooses a part of the challenge's folder and means nothing elsewhere; None takes both parts, and
+    of a run that is in both the one in train, since the challenge's test folder repeats three training runs.
+    `tomogram_type` and `voxel_spacing_folder` (such as `VoxelSpacing10.000`) choose among several reconstructions.
+
+    Raises:
+        InputError: nothing is there, `split` or a name of `names` is not, or which reconstruction is not clear.
+    """
+    root = pathlib.Path(root)
+    if not root.exists():
+        raise InputError(f"{root}: does not exist; {_EXPECTED}")
+    parts = [root / s for s in _SPLITS if _run_folders(root / s)]
+    if parts and split is not None:
+        if root / split not in parts:
+            raise InputError(f"{root}: has no runs in {split}/; it has {', '.join(p.name for p in parts)}")
+        parts = [root / split]
+    folders: dict[str, tuple[pathlib.Path, pathlib.Path]] = {}
+    for part in reversed(parts or [root]):
+        folders.update({f.name: (f, part) for f in _run_folders(part)})
+    tomograms = {} if folders else _tomograms(root)
+    available = sorted(folders or tomograms)
+    if not available:
+        raise InputError(f"{root}: holds no run; {_EXPECTED}")
+    chosen = available if names is None else sorted(set(names))
+    unknown = [n for n in chosen if n not in available]
+    if unknown:
+        raise InputError(f"{root}: has no run {', '.join(unknown)}; its runs are {', '.join(available)}")
+    if tomograms:
+        return [Run(name=n, volume_path=tomograms[n]) for n in chosen]
+    return [
+        Run(
+            name=n,
+            volume_path=_reconstruction(folders[n][0], tomogram_type, voxel_spacing_folder),
+            picks_folder=_picks_folder(folders[n][1], n),
+        )
+        for n in chosen
+    ]
+
+
+def read_picks(run: Run, types: tuple[ParticleType, ...]) -> Picks:
+    """The picks of a run; a type without a file has none.
+
+    Raises:
+        InputError: the run has no picks folder, or it holds no usable file of these types.
+    """
+    if run.picks_folder is None:
+        raise InputError(
+            f"{run.name}: has no picks; expected overlay/ExperimentRuns/{run.name}/Picks beside static/ "
+            f"(the tomogram is {run.volume_path})"
+        )
+    return read_picks_folder(run.picks_folder, run.name, types)
+
+
+def check_inside(picks: Picks, grid: VoxelGrid) -> None:
+    """Raises InputError where picks lie outside the volume, which is what a wrong voxel spacing looks like."""
+    outside = np.flatnonzero(~grid.contains(grid.to_voxel(picks.xyz_angstrom)))
+    if not len(outside):
+        return
+    first = outside[0]
+    particle = picks.types[picks.type_index[first]].name
+    position = np.round(picks.xyz_angstrom[first], 1).tolist()
+    extent = " × ".join(
+        f"{n * s:.0f}" for n, s in zip(grid.shape_zyx[::-1], grid.spacing_zyx_angstrom[::-1], strict=True)
+    )
+    raise InputError(
+        f"{picks.run}: {len(outside)} of {len(picks)} picks are outside the volume, the first is a {particle} at "
+        f"{position} Å (x, y, z); the volume is {extent} Å at a voxel spacing of {grid.spacing_angstrom:g} Å. A wrong "
+        "spacing is the usual cause: give the true one with --voxel-spacing"
+    )
+
+
+def _run_folders(part: pathlib.Path) -> list[pathlib.Path]:
+    for runs in (part / "static" / "ExperimentRuns", part / "ExperimentRuns"):
+        if runs.is_dir():
+            return [f for f in runs.iterdir() if f.is_dir() and not f.name.startswith(".")]
+    return []
+
+
+def _tomograms(root: pathlib.Path) -> dict[str, pathlib.Path]:
+    if is_tomogram(root):
+        return {tomogram_name(root): root}
+    found: dict[str, pathlib.Path] = {}
+    for path in sorted(root.iterdir()) if root.is_dir() else ():
+        if path.name.startswith(".") or not is_tomogram(path):
+            continue
+        name = tomogram_name(path)
+        if name in found:
+            raise InputError(f"{root}: {found[name].name} and {path.name} give one run name, {name}: rename one")
+        found[name] = path
+    return found
+
+
+def _reconstruction(run: pathlib.Path, tomogram_type: str, voxel_spacing_folder: str | None) -> pathlib.Path:
+    """The one tomogram of a run folder that the type and the spacing folder name."""
+    every = sorted(t for t in run.glob("VoxelSpacing*/*.zarr") if t.is_dir())
+    fitting = [t for t in every if t.stem == tomogram_type and voxel_spacing_folder in (None, t.parent.name)]
+    if len(fitting) == 1:
+        return fitting[0]
+    listed = ", ".join(str(t.relative_to(run)) for t in every) or "none"
+    wanted = f"{voxel_spacing_folder or 'VoxelSpacing*'}/{tomogram_type}.zarr"
+    if not fitting:
+        raise InputError(f"{run}: has no tomogram {wanted}; it has: {listed}")
+    raise InputError(f"{run}: {wanted} is not unique; choose a voxel spacing folder among: {listed}")
+
+
+def _picks_folder(part: pathlib.Path, name: str) -> pathlib.Path | None:
+    for root in (part / "overlay", part):
+        folder = root / "ExperimentRuns" / name / "Picks"
+        if folder.is_dir():
+            return folder
+    return None

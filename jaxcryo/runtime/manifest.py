@@ -1,0 +1,149 @@
+"""`engines.json`: what lies in a folder of converted models, and how each is to be run."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import pathlib
+import reprlib
+from collections.abc import Sequence
+from typing import Literal
+
+from jaxcryo.config import Arch, InferenceConfig, IntensityConfig, ModelConfig, Size
+from jaxcryo.domain import ParticleType, check_types
+from jaxcryo.errors import InputError
+from jaxcryo.files import write_text
+from jaxcryo.serialize import from_plain, to_plain
+
+FILE_NAME = "engines.json"
+FORMAT: Literal[1] = 1
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EngineEntry:
+    """One converted model. File names are relative to the manifest's folder."""
+
+    name: str
+    arch: Arch
+    size: Size
+    model: ModelConfig
+    onnx_file: str
+    onnx_sha256: str
+    weights_file: str
+    weights_sha256: str
+    patch_zyx: tuple[int, int, int]
+    stride_zyx: tuple[int, int, int]
+    batch: int
+    precision: Precision
+    types: tuple[ParticleType, ...]
+    """In channel order, with this model's thresholds."""
+    intensity: IntensityConfig
+    spacing_angstrom: float
+    """Of the tomograms it was trained on."""
+    inference: InferenceConfig
+    source: str
+    """The checkpoint it was converted from."""
+    bfloat16_f4_change: float | None = None
+    """Weighted F4 on phantoms in bfloat16 minus that in float32; None where nobody has compared."""
+    skewness: float | None = None
+    """Of the training tomograms' intensities; tells a tomogram of the opposite contrast. None where not known."""
+
+    def __post_init__(self) -> None:
+        check_types(self.types)
+        if not 0 < self.spacing_angstrom < math.inf:
+            raise InputError(f"{self.name}: the voxel spacing is {self.spacing_angstrom} Å; expected one above 0")
+        if len(self.types) != self.model.classes:
+            raise InputError(f"{self.name}: {len(self.types)} particle types for {self.model.classes} classes")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Manifest:
+    format: Literal[1]
+    engines: tuple[EngineEntry, ...]
+
+
+def write_manifest(folder: str | pathlib.Path, entries: Sequence[EngineEntry]) -> pathlib.Path:
+    """Writes `engines.json` whole or not at all, and gives its path.
+
+    Raises:
+        InputError: the entries do not belong together as in `read_manifest`, or the folder cannot be written to.
+    """
+    path = pathlib.Path(folder) / FILE_NAME
+    _check_together(path, entries)
+    manifest = _Manifest(format=FORMAT, engines=tuple(entries))
+    write_text(path, json.dumps(to_plain(manifest), indent=2, ensure_ascii=False) + "\n")
+    return path
+
+
+def read_manifest(folder: str | pathlib.Path) -> tuple[EngineEntry, ...]:
+    """The models of a folder, after their files' contents were checked.
+
+    Raises:
+        InputError: no such folder, no readable manifest, no models, a file missing or changed since the manifest was
+            written, two models of one name, or particle types that differ between models.
+    """
+    folder = pathlib.Path(folder)
+    path = folder / FILE_NAME
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected the output of convert: convert a checkpoint first")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{folder}: has no {FILE_NAME}; expected the output of convert: convert again") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); expected the output of convert") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is not JSON ({error}); do not edit it by hand: convert again") from error
+    if isinstance(data, dict) and data.get("format") != FORMAT:
+        raise InputError(f"{path}: its format is {reprlib.repr(data.get('format'))}; expected {FORMAT}: convert again")
+    entries = from_plain(_Manifest, data, str(path)).engines
+    _check_together(path, entries)
+    for entry in entries:
+        _check_file(folder, entry.onnx_file, entry.onnx_sha256)
+        _check_file(folder, entry.weights_file, entry.weights_sha256)
+    return entries
+
+
+def file_sha256(path: str | pathlib.Path) -> str:
+    """The SHA-256 of a file's contents in hexadecimal."""
+    with pathlib.Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_together(path: pathlib.Path, entries: Sequence[EngineEntry]) -> None:
+    if not entries:
+        raise InputError(f"{path}: lists no model; expected at least one: convert a checkpoint")
+    names = [entry.name for entry in entries]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise InputError(f"{path}: models named twice: {', '.join(twice)}; give each its own name")
+    first = entries[0]
+    for entry in entries[1:]:
+        # Thresholds were found for each model alone, and may differ.
+        if [(t.name, t.radius_angstrom) for t in entry.types] != [(t.name, t.radius_angstrom) for t in first.types]:
+            raise InputError(
+                f"{path}: {first.name} finds {_described(first)}, {entry.name} finds {_described(entry)}; models that "
+                "are averaged need the same particle types in the same order: convert them to different folders"
+            )
+
+
+def _described(entry: EngineEntry) -> str:
+    return ", ".join(f"{t.name} ({t.radius_angstrom:g} Å)" for t in entry.types)
+
+
+def _check_file(folder: pathlib.Path, name: str, sha256: str) -> None:
+    path = folder / name
+    if pathlib.PurePath(name).name != name:
+        raise InputError(f"{folder / FILE_NAME}: {name[:80]!r} is not the name of a file in this folder: convert again")
+    if not path.is_file():
+        raise InputError(f"{path}: is missing, but {FILE_NAME} lists it: convert again")
+    try:
+        found = file_sha256(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}): copy the folder again") from error
+    if found != sha256:
+        raise InputError(f"{path}: does not match {FILE_NAME}: convert again")

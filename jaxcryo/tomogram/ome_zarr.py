@@ -1,0 +1,286 @@
+"""OME-Zarr: opening one level of a multiscale image, and writing a tomogram as one."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import operator
+import pathlib
+import reprlib
+import sys
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numcodecs  # type: ignore[import-untyped]
+import numpy as np
+import zarr
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from jaxcryo.domain import Volume, VoxelGrid
+from jaxcryo.errors import InputError
+from jaxcryo.files import atomic_path
+from jaxcryo.tomogram.chunks import check_chunks
+
+_UNIT_ANGSTROM = {None: 1.0, "angstrom": 1.0, "nanometer": 10.0, "micrometer": 1e4}
+_METADATA_FILES = (".zattrs", ".zgroup", "zarr.json")
+_CHUNK_SIZE = 64
+_GIVE_SPACING = "give the true spacing with --voxel-spacing"
+
+
+def is_zarr(path: pathlib.Path) -> bool:
+    """Whether the folder is a zarr group or array of either format."""
+    return any((path / name).is_file() for name in (*_METADATA_FILES, ".zarray"))
+
+
+def open_ome_zarr(path: pathlib.Path, *, name: str, spacing_angstrom: float | None = None, level: int = 0) -> Volume:
+    """One level of an OME-Zarr image of version 0.4 or 0.5, lazily.
+
+    The spacing is the level's `scale` times the multiscale's own, in the axes' unit (ångström where none is given).
+    `spacing_angstrom` replaces that of level 0, and by their ratio that of the others. Positions in a level are counted
+    from the corner of level 0: by the levels' `translation`, or where they give none from its own corner. Leading axes
+    of size 1 (time, channel) are dropped. Every chunk is looked for, since zarr reads a missing one as zeros.
+
+    Raises:
+        InputError: no usable metadata, no such level, no spacing, not three axes, missing or truncated chunks.
+    """
+    group, multiscale = _multiscale(path)
+    datasets = multiscale.get("datasets")
+    datasets = datasets if isinstance(datasets, list) else []
+    available = ", ".join(f"{i} ({_place(d)[:40]})" for i, d in enumerate(datasets[:20])) or "none"
+    if not 0 <= level < len(datasets):
+        raise InputError(f"{path}: has no level {level}; its levels are: {available}")
+    array = _level(path, group, datasets, level)
+    leading = array.ndim - 3
+    grid = _grid(path, multiscale, datasets[level], array.shape, spacing_angstrom)
+    if level > 0:
+        whole = _level(path, group, datasets, 0).shape
+        grid = _from_corner_of_level_0(path, multiscale, datasets, level, grid, whole, spacing_angstrom)
+    check_chunks(path, array)
+    return Volume(name=name, voxels=_DropLeading(array=array, count=leading) if leading else array, grid=grid)
+
+
+def _level(path: pathlib.Path, group: Any, datasets: list[Any], level: int) -> Any:
+    """The array of a level, with its axes checked."""
+    available = ", ".join(f"{i} ({_place(d)[:40]})" for i, d in enumerate(datasets[:20])) or "none"
+    try:
+        array = group[_place(datasets[level])]
+        shape = tuple(int(n) for n in array.shape)
+        chunks = (array.chunks, array.shards or array.chunks)
+        if not all(len(c) == len(shape) and min(c, default=0) >= 1 for c in chunks):
+            raise ValueError(f"chunks of {array.chunks} in a shape of {shape}")
+    except Exception as error:  # zarr and what it unpacks raise several kinds for metadata that make no sense
+        raise InputError(
+            f"{path}: level {level} is listed but cannot be opened ({type(error).__name__}: {str(error)[:200]}); the "
+            f"levels listed are: {available}: copy the folder again, or choose another level"
+        ) from error
+    if len(shape) < 3 or any(n != 1 for n in shape[:-3]) or min(shape) < 1:
+        raise InputError(
+            f"{path}: level {level} has the shape {shape}; expected z, y, x with sizes above 0 (further axes in front "
+            f"of them of size 1); the levels are: {available}"
+        )
+    return array
+
+
+def _place(dataset: Any) -> str:
+    """The path of a level's array inside the folder; what leads out of it is none."""
+    place = dataset.get("path") if isinstance(dataset, dict) else None
+    parts = pathlib.PurePosixPath(place).parts if isinstance(place, str) else ()
+    return "/".join(parts) if parts and not {"..", "/"} & set(parts) and "\\" not in str(place) else "?"
+
+
+def _grid(
+    path: pathlib.Path,
+    multiscale: dict[str, Any],
+    dataset: dict[str, Any],
+    shape: Sequence[int],
+    spacing_angstrom: float | None,
+) -> VoxelGrid:
+    if spacing_angstrom is None:
+        spacing_zyx = _spacing_zyx_angstrom(path, multiscale, dataset, len(shape))
+    else:
+        spacing_zyx = (float(spacing_angstrom),) * 3
+    z, y, x = (int(n) for n in shape[-3:])
+    return VoxelGrid(shape_zyx=(z, y, x), spacing_zyx_angstrom=spacing_zyx)
+
+
+def _from_corner_of_level_0(
+    path: pathlib.Path,
+    multiscale: dict[str, Any],
+    datasets: list[dict[str, Any]],
+    level: int,
+    grid: VoxelGrid,
+    shape: Sequence[int],
+    spacing_angstrom: float | None,
+) -> VoxelGrid:
+    """The grid of a level, from the corner of level 0."""
+    rank = len(shape)
+    own, whole = (_vector(datasets[i], "scale", rank) for i in (level, 0))
+    if own is not None and whole is not None and min(*own, *whole) > 0:
+        z, y, x = (a / b for a, b in zip(own, whole, strict=True))
+    else:
+        z, y, x = (max(round(a / b), 1) for a, b in zip(shape[-3:], grid.shape_zyx, strict=True))
+    first = _grid(path, multiscale, datasets[0], shape, spacing_angstrom)
+    if spacing_angstrom is not None:
+        grid = dataclasses.replace(
+            grid, spacing_zyx_angstrom=(spacing_angstrom * z, spacing_angstrom * y, spacing_angstrom * x)
+        )
+    shift, zero = (_vector(datasets[i], "translation", rank) for i in (level, 0))
+    if shift is None or whole is None or min(whole) <= 0:
+        return grid
+    # Where the first voxel's centre is, in voxels of level 0 from that level's first one, and in ångströms.
+    between = [(a - b) / s for a, b, s in zip(shift, zero or (0.0,) * 3, whole, strict=True)]
+    sizes = zip(between, first.spacing_zyx_angstrom, grid.spacing_zyx_angstrom, strict=True)
+    z, y, x = (round((n + 0.5) * s - 0.5 * own_size, 6) for n, s, own_size in sizes)
+    return dataclasses.replace(grid, origin_xyz_angstrom=(x, y, z))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _DropLeading:
+    """An array seen without its leading axes of size 1; indexing reads."""
+
+    array: Any
+    count: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.array.shape[self.count :])
+
+    @property
+    def dtype(self) -> Any:
+        return self.array.dtype
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.array[(0,) * self.count + (key if isinstance(key, tuple) else (key,))]
+
+
+def _multiscale(path: pathlib.Path) -> tuple[Any, dict[str, Any]]:
+    """The group and its first multiscale image."""
+    expected = "expected an OME-Zarr folder of version 0.4 or 0.5 with 'multiscales' in its attributes"
+    try:
+        group = zarr.open_group(path, mode="r")
+        attributes = dict(group.attrs)
+    except Exception as error:  # zarr raises several kinds for absent, unreadable or wrong metadata
+        raise InputError(
+            f"{path}: cannot be opened ({type(error).__name__}: {str(error)[:300]}); {expected}"
+        ) from error
+    ome = attributes.get("ome")
+    multiscales = attributes.get("multiscales") or (ome.get("multiscales") if isinstance(ome, dict) else None)
+    if not isinstance(multiscales, list) or not multiscales or not isinstance(multiscales[0], dict):
+        keys = ", ".join(sorted(str(k) for k in group)[:20]) or "none"
+        raise InputError(f"{path}: {expected}; it lists none (arrays and groups inside: {keys}): convert it first")
+    return group, multiscales[0]
+
+
+def _spacing_zyx_angstrom(
+    path: pathlib.Path, multiscale: dict[str, Any], dataset: dict[str, Any], rank: int
+) -> tuple[float, float, float]:
+    listed = multiscale.get("axes")
+    axes = [a if isinstance(a, dict) else {"name": a} for a in listed] if isinstance(listed, list) else []
+    names = [a.get("name") for a in axes]
+    if axes and names[-3:] != ["z", "y", "x"]:
+        raise InputError(
+            f"{path}: its axes are {reprlib.repr(names)}; expected the last three to be z, y, x: transpose it first"
+        )
+    units = [a.get("unit") for a in axes[-3:]] or [None] * 3
+    own, whole = _vector(dataset, "scale", rank), _vector(multiscale, "scale", rank)
+    if own is None and whole is None:
+        raise InputError(f"{path}: its metadata give no scale; {_GIVE_SPACING}")
+    if any(not isinstance(u, str | None) or u not in _UNIT_ANGSTROM for u in units):
+        raise InputError(
+            f"{path}: its axes are in {reprlib.repr(units)}; expected one of "
+            f"{', '.join(u for u in _UNIT_ANGSTROM if u)}: {_GIVE_SPACING}"
+        )
+    factors = [a * b for a, b in zip(own or (1.0,) * 3, whole or (1.0,) * 3, strict=True)]
+    if factors == [1.0] * 3 and units == [None] * 3:
+        raise InputError(f"{path}: its scale is 1 without a unit, which is a writer's default; {_GIVE_SPACING}")
+    z, y, x = (f * _UNIT_ANGSTROM[u] for f, u in zip(factors, units, strict=True))
+    if not all(math.isfinite(s) and s > 0 for s in (z, y, x)):
+        raise InputError(f"{path}: its scale is {factors!r}; expected values above 0: {_GIVE_SPACING}")
+    return z, y, x
+
+
+def _vector(entry: dict[str, Any], kind: Literal["scale", "translation"], rank: int) -> tuple[float, ...] | None:
+    """The last three numbers of an entry's transforms of a kind, multiplied or added; None without one."""
+    transforms = entry.get("coordinateTransformations")
+    found: tuple[float, ...] | None = None
+    for transform in transforms if isinstance(transforms, list) else ():
+        values = transform.get(kind) if isinstance(transform, dict) else None
+        if not isinstance(values, list) or len(values) != rank or not all(_is_number(v) for v in values):
+            continue
+        last = tuple(float(v) for v in values[-3:])
+        combine = operator.mul if kind == "scale" else operator.add
+        found = last if found is None else tuple(map(combine, found, last))
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def write_ome_zarr(
+    path: str | pathlib.Path,
+    voxels: Float[NDArray[np.float32], "z y x"],
+    spacing_zyx_angstrom: Sequence[float],
+    *,
+    levels: int = 3,
+) -> None:
+    """Writes a tomogram as OME-Zarr 0.4 (zarr format 2, float32, arrays `0`, `1`, …), atomically.
+
+    Each level averages blocks of two voxels along every axis; an odd size loses its last slice on the way, an axis
+    of size 1 stays. A level's translation puts its first voxel at the middle of the block that it averages.
+
+    Raises:
+        InputError: the voxels do not have three axes, or the folder cannot be written.
+    """
+    if voxels.ndim != 3 or voxels.size == 0:
+        raise InputError(f"{path}: cannot write voxels of shape {voxels.shape}; expected three sizes above 0 (z, y, x)")
+    compressor = numcodecs.Blosc(cname="zstd", clevel=1, shuffle=numcodecs.Blosc.SHUFFLE)
+    datasets: list[Any] = []
+    scale = np.asarray(spacing_zyx_angstrom, np.float64)
+    translation = np.zeros(3)
+    with atomic_path(path) as fresh:
+        group = zarr.open_group(fresh, mode="w", zarr_format=2)
+        level_voxels = np.asarray(voxels, np.float32)
+        for level in range(levels):
+            array = group.create_array(
+                str(level),
+                shape=level_voxels.shape,
+                chunks=tuple(min(_CHUNK_SIZE, n) for n in level_voxels.shape),
+                dtype="float32",
+                compressors=compressor,
+                chunk_key_encoding={"name": "v2", "separator": "/"},
+                fill_value=0.0,
+                config={"write_empty_chunks": True},
+            )
+            array[:] = level_voxels
+            transforms = [
+                {"type": "scale", "scale": scale.tolist()},
+                {"type": "translation", "translation": translation.tolist()},
+            ]
+            datasets.append({"path": str(level), "coordinateTransformations": transforms})
+            if level + 1 < levels:
+                level_voxels, factor = _halve(level_voxels)
+                translation = translation + (factor - 1) / 2 * scale
+                scale = scale * factor
+        group.attrs["multiscales"] = [
+            {
+                "version": "0.4",
+                "name": "/",
+                "axes": [{"name": axis, "type": "space", "unit": "angstrom"} for axis in "zyx"],
+                "datasets": datasets,
+            }
+        ]
+
+
+def _halve(
+    voxels: Float[NDArray[np.float32], "z y x"],
+) -> tuple[Float[NDArray[np.float32], "z2 y2 x2"], Float[NDArray[np.float64], " 3"]]:
+    """The means of blocks of two, and the factor of each axis (1 where there is a single slice)."""
+    factors = [2 if n > 1 else 1 for n in voxels.shape]
+    for axis, factor in enumerate(factors):
+        if factor == 2:
+            pairs = voxels.shape[axis] // 2 * 2
+            even, odd = (voxels[(slice(None),) * axis + (slice(i, pairs, 2),)] for i in (0, 1))
+            voxels = (even + odd) * np.float32(0.5)
+    return voxels, np.asarray(factors, np.float64)

@@ -1,0 +1,39 @@
+"""What `--backend auto` takes where there is no TensorRT; `tests/convert/test_engine_command.py` has the rest."""
+
+from __future__ import annotations
+
+import importlib.util
+import pathlib
+
+import jax
+import pytest
+
+from jaxcryo.errors import InputError
+from jaxcryo.runtime import backends
+from jaxcryo.runtime.backends import BACKENDS, choose_backend
+
+
+@pytest.fixture
+def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else real(name))
+
+
+def test_openvino_on_a_cpu() -> None:
+    assert choose_backend("auto", pathlib.Path(), []) == ("openvino", "the fastest on a CPU")
+
+
+def test_flax_on_other_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert choose_backend("auto", pathlib.Path(), []) == ("flax", "a tpu is at hand")
+
+
+def test_flax_where_openvino_is_not_installed(without_openvino: None) -> None:
+    assert choose_backend("auto", pathlib.Path(), []) == ("flax", "OpenVINO is not installed")
+    with pytest.raises(InputError, match=r"pip install openvino, or choose --backend flax"):
+        backends._openvino(pathlib.Path(), None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+def test_what_is_asked_for_is_taken(backend) -> None:
+    assert choose_backend(backend, pathlib.Path(), []) == (backend, "as asked for")

@@ -1,0 +1,128 @@
+"""What is written to engines.json is read back, and everything else is refused with a reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from jaxcryo.config import InferenceConfig, IntensityConfig, TattakaConfig, TrainConfig, Yu4uConfig
+from jaxcryo.domain import CZII_TYPES
+from jaxcryo.errors import InputError
+from jaxcryo.runtime.manifest import EngineEntry, file_sha256, read_manifest, write_manifest
+from jaxcryo.serialize import from_plain, to_plain
+
+
+def entry_in(folder: pathlib.Path, name: str = "yu4u-fold2", **changes: Any) -> EngineEntry:
+    (folder / f"{name}.onnx").write_bytes(f"graph of {name}".encode())
+    (folder / f"{name}.safetensors").write_bytes(f"weights of {name}".encode())
+    entry = EngineEntry(
+        name=name,
+        arch="yu4u",
+        size="tiny",
+        model=Yu4uConfig.of_size("tiny"),
+        onnx_file=f"{name}.onnx",
+        onnx_sha256=file_sha256(folder / f"{name}.onnx"),
+        weights_file=f"{name}.safetensors",
+        weights_sha256=file_sha256(folder / f"{name}.safetensors"),
+        patch_zyx=(16, 64, 64),
+        stride_zyx=(8, 24, 24),
+        batch=4,
+        precision="bfloat16",
+        types=tuple(dataclasses.replace(t, threshold=0.125) for t in CZII_TYPES),
+        intensity=IntensityConfig(rule="tomogram"),
+        spacing_angstrom=10.012444,
+        inference=InferenceConfig(),
+        source="runs/yu4u/fold2",
+    )
+    return dataclasses.replace(entry, **changes)
+
+
+@pytest.fixture
+def folder(tmp_path: pathlib.Path) -> pathlib.Path:
+    tattaka = {"arch": "tattaka", "model": TattakaConfig.of_size("small"), "patch_zyx": (16, 96, 96)}
+    write_manifest(tmp_path, [entry_in(tmp_path), entry_in(tmp_path, "tattaka-fold0", **tattaka)])
+    return tmp_path
+
+
+def test_what_is_written_is_read(folder: pathlib.Path) -> None:
+    first, second = read_manifest(folder)
+    assert first == entry_in(folder)
+    assert second.model == TattakaConfig.of_size("small")
+    assert json.loads((folder / "engines.json").read_text())["format"] == 1
+
+
+def test_nothing_else_is_left_in_the_folder(folder: pathlib.Path) -> None:
+    assert sorted(p.suffix for p in folder.iterdir()) == [".json", ".onnx", ".onnx", ".safetensors", ".safetensors"]
+
+
+def edited(change: Callable[[Any], Any]) -> Callable[[pathlib.Path], Any]:
+    def edit(folder: pathlib.Path) -> None:
+        path = folder / "engines.json"
+        data = json.loads(path.read_text())
+        change(data)
+        path.write_text(json.dumps(data))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "engines.json").unlink(), r"has no engines\.json.*convert"),
+        (lambda f: (f / "engines.json").write_text("{"), r"is not JSON"),
+        (lambda f: (f / "engines.json").write_text("[]"), r"engines\.json: "),
+        (lambda f: (f / "yu4u-fold2.onnx").unlink(), r"yu4u-fold2\.onnx: is missing"),
+        (lambda f: (f / "yu4u-fold2.onnx").write_bytes(b"x"), r"does not match engines\.json: convert again"),
+        (lambda f: (f / "tattaka-fold0.safetensors").write_bytes(b""), r"does not match engines\.json: convert again"),
+        (edited(lambda d: d.update(format=2)), "format is 2; expected 1"),
+        (edited(lambda d: d.update(engines=[])), "lists no model"),
+        (edited(lambda d: d["engines"][0].update(colour=1)), r"engines\[0\]\.colour is not a known field"),
+        (edited(lambda d: d["engines"][1].pop("batch")), r"engines\[1\]\.batch is missing"),
+        (edited(lambda d: d["engines"][1].update(batch=1.5)), r"engines\[1\]\.batch: 1\.5 is not a whole number"),
+        (edited(lambda d: d["engines"][0]["model"].update(arch="unet")), "expected one of yu4u, tattaka"),
+        (edited(lambda d: d["engines"][0]["model"]["encoder"].update(kernel="big")), r"model\.encoder\.kernel: 'big'"),
+        (edited(lambda d: d["engines"][0].update(precision="int8")), r"engines\[0\]\.precision"),
+        (edited(lambda d: d["engines"][0].update(onnx_file="../x.onnx")), "not the name of a file in this folder"),
+        (edited(lambda d: d["engines"][0]["types"].pop()), "5 particle types for 6 classes"),
+        (edited(lambda d: d["engines"][0]["types"].reverse()), "need the same particle types in the same order"),
+        (edited(lambda d: d["engines"][0]["types"][0].update(radius_angstrom=-1)), "the radius is -1"),
+    ],
+)
+def test_a_damaged_folder_is_refused(folder: pathlib.Path, damage: Callable[[pathlib.Path], Any], message: str) -> None:
+    damage(folder)
+    with pytest.raises(InputError, match=message):
+        read_manifest(folder)
+
+
+def test_a_folder_that_is_not_there(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        read_manifest(tmp_path / "out")
+
+
+def test_thresholds_may_differ_between_models(tmp_path: pathlib.Path) -> None:
+    write_manifest(tmp_path, [entry_in(tmp_path), entry_in(tmp_path, "other", types=CZII_TYPES)])
+    assert [e.types[0].threshold for e in read_manifest(tmp_path)] == [0.125, 0.3]
+
+
+def test_models_that_do_not_belong_together_are_not_written(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(InputError, match="named twice"):
+        write_manifest(tmp_path, [entry_in(tmp_path), entry_in(tmp_path)])
+    with pytest.raises(InputError, match="same particle types"):
+        write_manifest(tmp_path, [entry_in(tmp_path), entry_in(tmp_path, "other", types=CZII_TYPES[::-1])])
+    assert not (tmp_path / "engines.json").exists()
+
+
+@pytest.mark.parametrize("model", [Yu4uConfig(), TattakaConfig(classes=2)])
+def test_a_recipe_survives_json(model: Yu4uConfig | TattakaConfig) -> None:
+    recipe = TrainConfig(arch="yu4u", size="paper", model=model)
+    assert from_plain(TrainConfig, json.loads(json.dumps(to_plain(recipe))), "recipe") == recipe
+
+
+def test_all_faults_of_a_record_are_named_at_once() -> None:
+    with pytest.raises(InputError, match=r"^x\.json: rule.*; mean: 'a' is not a number; size is not a known field$"):
+        from_plain(IntensityConfig, {"rule": "none", "mean": "a", "size": 3}, "x.json")
