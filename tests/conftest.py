@@ -3,19 +3,21 @@ small dataset on disk, and engines of both architectures that nobody has trained
 
 import os
 import pathlib
+import platform
 import shutil
 import sys
-import tempfile
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-# What XLA compiled is found again by later tests and by the processes that they start. Each process of pytest-xdist has
-# its own folder, in that of the process that started it, since one might read what another has half written.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(
-    prefix="jaxcryo-tests-", dir=os.environ.get("JAX_COMPILATION_CACHE_DIR")
-)
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+CACHE = pathlib.Path(__file__).parents[1] / ".pytest_cache"
+CACHE_BYTES = 2 * 2**30
+
+# What XLA compiled is found again by later tests, by the processes that they start and by later runs on this machine.
+# With a bound on its size JAX locks the folder, so that any number of processes can share it.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / f"compiled-{platform.node()}")
+os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(CACHE_BYTES)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import pytest
 from hypothesis import settings
@@ -31,7 +33,7 @@ SHAPE = (32, 72, 80)
 
 
 BROWSER = ("chromium", "chromedriver")
-LONGEST = ("training/test_processes.py", "training/test_step.py", "training/test_loop.py", "cli/test_pipeline.py")
+LONGEST = ("training/test_processes.py", "training/test_step.py", "training/test_fit.py", "cli/test_pipeline.py")
 """Files that are begun first: else a process is at one of them when there is nothing left for the others."""
 
 
@@ -60,8 +62,34 @@ def _missing_browser() -> list[str]:
     return [name for name in BROWSER if shutil.which(name) is None]
 
 
-def pytest_unconfigure() -> None:
-    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """A run that was killed may have left half of a compiled program, so none of its are kept."""
+    if not hasattr(config, "workerinput"):
+        for mark in CACHE.glob("running-*"):
+            if not _is_alive(int(mark.name.partition("-")[2])):
+                shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+                mark.unlink(missing_ok=True)
+        CACHE.mkdir(exist_ok=True)
+        _running().touch()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        _running().unlink(missing_ok=True)
+
+
+def _running() -> pathlib.Path:
+    return CACHE / f"running-{os.getpid()}"
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 @pytest.fixture

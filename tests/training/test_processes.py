@@ -17,6 +17,8 @@ from jaxcryo.cli.train import main
 from jaxcryo.phantom import PhantomConfig, write_dataset
 from jaxcryo.weights import load_model
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).parents[2]
 KILLS, STEPS = 20, 160
 
