@@ -11,10 +11,10 @@ import pytest
 import scipy.fft
 from numpy.typing import NDArray
 
+from jaxcryo.cli.phantom import main
 from jaxcryo.domain import CZII_TYPES, ParticleType, VoxelGrid
 from jaxcryo.errors import InputError
 from jaxcryo.phantom import Imaging, PhantomConfig, make_phantom, write_dataset
-from jaxcryo.cli.phantom import main
 from jaxcryo.phantom.particles import particle_model
 from jaxcryo.phantom.scene import ABUNDANCES, make_scene
 from jaxcryo.picks.copick_json import read_copick_folder
