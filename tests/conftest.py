@@ -10,13 +10,12 @@ import sys
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-CACHE = pathlib.Path(__file__).parents[1] / ".pytest_cache"
-CACHE_BYTES = 2 * 2**30
-
 # What XLA compiled is found again by later tests, by the processes that they start and by later runs on this machine.
 # With a bound on its size JAX locks the folder, so that any number of processes can share it.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / f"compiled-{platform.node()}")
-os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(CACHE_BYTES)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
+    pathlib.Path(__file__).parents[1] / ".pytest_cache" / f"compiled-{platform.node()}"
+)
+os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2 * 2**30)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import pytest
@@ -27,6 +26,7 @@ sys.path.extend(str(pathlib.Path(__file__).parent / name) for name in ("bindings
 # `pytest --hypothesis-profile fuzz tests/io/test_hostile.py tests/io/test_formats_hostile.py` looks longer.
 settings.register_profile("fuzz", max_examples=2000)
 
+CACHE = pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).parent
 WITH_TENSORRT = ("jaxcryo.runtime.tensorrt", "jaxcryo.convert.engine_build")
 """Modules that import TensorRT; they are imported anew with the double, and again without it."""
 SHAPE = (32, 72, 80)
