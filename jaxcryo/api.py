@@ -16,7 +16,7 @@ from jaxcryo.project.mask import open_mask
 from jaxcryo.runtime.backends import Backend, choose_backend, ensemble_types, open_engine
 from jaxcryo.runtime.engine import Engine
 from jaxcryo.runtime.manifest import EngineEntry, read_manifest
-from jaxcryo.tomogram.scaled import scaled
+from jaxcryo.tomogram.normalization import scaled
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -163,7 +163,10 @@ class Volume:
 
     name: str
     voxels: Any
+    """NaN where there is no data."""
     grid: VoxelGrid
+    has_gaps: bool = False
+    """Whether it is known that some voxels hold no data."""
 
     @classmethod
     def open(
@@ -182,10 +185,10 @@ class Volume:
         return open_volume(path, name=name, spacing_angstrom=spacing_angstrom, level=level)
 
     def load(self) -> Float[NDArray[np.float32], "z y x"]:
-        """The voxels as float32 in memory.
+        """The voxels as float32 in memory, NaN where there is no data.
 
         Raises:
-            InputError: a chunk cannot be read, or values are not finite.
+            InputError: a chunk cannot be read, or values are infinite.
         """
         return self.read(0, self.grid.shape_zyx[0])
 
@@ -203,11 +206,11 @@ class Volume:
                 f"{where} cannot be read ({type(error).__name__}: {str(error) or 'damaged chunk'}); the file is "
                 "truncated or damaged: copy it again"
             ) from error
-        bad = int(box.size - np.count_nonzero(np.isfinite(box)))
+        bad = int(np.count_nonzero(np.isinf(box)))
         if bad:
             raise InputError(
-                f"{where}: {bad} voxels are NaN or infinite; expected finite intensities: reconstruct again, or "
-                "replace them by the mean"
+                f"{where}: {bad} voxels are infinite; expected finite intensities: reconstruct again, or replace them "
+                "by the mean"
             )
         return box
 

@@ -70,7 +70,8 @@ def draw_picks(
     marks = _marks(volume, found, truth)
     for axis, z in zip(axes, levels, strict=True):
         slab = volume.read(max(z - 2, 0), min(z + 3, depth)).mean(axis=0)
-        low, high = np.percentile(slab, (1, 99))
+        data = slab[np.isfinite(slab)]
+        low, high = np.percentile(data, (1, 99)) if data.size else (0, 1)
         axis.imshow(slab, cmap="gray", vmin=low, vmax=high, interpolation="bilinear")
         if heatmaps is not None and z in heatmaps:
             axis.imshow(_overlay(heatmaps[z], found.types), interpolation="bilinear")

@@ -10,11 +10,13 @@ import numpy as np
 from jaxcryo.config import IntensityConfig, TrainConfig
 from jaxcryo.domain import Volume
 from jaxcryo.picking.preprocess import on_scale
-from jaxcryo.tomogram.intensity import measure, of_opposite_contrast
+from jaxcryo.tomogram.statistics import Surveyed, of_opposite_contrast, surveyed
 
 
-def suited(config: TrainConfig, volumes: Sequence[Volume], note: Callable[[str], object]) -> tuple[TrainConfig, float]:
-    """The config with an intensity rule that suits the tomograms, and their skewness.
+def suited(
+    config: TrainConfig, volumes: Sequence[Volume], note: Callable[[str], object]
+) -> tuple[TrainConfig, list[Surveyed], float]:
+    """The config with an intensity rule that suits the tomograms, those with their empty regions, and their skewness.
 
     Constants that are far from the tomograms' scale give way to each tomogram's own mean and deviation. A tomogram
     whose contrast looks opposite to the others' is said.
@@ -22,7 +24,8 @@ def suited(config: TrainConfig, volumes: Sequence[Volume], note: Callable[[str],
     Raises:
         InputError: a tomogram cannot be read, or its voxels are all equal.
     """
-    measured = {v.name: measure(v) for v in volumes}
+    gone_through = [surveyed(v, note=note) for v in volumes]
+    measured = {v.name: v.statistics for v in gone_through}
     odd = of_opposite_contrast({name: m.skewness for name, m in measured.items()})
     if odd:
         note(
@@ -36,4 +39,4 @@ def suited(config: TrainConfig, volumes: Sequence[Volume], note: Callable[[str],
             "own mean and standard deviation"
         )
         config = dataclasses.replace(config, intensity=IntensityConfig(rule="tomogram"))
-    return config, round(float(np.median([m.skewness for m in measured.values()])), 3)
+    return config, gone_through, round(float(np.median([m.skewness for m in measured.values()])), 3)

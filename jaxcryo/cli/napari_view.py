@@ -42,7 +42,7 @@ def add_layers(viewer: Any, volume: Volume, picks: Picks) -> None:
     spacing = volume.grid.spacing_zyx_angstrom
     depth = volume.grid.shape_zyx[0]
     middle = max(depth // 2 - _SLICES_FOR_CONTRAST // 2, 0)
-    low, high = np.percentile(volume.read(middle, min(middle + _SLICES_FOR_CONTRAST, depth)), (0.3, 99.7))
+    low, high = np.nanpercentile(volume.read(middle, min(middle + _SLICES_FOR_CONTRAST, depth)), (0.3, 99.7))
     viewer.add_image(
         volume.voxels,
         name=volume.name,

@@ -73,7 +73,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "python train.py") ->
     initial = _initial(args, config)
     given = picks_to_train_on(args, source, types)
     examples = [_example(r, types, reading_of(args), given.get(r.name)) for r in runs]
-    config, skewness = suited(config, [e.volume for e in examples], note)
+    config, volumes, skewness = suited(config, [e.volume for e in examples], note)
+    examples = [dataclasses.replace(e, volume=v) for e, v in zip(examples, volumes, strict=True)]
     folds = range(len(runs)) if args.fold == "all" else [args.fold]
     results = []
     try:

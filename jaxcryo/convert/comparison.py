@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from jaxcryo.data.collection import mean_and_std, normalize
 from jaxcryo.phantom import PhantomConfig, make_phantom
 from jaxcryo.runtime.engine import INPUT
 from jaxcryo.runtime.manifest import EngineEntry
+from jaxcryo.tomogram.normalization import normalization
 
 Windows = Float[NDArray[np.float32], "n d h w"]
 Answer = Callable[[Any], Any]
@@ -57,7 +57,7 @@ def phantom_windows(entry: EngineEntry, count: int) -> Windows:
         types=entry.types,
     )
     volume, _ = make_phantom(config, seed=_SEED)
-    voxels = normalize(volume.load(), *mean_and_std(volume, entry.intensity))
+    voxels = normalization(volume, entry.intensity)(volume.load())
     return np.stack([voxels[:, :, i * step : i * step + width] for i in range(count)])
 
 

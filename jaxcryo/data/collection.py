@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from jaxcryo.config import CropConfig, IntensityConfig
 from jaxcryo.domain import Picks, Volume
 from jaxcryo.errors import InputError
+from jaxcryo.tomogram.normalization import normalization
+from jaxcryo.tomogram.statistics import surveyed
 
 
 @jax.tree_util.register_dataclass
@@ -65,7 +67,8 @@ def collect(
         stack = np.zeros((len(volumes), *shapes.max(axis=0)), np.float32)
         for i, v in enumerate(volumes):
             z, y, x = v.grid.shape_zyx
-            stack[i, :z, :y, :x] = normalize(v.load(), *mean_and_std(v, intensity))
+            v = v if intensity.rule == "fixed" else surveyed(v)
+            stack[i, :z, :y, :x] = normalization(v, intensity)(v.load())
     centers = [
         (v.grid.to_label_voxel if rounded else v.grid.to_voxel)(p.xyz_angstrom)
         for v, p in zip(volumes, picks, strict=True)
@@ -90,22 +93,6 @@ def collect(
         by_type=jnp.asarray(by_type),
         type_count=jnp.asarray([len(g) for g in groups]),
     )
-
-
-def mean_and_std(volume: Volume, config: IntensityConfig) -> tuple[float, float]:
-    """What voxels of a volume are normalised with, by the rule of the config."""
-    if config.rule == "fixed":
-        return config.mean, config.std
-    depth, step = volume.grid.shape_zyx[0], 32
-    slabs = (volume.read(z, min(z + step, depth)).astype(np.float64) for z in range(0, depth, step))
-    total, square = np.sum([(s.sum(), np.square(s).sum()) for s in slabs], axis=0)
-    mean = total / np.prod(volume.grid.shape_zyx)
-    return float(mean), float(np.sqrt(square / np.prod(volume.grid.shape_zyx) - mean**2))
-
-
-def normalize(voxels: Float[NDArray[np.float32], "*b"], mean: float, std: float) -> Float[NDArray[np.float32], "*b"]:
-    """The network's input."""
-    return (voxels - np.float32(mean)) / np.float32(std)
 
 
 def epoch_grid(

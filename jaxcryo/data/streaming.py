@@ -12,9 +12,11 @@ from jaxtyping import Array, Float, Int, Key
 from numpy.typing import NDArray
 
 from jaxcryo.config import CropConfig, IntensityConfig
-from jaxcryo.data.collection import Collection, mean_and_std, normalize
+from jaxcryo.data.collection import Collection
 from jaxcryo.data.samples import choose_windows, sample_keys
 from jaxcryo.domain import Volume
+from jaxcryo.tomogram.normalization import normalization
+from jaxcryo.tomogram.statistics import surveyed
 
 _AHEAD = 4
 _THREADS = 4
@@ -38,7 +40,8 @@ def streamed_windows(
     They are the windows that `draw_samples` would have cut itself.
     """
     cpu = jax.local_devices(backend="cpu")[0]
-    moments = [mean_and_std(v, intensity) for v in volumes]
+    volumes = volumes if intensity.rule == "fixed" else [surveyed(v) for v in volumes]
+    rules = [normalization(v, intensity) for v in volumes]
     with jax.default_device(cpu):
         collection = jax.device_put(collection, cpu)
         choose = jax.jit(
@@ -50,7 +53,7 @@ def streamed_windows(
     def cut(place: Int[NDArray[np.int32], " 4"]) -> Float[NDArray[np.float32], "d h w"]:
         run, *start = map(int, place)
         z, y, x = (slice(s, s + n) for s, n in zip(start, patch_zyx, strict=True))
-        return normalize(volumes[run].read_box(z, y, x), *moments[run])
+        return rules[run](volumes[run].read_box(z, y, x))
 
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         waiting: collections.deque[list[concurrent.futures.Future[NDArray[np.float32]]]] = collections.deque()

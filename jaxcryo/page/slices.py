@@ -49,7 +49,7 @@ def slice_images(volume: Volume, *, budget_bytes: int = BUDGET_BYTES) -> SliceIm
     shape = volume.grid.shape_zyx
     for bin_zyx in _bins(shape):
         sample = _sampled(volume, bin_zyx)
-        low, high = (float(v) for v in np.percentile(sample, (_TAIL_PERCENT, 100 - _TAIL_PERCENT)))
+        low, high = (float(v) for v in np.nanpercentile(sample, (_TAIL_PERCENT, 100 - _TAIL_PERCENT)))
         high = high if high > low else low + 1
         count = max(shape[0] // bin_zyx[0], 1)
         for quality in _QUALITIES:
@@ -99,6 +99,7 @@ def _mean_of_boxes(
 
 
 def _jpeg(pixels: Float[NDArray[np.float32], "y x"], low: float, high: float, quality: int) -> bytes:
+    pixels = np.nan_to_num(pixels, nan=low)
     grey: UInt8[NDArray[np.uint8], "y x"] = np.clip((pixels - low) * (255 / (high - low)), 0, 255).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(grey).save(file, "JPEG", quality=quality)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from jaxcryo.config import IntensityConfig
 from jaxcryo.domain import Volume
 from jaxcryo.errors import InputError
 from jaxcryo.runtime.manifest import EngineEntry
-from jaxcryo.tomogram.intensity import Intensities, are_opposite, measure
+from jaxcryo.tomogram.normalization import scaled
 from jaxcryo.tomogram.resample import resampled
-from jaxcryo.tomogram.scaled import scaled
-
-Note = Callable[[str], object]
+from jaxcryo.tomogram.statistics import Note, Statistics, are_opposite, surveyed
 
 SPACING_TOLERANCE = 0.02
 """Engines are used on voxels that differ by up to this share from those they were trained on."""
@@ -30,7 +28,8 @@ def fit_volume(volume: Volume, entries: Sequence[EngineEntry], *, note: Note = l
         InputError: the engines' spacings differ, the volume's cannot be right, or it cannot be read.
     """
     spacing = engine_spacing(entries)
-    measured = measure(volume)
+    volume = given = surveyed(volume, note=note)
+    measured = given.statistics
     known = [e.skewness for e in entries if e.skewness is not None]
     if known and are_opposite(measured.skewness, known[0]):
         dark, bright = ("bright", "dark") if measured.skewness > 0 else ("dark", "bright")
@@ -75,7 +74,7 @@ def engine_spacing(entries: Sequence[EngineEntry]) -> float:
     return first.spacing_angstrom
 
 
-def on_scale(measured: Intensities, config: IntensityConfig) -> bool:
+def on_scale(measured: Statistics, config: IntensityConfig) -> bool:
     """Whether normalising by the config's constants gives values of the size that a network is used to."""
     return (
         1 / _SCALE_TOLERANCE <= measured.std / config.std <= _SCALE_TOLERANCE

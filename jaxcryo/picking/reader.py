@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
-import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from jaxcryo.config import IntensityConfig
 from jaxcryo.domain import Volume
-from jaxcryo.errors import InputError
 
 _BLOCK_SLICES = 16
 
@@ -60,18 +57,6 @@ class SlabReader:
 
         return read
 
-    def mean_and_std(self, config: IntensityConfig) -> tuple[float, float]:
-        """What to subtract from voxels and to divide them by.
-
-        Raises:
-            InputError: the rule is `tomogram`, and all voxels are equal.
-        """
-        return (config.mean, config.std) if config.rule == "fixed" else self._statistics
-
-    @functools.cached_property
-    def _statistics(self) -> tuple[float, float]:
-        return volume_statistics(self.volume, block=self._block)
-
     def _ask_for(self, block: int) -> None:
         start = block * self._block
         if block not in self._blocks and start < self._depth:
@@ -81,30 +66,3 @@ class SlabReader:
     def _drop_before(self, z: int) -> None:
         for block in [b for b in self._blocks if (b + 1) * self._block <= z]:
             del self._blocks[block]
-
-
-def volume_statistics(volume: Volume, *, block: int = _BLOCK_SLICES) -> tuple[float, float]:
-    """Mean and standard deviation of a volume's voxels in one pass over blocks of slices.
-
-    Raises:
-        InputError: all voxels are equal.
-    """
-    count, mean, squares = 0, 0.0, 0.0
-    for voxels in _blocks(volume, block):
-        # Chan's update: sums of squares of unscaled voxels would lose all digits where |mean| is far above std.
-        block_mean = float(voxels.mean(dtype=np.float64))
-        total = count + voxels.size
-        squares += float(voxels.var(dtype=np.float64)) * voxels.size
-        squares += (block_mean - mean) ** 2 * count * voxels.size / total
-        mean += (block_mean - mean) * voxels.size / total
-        count = total
-    std = math.sqrt(squares / count)
-    if not std > 0:
-        raise InputError(f"{volume.name}: every voxel is {mean:g}; expected a tomogram: reconstruct or copy it again")
-    return mean, std
-
-
-def _blocks(volume: Volume, block: int) -> Iterator[Float[NDArray[np.float32], "z y x"]]:
-    depth = volume.grid.shape_zyx[0]
-    for start in range(0, depth, block):
-        yield volume.read(start, min(start + block, depth))

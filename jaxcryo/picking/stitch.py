@@ -24,6 +24,8 @@ from jaxcryo.errors import InputError
 from jaxcryo.picking.reader import ReadSlices, SlabReader
 from jaxcryo.picking.windows import WindowPlan, plan_windows, weight_factors, weight_sums
 from jaxcryo.runtime.engine import Engine, Flips, engine_failures
+from jaxcryo.tomogram.normalization import Normalization, normalization
+from jaxcryo.tomogram.statistics import surveyed
 
 OnWindows = Callable[[int, int], None]
 """Called with the windows that are done and all there are."""
@@ -67,6 +69,8 @@ def heatmap_slabs(
     if len({e.classes for e in engines}) > 1:
         counts = ", ".join(f"{e.name}: {e.classes}" for e in engines)
         raise InputError(f"the engines differ in their number of classes ({counts}); use those of one set of types")
+    if any(e.intensity.rule != "fixed" for e in engines):
+        volume = surveyed(volume)
     reader = SlabReader(volume)
     plans = [plan_windows(volume.grid.shape_zyx, e.patch_zyx, e.stride_zyx) for e in engines]
     if choose is not None:
@@ -82,12 +86,12 @@ def heatmap_slabs(
 
         return progress
 
-    return averaged_slabs(
-        [
-            stitched_slabs(reader, engine, plan=plan, on_windows=progress_of(i))
-            for i, (engine, plan) in enumerate(zip(engines, plans, strict=True))
-        ]
-    )
+    streams = [
+        stitched_slabs(reader, engine, plan=plan, on_windows=progress_of(i))
+        for i, (engine, plan) in enumerate(zip(engines, plans, strict=True))
+    ]
+    slabs = averaged_slabs(streams)
+    return _where_data_is(slabs, reader.stream()) if volume.has_gaps else slabs
 
 
 def stitched_slabs(
@@ -127,6 +131,14 @@ def averaged_slabs(streams: Sequence[Iterator[Slab]]) -> Iterator[Slab]:
                 del head
 
 
+def _where_data_is(slabs: Iterator[Slab], read: ReadSlices) -> Iterator[Slab]:
+    """The slabs with 0 in voxels that hold no data."""
+    for slab in slabs:
+        data = ~np.isnan(read(slab.z_start, slab.z_start + slab.heatmap.shape[1]))
+        yield slab if data.all() else dataclasses.replace(slab, heatmap=jnp.where(data, slab.heatmap, 0))
+        del slab  # before the next one is made
+
+
 _PASSED = Slab(z_start=0, heatmap=np.zeros((0, 0, 0, 0), np.float32))  # type: ignore[arg-type]
 
 
@@ -145,7 +157,7 @@ class _Batch(NamedTuple):
 def _layers(
     reader: SlabReader, read: ReadSlices, engine: Engine, plan: WindowPlan, on_windows: OnWindows
 ) -> Iterator[Slab]:
-    mean, std = reader.mean_and_std(engine.intensity)
+    normalize = normalization(reader.volume, engine.intensity)
     batches = [_batches(plan.starts_of_layer(layer), engine.batch) for layer in range(len(plan.z.starts))]
     predict = engine.predict if isinstance(engine.predict, Partial) else Partial(engine.predict)
     weight_z, weight_yx = map(jnp.asarray, weight_factors(plan.patch_zyx))
@@ -169,7 +181,7 @@ def _layers(
         done += windows
         on_windows(done, plan.count)
 
-    slab = _padded_slab(read, plan, plan.z.starts[0], mean, std, engine.padding)
+    slab = _padded_slab(read, plan, plan.z.starts[0], normalize, engine.padding)
     for layer, z in enumerate(plan.z.starts):
         last = layer == len(plan.z.starts) - 1
         with engine_failures(engine):
@@ -181,7 +193,7 @@ def _layers(
                 if len(flying) > _BATCHES_IN_FLIGHT:
                     land()
             if not last:  # read while the device is still busy
-                slab = _padded_slab(read, plan, plan.z.starts[layer + 1], mean, std, engine.padding)
+                slab = _padded_slab(read, plan, plan.z.starts[layer + 1], normalize, engine.padding)
             while flying:
                 land()
         for start in range(z, z + depth if last else z + stride, height):
@@ -207,12 +219,12 @@ def _batches(starts: Int[NDArray[np.int32], "n 2"], size: int) -> list[_Batch]:
 
 
 def _padded_slab(
-    read: ReadSlices, plan: WindowPlan, start: int, mean: float, std: float, padding: Literal["zeros", "reflect"]
+    read: ReadSlices, plan: WindowPlan, start: int, normalize: Normalization, padding: Literal["zeros", "reflect"]
 ) -> Float[Array, "d y x"]:
     """One layer's voxels on the device: normalised, then what lies beyond the volume around them."""
     first = start - plan.z.pad_before
     z_start, z_stop = max(first, 0), min(first + plan.z.window, plan.z.size)
-    inside = (read(z_start, z_stop) - np.float32(mean)) / np.float32(std)
+    inside = normalize(read(z_start, z_stop))
     pads = [(z_start - first, first + plan.z.window - z_stop)]
     pads += [(a.pad_before, a.padded - a.size - a.pad_before) for a in (plan.y, plan.x)]
     return jnp.asarray(np.pad(inside, pads, mode="constant" if padding == "zeros" else "reflect"))

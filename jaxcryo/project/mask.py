@@ -43,7 +43,7 @@ def inside(picks: Picks, mask: Volume) -> Picks:
     Reads only the slices around picks, a few at a time.
 
     Raises:
-        InputError: the mask cannot be read, or is not finite.
+        InputError: the mask cannot be read, or is infinite.
     """
     zyx = np.rint(mask.grid.to_voxel(picks.xyz_angstrom)).astype(np.int64)
     within = np.flatnonzero(np.all((zyx >= 0) & (zyx < mask.grid.shape_zyx), axis=1))

@@ -3,7 +3,8 @@
 Both grids cover the same box: voxel j of the new one lies at (j + 1/2) · s' / s - 1/2 of the old one. Along each axis
 a new voxel is a weighted mean of old ones by `_kernel`, stretched where voxels become larger, so that nothing finer
 than the new voxels is folded into them. Positions are counted from the corner of that box, so a network trained on the
-new spacing gives those that its training had for the same physical place, whatever the old spacing is.
+new spacing gives those that its training had for the same physical place, whatever the old spacing is. Voxels without
+data have no weight; where they would have more than half of it, the new voxel has no data either.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def resampled(volume: Volume, spacing_angstrom: float) -> Volume:
             for size, count, factor in zip(grid.shape_zyx, (z, y, x), factors, strict=True)
         ),
     )
-    return Volume(name=volume.name, voxels=voxels, grid=fresh)
+    return Volume(name=volume.name, voxels=voxels, grid=fresh, has_gaps=volume.has_gaps)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,15 +73,25 @@ class _Resampled:
         along = [self.weights[axis][slice(*s.indices(self.shape[axis]))] for axis, s in enumerate(key)]
         spans = [_span(m) for m in along]
         z, y, x = (m[:, span] for m, span in zip(along, spans, strict=True))
+
+        def add(box: Float[NDArray[np.float32], "z y x"], slices: Float[NDArray[np.float32], "s y2 x2"]) -> None:
+            part = np.stack([y @ (x @ one.T).T for one in slices])
+            box[touched] += (share[touched] @ part.reshape(len(part), -1)).reshape(len(touched), *box.shape[1:])
+
         box = np.zeros((z.shape[0], y.shape[0], x.shape[0]), np.float32)
+        weight = np.zeros_like(box) if self.source.has_gaps else None
         for first in range(spans[0].start, spans[0].stop, _SLICES):
             last = min(first + _SLICES, spans[0].stop)
             slices = self.source.read_box(slice(first, last), spans[1], spans[2])
-            part = np.stack([y @ (x @ one.T).T for one in slices])
             share = z[:, first - spans[0].start : last - spans[0].start]
             touched = np.flatnonzero(np.diff(share.indptr))
-            box[touched] += (share[touched] @ part.reshape(len(part), -1)).reshape(len(touched), *box.shape[1:])
-        return box
+            if weight is None:
+                add(box, slices)
+            else:
+                data = ~np.isnan(slices)
+                add(box, np.where(data, slices, np.float32(0)))
+                add(weight, data.astype(np.float32))
+        return box if weight is None else np.where(weight > 0.5, box / np.maximum(weight, 0.5), np.float32(np.nan))
 
 
 def _weights(size: int, count: int, factor: float) -> Any:

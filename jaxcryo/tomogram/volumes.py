@@ -14,8 +14,8 @@ import numpy as np
 
 from jaxcryo.domain import Volume, VoxelGrid
 from jaxcryo.errors import InputError
+from jaxcryo.tomogram.normalization import scaled
 from jaxcryo.tomogram.ome_zarr import is_zarr, open_ome_zarr, write_ome_zarr
-from jaxcryo.tomogram.scaled import scaled
 
 __all__ = ["MRC_SUFFIXES", "Reading", "is_tomogram", "open_volume", "tomogram_name", "write_ome_zarr"]
 

@@ -18,7 +18,7 @@ from jaxcryo.domain import CZII_TYPES, Volume
 from jaxcryo.picks.copick_json import read_copick_folder, write_copick_picks
 from jaxcryo.project.dataset import find_runs, read_picks
 from jaxcryo.recipes import recipe
-from jaxcryo.tomogram.scaled import scaled
+from jaxcryo.tomogram.normalization import scaled
 from jaxcryo.tomogram.volumes import open_volume
 
 
@@ -83,12 +83,12 @@ def test_training_takes_tomograms_picks_and_types_of_the_project(project, datase
 def test_a_training_says_which_contrast_is_odd_and_fits_the_intensity_rule(dataset) -> None:
     volumes = [open_volume(r.volume_path, name=r.name) for r in find_runs(dataset)]
     config, told = recipe("yu4u", "tiny"), []
-    same, skewness = suited(config, volumes, told.append)
+    same, _, skewness = suited(config, volumes, told.append)
     assert same == config and skewness < 0 and not told
     odd = scaled(volumes[0], gain=-1.0)
     suited(config, [odd, *volumes[1:]], told.append)
     assert told == [t for t in told if "PH_000 looks opposite" in t] and len(told) == 1
-    own, negative = suited(config, [scaled(v, gain=-1e6, offset=100.0) for v in volumes], told.append)
+    own, _, negative = suited(config, [scaled(v, gain=-1e6, offset=100.0) for v in volumes], told.append)
     assert own.intensity.rule == "tomogram" and negative == pytest.approx(-skewness, rel=0.05)
     assert isinstance(odd, Volume)
 

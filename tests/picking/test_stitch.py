@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from jaxcryo.config import IntensityConfig
 from jaxcryo.domain import Volume, VoxelGrid
 from jaxcryo.errors import InputError
-from jaxcryo.picking.reader import SlabReader, volume_statistics
+from jaxcryo.picking.reader import SlabReader
 from jaxcryo.picking.stitch import Slab, averaged_slabs, heatmap_slabs, stitch, stitched_slabs
 from jaxcryo.picking.windows import plan_windows, window_weight
 from jaxcryo.runtime.engine import IN_PLANE_FLIPS, Engine, Predict
@@ -195,15 +195,6 @@ def test_padding_is_zero_after_normalisation() -> None:
 
     stitch(volume, [dataclasses.replace(engine, predict=predict)])
     assert (seen[0][0, :, :2] == 0).all()  # 18 voxels are padded to 22
-
-
-def test_statistics_are_those_of_the_whole_volume() -> None:
-    volume = volume_of((37, 9, 8))
-    volume = dataclasses.replace(volume, voxels=volume.voxels + np.arange(37, dtype=np.float32)[:, None, None])
-    mean, std = volume_statistics(volume, block=5)
-    np.testing.assert_allclose(
-        [mean, std], [volume.voxels.mean(dtype=float), volume.voxels.std(dtype=float)], rtol=1e-6
-    )
 
 
 def test_a_volume_without_contrast_is_refused() -> None:

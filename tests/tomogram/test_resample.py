@@ -10,8 +10,8 @@ from scipy.ndimage import center_of_mass
 
 from jaxcryo.domain import Volume, VoxelGrid
 from jaxcryo.errors import InputError
+from jaxcryo.tomogram.normalization import scaled
 from jaxcryo.tomogram.resample import resampled
-from jaxcryo.tomogram.scaled import scaled
 
 FINE, ENGINE, COARSE = 7.84, 10.012444, 13.48
 

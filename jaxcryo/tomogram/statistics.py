@@ -1,0 +1,281 @@
+"""What a tomogram's voxels are like: found in one pass over its data, in bounded memory, the same wherever it is asked.
+
+Filling (`filling.py`) is found in the same pass and takes no part in any figure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+
+from jaxcryo.domain import Volume
+from jaxcryo.errors import InputError
+from jaxcryo.tomogram.filling import Emptied, grown, in_runs
+
+Note = Callable[[str], object]
+
+_SLICES = 16
+"""Read at a time, or as many as make whole chunks."""
+_SAMPLE = 2**22
+"""Voxels that quantiles are computed from: their error is below a thousandth of the deviation."""
+_LEAST_SHARE = 1e-3
+"""Of a volume: runs of equal voxels that make up less are left as they are."""
+_NORMAL_QUARTILES = 1.3489795
+"""Between the quartiles of a normal distribution of deviation 1."""
+_BLOCK_ANGSTROM = 120.0
+"""Means of blocks as large as a particle: what is smaller is mostly noise, whose distribution has no side."""
+_LEAST_SKEWNESS = 0.3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """Of the voxels that hold data."""
+
+    voxels: int
+    """All there are, with those that hold none."""
+    count: int
+    """Those that hold data."""
+    mean: float
+    std: float
+    median: float
+    deviation: float
+    """From the quartiles, scaled to be `std` for a normal distribution: bright or dark bodies hardly change it."""
+    skewness: float
+    """Of the means of blocks as large as a particle: below 0 where dark things stand out."""
+
+    @property
+    def empty(self) -> float:
+        """The share of voxels that hold no data."""
+        return 1 - self.count / self.voxels
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Surveyed(Volume):
+    """A volume that was gone through: where it holds no data its voxels are NaN, and the statistics are of the rest."""
+
+    statistics: Statistics
+
+
+def surveyed(volume: Volume, *, note: Note = lambda sentence: None) -> Surveyed:
+    """The volume with its statistics, its filling as NaN, which is said to `note`; as it is where that was done before.
+
+    Raises:
+        InputError: it cannot be read, holds no data, or all voxels are equal.
+    """
+    if isinstance(volume, Surveyed):
+        return volume
+    survey = _Survey(volume)
+    survey.run()
+    filling = survey.filling()
+    statistics = survey.statistics(filling)
+    voxels = Emptied(array=volume.voxels, values=filling) if filling else volume.voxels
+    if statistics.count < statistics.voxels:
+        values = sorted({float(v) for own in filling.values() for v in own})
+        several = f"{len(values)} values from {values[0]:g} to {values[-1]:g}" if len(values) > 3 else ""
+        named = [several] if several else [f"{v:g}" for v in values]
+        named += ["NaN"] if survey.missing else []
+        share = f"{100 * statistics.empty:.0f}" if statistics.empty >= 0.01 else f"{100 * statistics.empty:.2g}"
+        note(
+            f"{volume.name}: {share} % of it is empty ({', '.join(named)}): left out of the statistics and never a "
+            "place for picks"
+        )
+    return Surveyed(
+        name=volume.name,
+        voxels=voxels,
+        grid=volume.grid,
+        has_gaps=statistics.count < statistics.voxels,
+        statistics=statistics,
+    )
+
+
+def are_opposite(skewness: float, other: float) -> bool:
+    """Whether two tomograms clearly differ in what stands out, dark things or bright ones."""
+    return min(abs(skewness), abs(other)) > _LEAST_SKEWNESS and skewness * other < 0
+
+
+def of_opposite_contrast(skewness: Mapping[str, float]) -> list[str]:
+    """The tomograms whose contrast is opposite to that of most."""
+    usual = float(np.median(list(skewness.values())))
+    return [name for name, own in skewness.items() if are_opposite(own, usual)]
+
+
+def quantiles(values: Float[NDArray[np.float32], " n"], shares: Sequence[float]) -> list[float]:
+    """Quantiles in which equal values count as spread evenly between their neighbours, so that they are smooth in
+    intensities of a few steps too."""
+    distinct, counts = np.unique(values, return_counts=True)
+    if len(distinct) == 1:
+        return [float(distinct[0])] * len(shares)
+    distinct = distinct.astype(np.float64)
+    middles = (distinct[1:] + distinct[:-1]) / 2
+    edges = np.concatenate(
+        [[1.5 * distinct[0] - 0.5 * distinct[1]], middles, [1.5 * distinct[-1] - 0.5 * distinct[-2]]]
+    )
+    below = np.concatenate([[0], counts.cumsum()]) / counts.sum()
+    return [float(v) for v in np.interp(shares, below, edges)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Flat:
+    """What lies in the flat parts of a slice: runs of equal voxels, and the equal ones that adjoin them."""
+
+    counts: Mapping[float, int]
+    """Voxels of each value."""
+    in_runs: Mapping[float, int]
+    """Of them, those in runs."""
+    sample: Float[NDArray[np.float32], " n"]
+
+
+class _Survey:
+    """One pass. What lies in runs of equal voxels is kept apart until it is known which of it is filling."""
+
+    def __init__(self, volume: Volume) -> None:
+        self.volume = volume
+        self.moments = _Moments()
+        self.missing = 0
+        depth, height, width = volume.grid.shape_zyx
+        self.flat: dict[int, _Flat] = {}
+        self.stride = max(-(-depth * height * width // _SAMPLE), 1)
+        while math.gcd(self.stride, width) > 1:
+            self.stride += 1
+        self.sample: list[Float[NDArray[np.float32], " n"]] = []
+        self.block = max(round(_BLOCK_ANGSTROM / volume.grid.spacing_angstrom), 1)
+        self.block_zyx = [min(self.block, n) for n in volume.grid.shape_zyx]
+        blocks = [n // b for n, b in zip(volume.grid.shape_zyx, self.block_zyx, strict=True)]
+        self.sums, self.counts = np.zeros(blocks), np.zeros(blocks, np.int64)
+
+    def run(self) -> None:
+        chunks = getattr(self.volume.voxels, "chunks", None)
+        chunk = int(chunks[0]) if chunks is not None and len(chunks) == 3 else 1
+        step, depth = math.ceil(_SLICES / chunk) * chunk, self.volume.grid.shape_zyx[0]
+        for start in range(0, depth, step):
+            self._add(start, self.volume.read(start, min(start + step, depth)))
+
+    def _add(self, start: int, voxels: Float[NDArray[np.float32], "z y x"]) -> None:
+        runs = in_runs(voxels)
+        flat = runs.copy()
+        places = np.flatnonzero(runs.any(axis=(1, 2)))
+        flat[places] = grown(runs[places], voxels[places])
+        missing = np.isnan(voxels)
+        self.missing += int(np.count_nonzero(missing))
+        data = ~(flat | missing)
+        whole = bool(data.all())
+        self.moments.add(voxels if whole else voxels[data])
+        for place, one in enumerate(voxels):
+            chosen = slice((start + place) * 7919 % self.stride, None, self.stride)
+            sampled = one.ravel()[chosen]
+            if whole:
+                self.sample.append(sampled)
+                continue
+            self.sample.append(sampled[data[place].ravel()[chosen]])
+            if flat[place].any():
+                values, counts = np.unique(one[flat[place]], return_counts=True)
+                core, core_counts = np.unique(one[runs[place]], return_counts=True)
+                in_core = dict(zip(core.tolist(), core_counts.tolist(), strict=True))
+                self.flat[start + place] = _Flat(
+                    counts=dict(zip(values.tolist(), counts.tolist(), strict=True)),
+                    in_runs=in_core,
+                    sample=sampled[flat[place].ravel()[chosen]],
+                )
+        self._add_blocks(start, voxels, None if whole else data)
+
+    def _add_blocks(
+        self, start: int, voxels: Float[NDArray[np.float32], "z y x"], data: Bool[NDArray[np.bool_], "z y x"] | None
+    ) -> None:
+        depth, height, width = self.sums.shape
+        _, y, x = self.block_zyx
+
+        def by_block(values: NDArray[np.float32] | NDArray[np.bool_]) -> NDArray[np.float64]:
+            cut = values[:, : height * y, : width * x]
+            rows = np.add.reduceat(cut, np.arange(0, width * x, x), axis=2, dtype=np.float64)
+            return np.add.reduceat(rows, np.arange(0, height * y, y), axis=1)
+
+        layers = (start + np.arange(len(voxels))) // self.block_zyx[0]
+        used = layers < depth
+        if data is None:
+            np.add.at(self.counts, layers[used], y * x)
+            np.add.at(self.sums, layers[used], by_block(voxels[used]))
+        else:
+            np.add.at(self.counts, layers[used], by_block(data[used]).astype(np.int64))
+            np.add.at(self.sums, layers[used], by_block(np.where(data[used], voxels[used], np.float32(0))))
+
+    def filling(self) -> dict[int, Float[NDArray[np.float32], " n"]]:
+        """The values of each slice that are found in runs more often than elsewhere in slices where they are."""
+        inside: defaultdict[float, int] = defaultdict(int)
+        elsewhere: defaultdict[float, int] = defaultdict(int)
+        for z, flat in self.flat.items():
+            wanted = np.array(sorted(flat.in_runs), np.float32)
+            ordered = np.sort(self.sample[z])
+            found = np.searchsorted(ordered, wanted, "right") - np.searchsorted(ordered, wanted, "left")
+            for value, count in zip(wanted.tolist(), found.tolist(), strict=True):
+                inside[value] += flat.in_runs[value]
+                elsewhere[value] += count * self.stride + flat.counts[value] - flat.in_runs[value]
+        filling = {value for value, count in inside.items() if count >= elsewhere[value]}
+        if sum(inside[value] for value in filling) < _LEAST_SHARE * math.prod(self.volume.grid.shape_zyx):
+            return {}
+        chosen = {z: np.array(sorted(filling & flat.in_runs.keys()), np.float32) for z, flat in self.flat.items()}
+        return {z: values for z, values in chosen.items() if len(values)}
+
+    def statistics(self, filling: Mapping[int, Float[NDArray[np.float32], " n"]]) -> Statistics:
+        """Raises InputError where no data is left, or all of it is equal."""
+        nothing = np.zeros(0, np.float32)
+        kept = [*self.sample]
+        for z, flat in self.flat.items():
+            for value, count in flat.counts.items():
+                if value not in filling.get(z, nothing):
+                    self.moments.merge(count, value, 0.0)
+            kept.append(flat.sample[~np.isin(flat.sample, filling.get(z, nothing))])
+        total = math.prod(self.volume.grid.shape_zyx)
+        moments = self.moments
+        if not (moments.count and moments.std > 0):
+            found = {v for flat in self.flat.values() for v in flat.counts} | (
+                {moments.mean} if moments.count else set()
+            )
+            held = f"every voxel is {found.pop():g}" if len(found) == 1 and not self.missing else "it holds no data"
+            raise InputError(f"{self.volume.name}: {held}; expected a tomogram: reconstruct or copy it again")
+        low, median, high = quantiles(np.concatenate(kept), (0.25, 0.5, 0.75))
+        blocks = (self.sums / np.maximum(self.counts, 1))[2 * self.counts >= math.prod(self.block_zyx)]
+        skewness = 0.0
+        if len(blocks):
+            centred = (blocks - blocks.mean()) / (blocks.std() or 1.0)
+            skewness = float((centred**3).mean())
+        return Statistics(
+            voxels=total,
+            count=moments.count,
+            mean=moments.mean,
+            std=moments.std,
+            median=median,
+            deviation=(high - low) / _NORMAL_QUARTILES or moments.std,
+            skewness=skewness,
+        )
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Moments:
+    """Mean and deviation of what is added part by part.
+
+    Chan's update: sums of squares would lose all digits where the mean is far from 0 and the deviation small.
+    """
+
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    @property
+    def std(self) -> float:
+        return math.sqrt(self.squares / self.count)
+
+    def add(self, values: Float[NDArray[np.float32], "..."]) -> None:
+        if values.size:
+            self.merge(values.size, float(values.mean(dtype=np.float64)), float(values.var(dtype=np.float64)))
+
+    def merge(self, count: int, mean: float, variance: float) -> None:
+        total = self.count + count
+        self.squares += variance * count + (mean - self.mean) ** 2 * self.count * count / total
+        self.mean += (mean - self.mean) * count / total
+        self.count = total
