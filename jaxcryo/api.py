@@ -11,7 +11,7 @@ from jaxcryo.errors import InputError
 from jaxcryo.picking.pipeline import find_picks
 from jaxcryo.picking.preprocess import fit_volume
 from jaxcryo.picking.stitch import OnWindows
-from jaxcryo.picks.formats import FORMATS, Frames, TomogramFrame, format_for, write_picks
+from jaxcryo.picks.formats import FORMATS, Geometries, TomogramGeometry, format_for, write_picks
 from jaxcryo.project.mask import open_mask
 from jaxcryo.runtime.backends import Backend, choose_backend, ensemble_types, open_engine
 from jaxcryo.runtime.engine import Engine
@@ -107,12 +107,12 @@ def save(
     if volume is not None:
         z, y, x = volume.grid.spacing_zyx_angstrom
         spacing = (x, y, z)
-    frame = TomogramFrame(
+    frame = TomogramGeometry(
         pixel_size_angstrom=pixel_size_angstrom,
         unbinned_size_xyz=unbinned_size_xyz,
         voxel_spacing_xyz_angstrom=spacing,
     )
-    return write_picks({picks.run: picks}, path, chosen, Frames(default=frame), force=force)
+    return write_picks({picks.run: picks}, path, chosen, Geometries(default=frame), force=force)
 
 
 __all__ = ["Engines", "InputError", "find", "open_engines", "save"]

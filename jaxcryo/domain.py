@@ -217,18 +217,25 @@ class Volume:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Picks:
-    """Particle positions of one run: x, y, z in ångströms, the type of each (index into `types`) and a score."""
+    """Particle positions of one run: x, y, z in ångströms, and the type of each (index into `types`)."""
 
     run: str
     types: tuple[ParticleType, ...]
     xyz_angstrom: Float[NDArray[np.float64], "n 3"]
     type_index: Int[NDArray[np.int64], " n"]
     score: Float[NDArray[np.float64], " n"] | None = None
+    """Higher is better; the scale is the program's that picked."""
+    probability: Float[NDArray[np.float64], " n"] | None = None
+    """The calibrated chance that a pick is right, from 0 to 1."""
+    orientation: Float[NDArray[np.float64], "n 3 3"] | None = None
+    """Rotation matrices that turn the reference into the particle: R @ v is the direction in the tomogram (x, y, z)
+    of v in the reference. The identity where a pick has none, as in copick."""
 
     def __post_init__(self) -> None:
         n = len(self.type_index)
-        if self.xyz_angstrom.shape != (n, 3) or (self.score is not None and self.score.shape != (n,)):
-            raise InputError(f"{self.run}: positions, types and scores of picks differ in number")
+        optional = ((self.score, (n,)), (self.probability, (n,)), (self.orientation, (n, 3, 3)))
+        if self.xyz_angstrom.shape != (n, 3) or any(a is not None and a.shape != shape for a, shape in optional):
+            raise InputError(f"{self.run}: positions, types, scores or orientations of picks differ in number")
 
     def __len__(self) -> int:
         return len(self.type_index)
@@ -259,19 +266,33 @@ class Picks:
             xyz_angstrom=self.xyz_angstrom[keep],
             type_index=self.type_index[keep],
             score=None if self.score is None else self.score[keep],
+            probability=None if self.probability is None else self.probability[keep],
+            orientation=None if self.orientation is None else self.orientation[keep],
         )
 
 
 def concatenate_picks(parts: Sequence[Picks], run: str, types: tuple[ParticleType, ...]) -> Picks:
-    """All picks of `parts` as those of one run."""
-    scored = bool(parts) and all(p.score is not None for p in parts)
+    """All picks of `parts` as those of one run; scores and probabilities where all have them, orientations where any
+    has, with the identity for the others.
+    """
+
+    def joined(values: Sequence[Any]) -> Any:
+        return np.concatenate(values) if values and all(v is not None for v in values) else None
+
+    oriented = any(p.orientation is not None for p in parts)
     return Picks(
         run=run,
         types=types,
         xyz_angstrom=np.concatenate([np.zeros((0, 3)), *(p.xyz_angstrom for p in parts)]),
         type_index=np.concatenate([np.zeros(0, np.int64), *(p.type_index for p in parts)]),
-        score=np.concatenate([p.score for p in parts if p.score is not None]) if scored else None,
+        score=joined([p.score for p in parts]),
+        probability=joined([p.probability for p in parts]),
+        orientation=joined([_orientation(p) for p in parts]) if oriented else None,
     )
+
+
+def _orientation(picks: Picks) -> Float[NDArray[np.float64], "n 3 3"]:
+    return np.tile(np.eye(3), (len(picks), 1, 1)) if picks.orientation is None else picks.orientation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

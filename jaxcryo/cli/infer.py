@@ -29,7 +29,8 @@ from jaxcryo.files import write_text
 from jaxcryo.metric import score
 from jaxcryo.phantom import PhantomConfig, write_dataset
 from jaxcryo.picking.preprocess import engine_spacing
-from jaxcryo.picks.copick_json import read_copick_folder, write_submission
+from jaxcryo.picks.copick_json import read_copick_folder
+from jaxcryo.picks.formats.tables import write_submission
 from jaxcryo.picks.thresholds import read_thresholds, with_thresholds
 from jaxcryo.project.copick import check_no_own_files, write_project_picks
 from jaxcryo.project.mask import check_mask

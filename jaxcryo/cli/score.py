@@ -13,7 +13,8 @@ from jaxcryo.cli.inputs import add_picks_options, types_of
 from jaxcryo.domain import ParticleType, Picks
 from jaxcryo.errors import InputError
 from jaxcryo.metric import Score, score
-from jaxcryo.picks.copick_json import read_copick_folder, read_submission
+from jaxcryo.picks.copick_json import read_copick_folder
+from jaxcryo.picks.formats.tables import read_submission
 from jaxcryo.project.copick import has_picks, open_project, project_picks
 from jaxcryo.project.truth import read_truth
 from jaxcryo.report import score_table

@@ -21,7 +21,7 @@ from jaxcryo.config import ARCHS, SIZES, Arch, TrainConfig
 from jaxcryo.domain import ParticleType, Picks, Run
 from jaxcryo.errors import InputError
 from jaxcryo.models import Weights, build
-from jaxcryo.project.dataset import check_inside, read_picks
+from jaxcryo.project.dataset import read_run_picks, within_volume
 from jaxcryo.recipes import recipe
 from jaxcryo.report import score_table
 from jaxcryo.tomogram.volumes import Reading
@@ -216,9 +216,8 @@ def _imagenet_weights(folder: pathlib.Path, arch: Arch) -> pathlib.Path:
 
 def _example(run: Run, types: tuple[ParticleType, ...], reading: Reading, given: Picks | None) -> Example:
     volume = reading.open(run.volume_path, run.name)
-    picks = read_picks(run, types) if given is None else given
-    check_inside(picks, volume.grid)
-    return Example(volume=volume, picks=picks)
+    picks = read_run_picks(run, types) if given is None else given
+    return Example(volume=volume, picks=within_volume(picks, volume.grid, note=note))
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:

@@ -12,8 +12,7 @@ import numpy as np
 
 from jaxcryo.domain import ParticleType, Picks
 from jaxcryo.errors import InputError
-from jaxcryo.files import write_text
-from jaxcryo.picks.formats import FORMATS, Frames, read_picks
+from jaxcryo.picks.formats import FORMATS, read_picks, write_picks
 
 FLOOR = 0.05
 """Heatmaps are noise below it."""
@@ -33,8 +32,7 @@ def write_candidates(picks: Picks, out: str | pathlib.Path) -> pathlib.Path:
         InputError: it cannot be written.
     """
     path = _path(out, picks.run)
-    ((_, text),) = _TABLE.encode({picks.run: picks}, path, Frames()).items()
-    write_text(path, text)
+    write_picks({picks.run: picks}, path, _TABLE, force=True)
     return path
 
 

@@ -1,41 +1,53 @@
-"""Particle positions in files: copick's and Kaggle's JSON, and Kaggle's submission table."""
+"""Picks in copick's and Kaggle's JSON, one file a run and particle."""
 
 from __future__ import annotations
 
-import csv
-import io
+import dataclasses
 import json
 import pathlib
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from jaxcryo.domain import ParticleType, Picks
+from jaxcryo.domain import ParticleType, Picks, concatenate_picks
 from jaxcryo.errors import InputError
-from jaxcryo.files import read_json, read_text, write_text
+from jaxcryo.files import read_json, write_text
+from jaxcryo.picks.geometry import Note, ignore
+from jaxcryo.picks.run_names import listed
 
 _IDENTITY = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
-_SUBMISSION_COLUMNS = ("experiment", "particle_type", "x", "y", "z")
+_EXPECTED = "expected picks as JSON with points[].location.x, y, z in ångströms"
 
 
-def read_picks_json(
-    path: str | pathlib.Path, type_: ParticleType
-) -> tuple[Float[NDArray[np.float64], "n 3"], Float[NDArray[np.float64], " n"] | None]:
-    """x, y, z in ångströms from one file of Kaggle or copick, and the scores if every point has one.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JsonPicks:
+    """What a file holds of each point."""
+
+    xyz_angstrom: Float[NDArray[np.float64], "n 3"]
+    score: Float[NDArray[np.float64], " n"] | None
+    orientation: Float[NDArray[np.float64], "n 3 3"] | None
+
+
+def read_picks_json(path: str | pathlib.Path, type_: ParticleType, *, note: Note = ignore) -> JsonPicks:
+    """The points of one file of Kaggle or copick; scores where every point has one that is a number.
+
+    A point is at its location plus the translation of its transformation (copick, docs/geometry.md, "Relationship
+    Between Position and Transform"). Rotations that are all the identity, copick's default, are no orientations.
 
     Raises:
-        InputError: the file cannot be read, is about another particle, lacks fields, holds numbers that are not
+        InputError: the file cannot be read, is about another particle, lacks fields, holds positions that are not
             finite, or is not in ångströms.
     """
     path = pathlib.Path(path)
-    expected = "expected picks as JSON with points[].location.x, y, z in ångströms"
-    content = read_json(path, expected)
+    content = read_json(path, _EXPECTED)
+    if isinstance(content, dict) and "points" in content and content["points"] is None:
+        content = {**content, "points": []}  # as copick has it for picks that were begun
     if not isinstance(content, dict) or not isinstance(content.get("points"), list):
-        raise InputError(f"{path}: has no list 'points'; {expected}")
+        raise InputError(f"{path}: has no list 'points'; {_EXPECTED}")
     unit = content.get("unit") or "angstrom"
     if unit != "angstrom":
         raise InputError(f"{path}: its unit is {reprlib.repr(unit)}; expected 'angstrom': convert the positions")
@@ -45,82 +57,146 @@ def read_picks_json(
             f"{path}: holds picks of {reprlib.repr(about)}; expected {type_.name!r}: rename the file or its content"
         )
     points = content["points"]
-    xyz = np.zeros((len(points), 3))
-    scores = []
+    xyz, transformation = np.zeros((len(points), 3)), np.tile(np.eye(4), (len(points), 1, 1))
+    score = np.full(len(points), np.nan)
     for i, point in enumerate(points):
         try:
             xyz[i] = [float(point["location"][axis]) for axis in "xyz"]
-            if point.get("score") is not None:
-                scores.append(float(point["score"]))
+            given = point.get("transformation_")
+            if given is not None:
+                transformation[i] = np.asarray(given, np.float64).reshape(4, 4)
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise InputError(
-                f"{path}: point {i} is {reprlib.repr(point)} ({type(error).__name__}: {error}); {expected}"
+                f"{path}: point {i} is {reprlib.repr(point)} ({type(error).__name__}: {error}); {_EXPECTED}"
             ) from error
+        score[i] = _number_or_nan(point.get("score"))
+    xyz += transformation[:, :3, 3]
     bad = np.flatnonzero(~np.isfinite(xyz).all(axis=1))
     if len(bad):
         raise InputError(f"{path}: point {bad[0]} is at {xyz[bad[0]].tolist()}; expected finite numbers: remove it")
-    if scores and not np.isfinite(scores).all():
-        raise InputError(f"{path}: has scores that are not finite; expected numbers: remove or replace them")
-    return xyz, np.asarray(scores, np.float64) if points and len(scores) == len(points) else None
+    without = int(np.isnan(score).sum())
+    if 0 < without < len(points):
+        note(f"{path}: {without} of {len(points)} points have no score that is a number; no scores were read")
+    return JsonPicks(
+        xyz_angstrom=xyz,
+        score=score if len(points) and not without else None,
+        orientation=_orientation(transformation[:, :3, :3], path, note),
+    )
 
 
-def read_picks_folder(folder: str | pathlib.Path, run: str, types: tuple[ParticleType, ...]) -> Picks:
+def _number_or_nan(value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return np.nan
+    return number if np.isfinite(number) else np.nan
+
+
+def _orientation(
+    matrices: Float[NDArray[np.float64], "n 3 3"], path: pathlib.Path, note: Note
+) -> Float[NDArray[np.float64], "n 3 3"] | None:
+    """The rotations, the identity for what is none; None where all are."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        products = matrices @ matrices.transpose(0, 2, 1) - np.eye(3)
+        rotations = (np.abs(products) < 1e-3).all(axis=(1, 2)) & (np.linalg.det(np.nan_to_num(matrices)) > 0)
+    if not rotations.all():
+        note(f"{path}: {int((~rotations).sum())} points have a transformation that is no rotation, left out")
+    matrices = np.where(rotations[:, None, None], matrices, np.eye(3))
+    return matrices if np.any(np.abs(matrices - np.eye(3)) > 1e-12) else None
+
+
+def read_picks_folder(
+    folder: str | pathlib.Path,
+    run: str,
+    types: tuple[ParticleType, ...],
+    *,
+    user: str | None = None,
+    session: str | None = None,
+    note: Note = ignore,
+) -> Picks:
     """All picks of a run from its `Picks` folder, by files `<particle>.json` or `<user>_<session>_<particle>.json`.
 
-    A type without a file has no picks; files of other particles are passed over.
+    `user` and `session` choose among files. A type without a file has no picks; files of other particles are passed
+    over.
 
     Raises:
         InputError: no file is about any of the types, a type has several, or one cannot be used.
     """
     folder = pathlib.Path(folder)
-    try:
-        files = sorted(f for f in folder.iterdir() if f.suffix == ".json" and not f.name.startswith("."))
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be read ({error.strerror}); expected the picks of {run}") from error
+    files = _chosen(folder, run, user, session)
     mine_of: dict[int, pathlib.Path] = {}
     for index, type_ in enumerate(types):
         mine = [f for f in files if particle_of(f) == type_.name]
         if len(mine) > 1:
             raise InputError(
-                f"{folder}: {', '.join(f.name for f in mine)} are all about {type_.name}; expected one file per "
-                "particle: move the others out of the folder"
+                f"{folder}: {', '.join(f.name for f in mine)} are all about {type_.name}; choose with --picks-user "
+                "and --picks-session"
             )
         if mine:
             mine_of[index] = mine[0]
     if not mine_of:
         raise InputError(
-            f"{folder}: no picks of {', '.join(t.name for t in types)}; it holds "
-            f"{', '.join(f.name for f in files) or 'no JSON file'}: expected <particle>.json or "
+            f"{folder}: no picks of {', '.join(t.name for t in types)}{_by(user, session)}; it holds "
+            f"{', '.join(f.name for f in _json_files(folder, run)) or 'no JSON file'}: expected <particle>.json or "
             "<user>_<session>_<particle>.json"
         )
-    return read_picks_files(mine_of, run, types)
+    return read_picks_files(mine_of, run, types, note=note)
 
 
-def read_picks_files(files: Mapping[int, pathlib.Path], run: str, types: tuple[ParticleType, ...]) -> Picks:
+def _json_files(folder: pathlib.Path, run: str) -> list[pathlib.Path]:
+    try:
+        return sorted(f for f in folder.iterdir() if f.suffix == ".json" and not f.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror}); expected the picks of {run}") from error
+
+
+def _chosen(folder: pathlib.Path, run: str, user: str | None, session: str | None) -> list[pathlib.Path]:
+    return [
+        f
+        for f in _json_files(folder, run)
+        for owner in [f.stem.split("_")[:2] if len(f.stem.split("_")) == 3 else [None, None]]
+        if user in (None, owner[0]) and session in (None, owner[1])
+    ]
+
+
+def _by(user: str | None, session: str | None) -> str:
+    return f"{'' if user is None else f' by {user}'}{'' if session is None else f' in session {session}'}"
+
+
+def read_picks_files(
+    files: Mapping[int, pathlib.Path], run: str, types: tuple[ParticleType, ...], *, note: Note = ignore
+) -> Picks:
     """The picks of a run from a file for each type, by the type's index; raises as `read_picks_json` does."""
-    xyz, type_index, scores = [np.zeros((0, 3))], [np.zeros(0, np.int64)], [np.zeros(0)]
+    parts = []
     for index, file in files.items():
-        file_xyz, file_scores = read_picks_json(file, types[index])
-        xyz.append(file_xyz)
-        type_index.append(np.full(len(file_xyz), index, np.int64))
-        scores.append(np.full(len(file_xyz), np.nan) if file_scores is None else file_scores)
-    score = np.concatenate(scores)
-    return Picks(
-        run=run,
-        types=types,
-        xyz_angstrom=np.concatenate(xyz),
-        type_index=np.concatenate(type_index),
-        score=score if len(score) and np.isfinite(score).all() else None,
-    )
+        own = read_picks_json(file, types[index], note=note)
+        kinds = np.full(len(own.xyz_angstrom), index, np.int64)
+        parts.append(
+            Picks(
+                run=run,
+                types=types,
+                xyz_angstrom=own.xyz_angstrom,
+                type_index=kinds,
+                score=own.score,
+                orientation=own.orientation,
+            )
+        )
+    return concatenate_picks([p for p in parts if len(p)], run, types)
 
 
 def read_copick_folder(
-    root: str | pathlib.Path, types: tuple[ParticleType, ...], runs: Iterable[str] | None = None
+    root: str | pathlib.Path,
+    types: tuple[ParticleType, ...],
+    runs: Iterable[str] | None = None,
+    *,
+    user: str | None = None,
+    session: str | None = None,
+    note: Note = ignore,
 ) -> dict[str, Picks]:
-    """The picks of each run under `<root>/ExperimentRuns`; all runs that have a `Picks` folder where `runs` is None.
+    """The picks of each run under `<root>/ExperimentRuns`; of all that have such picks where `runs` is None.
 
     Raises:
-        InputError: there is no such folder, it lacks a run, or a run's picks cannot be used.
+        InputError: there is no such folder, it lacks a run, no run has such picks, or a file cannot be used.
     """
     folder = pathlib.Path(root) / "ExperimentRuns"
     available = sorted(f.parent.name for f in folder.glob("*/Picks"))
@@ -130,7 +206,16 @@ def read_copick_folder(
     unknown = [n for n in names if n not in available]
     if unknown:
         raise InputError(f"{root}: no picks of {', '.join(unknown)}; the runs with picks are {', '.join(available)}")
-    return {name: read_picks_folder(folder / name / "Picks", name, types) for name in names}
+    if runs is None:
+        wanted = {t.name for t in types}
+        having = [
+            n for n in names if any(particle_of(f) in wanted for f in _chosen(folder / n / "Picks", n, user, session))
+        ]
+        if having and len(having) < len(names):
+            without = [n for n in names if n not in having]
+            note(f"{root}: {listed(without)} has no picks of {', '.join(sorted(wanted))}{_by(user, session)}")
+        names = having or names
+    return {n: read_picks_folder(folder / n / "Picks", n, types, user=user, session=session, note=note) for n in names}
 
 
 def write_copick_picks(
@@ -168,73 +253,6 @@ def write_kaggle_picks(picks: Picks, root: str | pathlib.Path) -> list[pathlib.P
     )
 
 
-def write_submission(all_picks: Sequence[Picks], path: str | pathlib.Path) -> None:
-    """Writes Kaggle's table `id,experiment,particle_type,x,y,z`, in ångströms to three decimals."""
-    write_text(path, submission_text(all_picks))
-
-
-def submission_text(all_picks: Sequence[Picks]) -> str:
-    """What `write_submission` writes."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("id", *_SUBMISSION_COLUMNS))
-    number = 0
-    for picks in all_picks:
-        for xyz, index in zip(picks.xyz_angstrom, picks.type_index, strict=True):
-            writer.writerow((number, picks.run, picks.types[index].name, *(round(float(v), 3) for v in xyz)))
-            number += 1
-    return text.getvalue()
-
-
-def read_submission(path: str | pathlib.Path, types: tuple[ParticleType, ...]) -> dict[str, Picks]:
-    """Picks by run from a table with the columns `experiment,particle_type,x,y,z`; others are passed over.
-
-    Raises:
-        InputError: the file cannot be read, lacks a column, names an unknown particle, or holds a bad number.
-    """
-    index_of = {t.name: i for i, t in enumerate(types)}
-    rows: dict[str, list[tuple[float, float, float, int]]] = {}
-    text = read_text(path, "expected Kaggle's table as CSV")
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    try:
-        missing = [c for c in _SUBMISSION_COLUMNS if c not in (reader.fieldnames or ())]
-        if missing:
-            raise InputError(
-                f"{path}: lacks the column {', '.join(missing)}; expected {', '.join(_SUBMISSION_COLUMNS)}"
-            )
-        for row in reader:
-            run, values = _parse_row(row, index_of, f"{path}, line {reader.line_num}")
-            rows.setdefault(run, []).append(values)
-    except csv.Error as error:
-        raise InputError(f"{path}: cannot be read ({error}); expected Kaggle's table as CSV") from error
-    return {run: _picks_of_rows(run, types, values) for run, values in rows.items()}
-
-
-def _parse_row(
-    row: Mapping[str, str | None], index_of: Mapping[str, int], where: str
-) -> tuple[str, tuple[float, float, float, int]]:
-    """The run of a row; its x, y, z and index of the type."""
-    run, particle = row["experiment"], row["particle_type"]
-    if not run or not particle:
-        raise InputError(f"{where}: has no experiment or particle type; expected both: complete or remove the line")
-    if particle not in index_of:
-        raise InputError(
-            f"{where}: unknown particle type {reprlib.repr(particle)}; the types are {', '.join(index_of)}"
-        )
-    try:
-        x, y, z = (float(row[axis] or "") for axis in "xyz")
-    except ValueError as error:
-        raise InputError(f"{where}: {str(error)[:200]}; expected x, y, z as numbers in ångströms") from error
-    if not np.isfinite([x, y, z]).all():
-        raise InputError(f"{where}: the position is {x}, {y}, {z}; expected finite numbers in ångströms")
-    return run, (x, y, z, index_of[particle])
-
-
-def _picks_of_rows(run: str, types: tuple[ParticleType, ...], rows: Sequence[tuple[float, float, float, int]]) -> Picks:
-    table = np.asarray(rows, np.float64).reshape(-1, 4)
-    return Picks(run=run, types=types, xyz_angstrom=table[:, :3].copy(), type_index=table[:, 3].astype(np.int64))
-
-
 def particle_of(file: pathlib.Path) -> str:
     """The particle a file name is about; names of particles hold no underscore."""
     parts = file.stem.split("_")
@@ -253,7 +271,8 @@ def _json_text(
     chosen = picks.select(picks.type_index == index)
     points: list[dict[str, Any]] = []
     for i, (x, y, z) in enumerate(chosen.xyz_angstrom.tolist()):
-        points.append({"location": {"x": x, "y": y, "z": z}, "transformation_": _IDENTITY, "instance_id": i})
+        matrix = _IDENTITY if chosen.orientation is None else _transformation(chosen.orientation[i])
+        points.append({"location": {"x": x, "y": y, "z": z}, "transformation_": matrix, "instance_id": i})
         if chosen.score is not None:
             points[-1]["score"] = float(chosen.score[i])
     content = {
@@ -264,7 +283,11 @@ def _json_text(
         "voxel_spacing": None,
         "unit": "angstrom",
         "points": points,
-        "trust_orientation": False,
+        "trust_orientation": chosen.orientation is not None,
     }
     path = pathlib.Path(root) / "ExperimentRuns" / picks.run / "Picks" / file_name
     return path, json.dumps(content, indent=1) + "\n"
+
+
+def _transformation(orientation: Float[NDArray[np.float64], "3 3"]) -> list[list[float]]:
+    return [*([*row, 0.0] for row in orientation.tolist()), [0.0, 0.0, 0.0, 1.0]]

@@ -1,4 +1,4 @@
-"""Thresholds of particle types in a file, as `{"ribosome": 0.5, …}`."""
+"""Thresholds of particle types, in a file as `{"ribosome": 0.5, …}`, and picks above them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import pathlib
 import sys
 from collections.abc import Mapping
 
-from jaxcryo.domain import ParticleType
+import numpy as np
+
+from jaxcryo.domain import ParticleType, Picks
 from jaxcryo.errors import InputError
 from jaxcryo.files import read_json
 
@@ -38,5 +40,21 @@ def with_thresholds(types: tuple[ParticleType, ...], thresholds: Mapping[str, fl
     names = [t.name for t in types]
     unknown = sorted(set(thresholds) - set(names))
     if unknown:
-        raise InputError(f"thresholds of {', '.join(unknown)}; the types are {', '.join(names)}: correct the names")
+        raise InputError(
+            f"thresholds of {', '.join(unknown)}; the types are {', '.join(names)}: correct them, or give --particles"
+        )
     return tuple(dataclasses.replace(t, threshold=thresholds.get(t.name, t.threshold)) for t in types)
+
+
+def above_thresholds(picks: Picks, thresholds: Mapping[str, float]) -> Picks:
+    """The picks whose score is above the threshold of their type; a type without one keeps all.
+
+    Raises:
+        InputError: picks have no scores, or a threshold is for an unknown type.
+    """
+    types = with_thresholds(picks.types, thresholds)
+    if picks.score is None and len(picks):
+        raise InputError(f"{picks.run}: its picks have no scores; thresholds need them: start from copick's picks")
+    limits = np.asarray([thresholds.get(t.name, -np.inf) for t in types])
+    score = np.zeros(0) if picks.score is None else picks.score
+    return dataclasses.replace(picks.select(score > limits[picks.type_index]), types=types)

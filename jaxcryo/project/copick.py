@@ -17,7 +17,7 @@ from jaxcryo.domain import ParticleType, Picks, Run
 from jaxcryo.errors import InputError
 from jaxcryo.files import read_json, write_text
 from jaxcryo.picks.copick_json import copick_texts, read_picks_files
-from jaxcryo.picks.formats.names import check_names
+from jaxcryo.picks.formats import check_names
 
 OWN_USER, OWN_SESSION = "jaxcryo", "0"
 _EXPECTED = "expected the JSON file of a copick project of type 'filesystem'"

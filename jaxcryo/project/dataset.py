@@ -7,13 +7,17 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from jaxcryo.domain import ParticleType, Picks, Run, VoxelGrid
+from jaxcryo.domain import CENTER_OFFSET_VOXEL, ParticleType, Picks, Run, VoxelGrid
 from jaxcryo.errors import InputError
 from jaxcryo.picks.copick_json import read_picks_folder
+from jaxcryo.picks.geometry import Note, ignore, note_places
 from jaxcryo.tomogram.volumes import MRC_SUFFIXES, is_tomogram, tomogram_name
 
 Split = Literal["train", "test"]
+_MOST_OUTSIDE = 0.05
+"""The share of picks that may lie far outside; more are a wrong spacing."""
 _SPLITS: tuple[Split, ...] = ("train", "test")
 _EXPECTED = (
     "expected train/ and test/ as the challenge has them, a folder with static/ExperimentRuns or ExperimentRuns, "
@@ -71,7 +75,7 @@ def find_runs(
     ]
 
 
-def read_picks(run: Run, types: tuple[ParticleType, ...]) -> Picks:
+def read_run_picks(run: Run, types: tuple[ParticleType, ...]) -> Picks:
     """The picks of a run; a type without a file has none.
 
     Raises:
@@ -85,18 +89,41 @@ def read_picks(run: Run, types: tuple[ParticleType, ...]) -> Picks:
     return read_picks_folder(run.picks_folder, run.name, types)
 
 
-def check_inside(picks: Picks, grid: VoxelGrid) -> None:
-    """Raises InputError where picks lie outside the volume, which is what a wrong voxel spacing looks like."""
-    outside = np.flatnonzero(~grid.contains(grid.to_voxel(picks.xyz_angstrom)))
-    if not len(outside):
-        return
+def within_volume(picks: Picks, grid: VoxelGrid, *, note: Note = ignore) -> Picks:
+    """The picks that a volume may have. Those whose center is outside by less than a radius stay: the particle reaches
+    in, and part of its target is drawn. A few farther ones are dropped; both are noted.
+
+    Raises:
+        InputError: many lie outside, which is what a wrong voxel spacing looks like.
+    """
+    if not len(picks):
+        return picks
+    zyx = grid.to_voxel(picks.xyz_angstrom)
+    inside = grid.contains(zyx)
+    radius = np.asarray([t.radius_angstrom for t in picks.types])[picks.type_index]
+    low, high = -CENTER_OFFSET_VOXEL, np.asarray(grid.shape_zyx) - CENTER_OFFSET_VOXEL
+    beyond = (np.maximum(np.maximum(low - zyx, zyx - high), 0) * grid.spacing_zyx_angstrom).max(axis=1)
+    kept = beyond < radius
+    if np.count_nonzero(~kept) > _MOST_OUTSIDE * len(picks):
+        raise InputError(_outside(picks, grid, kept))
+    if not inside.all():
+        note(
+            f"{picks.run}: {int((~inside).sum())} of {len(picks)} picks are outside the volume; "
+            f"{int((kept & ~inside).sum())} reach into it and were kept, {int((~kept).sum())} were left out"
+        )
+    note_places(picks, np.multiply(grid.shape_zyx, grid.spacing_zyx_angstrom)[::-1].astype(np.float64), note)
+    return picks.select(kept)
+
+
+def _outside(picks: Picks, grid: VoxelGrid, kept: NDArray[np.bool_]) -> str:
+    outside = np.flatnonzero(~kept)
     first = outside[0]
     particle = picks.types[picks.type_index[first]].name
     position = np.round(picks.xyz_angstrom[first], 1).tolist()
     extent = " × ".join(
         f"{n * s:.0f}" for n, s in zip(grid.shape_zyx[::-1], grid.spacing_zyx_angstrom[::-1], strict=True)
     )
-    raise InputError(
+    return (
         f"{picks.run}: {len(outside)} of {len(picks)} picks are outside the volume, the first is a {particle} at "
         f"{position} Å (x, y, z); the volume is {extent} Å at a voxel spacing of {grid.spacing_angstrom:g} Å. A wrong "
         "spacing is the usual cause: give the true one with --voxel-spacing"

@@ -22,7 +22,7 @@ from typing import Any
 from jaxcryo.domain import ParticleType, check_types
 from jaxcryo.errors import InputError
 from jaxcryo.files import read_json, read_text
-from jaxcryo.picks.formats.names import check_names
+from jaxcryo.picks.formats import check_names
 from jaxcryo.serialize import from_plain
 
 _MAX_BYTES = 2**20

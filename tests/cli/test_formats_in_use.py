@@ -16,7 +16,7 @@ from jaxcryo.cli.picks import main as convert_picks
 from jaxcryo.cli.train import main as train
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.picks.copick_json import read_copick_folder
-from jaxcryo.project.dataset import find_runs, read_picks
+from jaxcryo.project.dataset import find_runs, read_run_picks
 from jaxcryo.tomogram.volumes import open_volume, write_ome_zarr
 
 
@@ -90,7 +90,7 @@ def test_picks_to_train_on(name, dataset, tmp_path) -> None:
     given = given_picks(options.parse_args(["--picks", str(picks), *frame]), runs, CZII_TYPES)
     assert list(given) == [r.name for r in runs]
     for r in runs:
-        np.testing.assert_allclose(given[r.name].xyz_angstrom, read_picks(r, CZII_TYPES).xyz_angstrom, atol=1e-9)
+        np.testing.assert_allclose(given[r.name].xyz_angstrom, read_run_picks(r, CZII_TYPES).xyz_angstrom, atol=1e-9)
     assert given_picks(options.parse_args([]), runs, CZII_TYPES) == {}
 
 

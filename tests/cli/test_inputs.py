@@ -16,7 +16,7 @@ from jaxcryo.cli.score import main as score
 from jaxcryo.cli.train import _parser as train_parser
 from jaxcryo.domain import CZII_TYPES, Volume
 from jaxcryo.picks.copick_json import read_copick_folder, write_copick_picks
-from jaxcryo.project.dataset import find_runs, read_picks
+from jaxcryo.project.dataset import find_runs, read_run_picks
 from jaxcryo.recipes import recipe
 from jaxcryo.tomogram.normalization import scaled
 from jaxcryo.tomogram.volumes import open_volume
@@ -26,7 +26,7 @@ from jaxcryo.tomogram.volumes import open_volume
 def project(dataset: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
     """The training runs as a copick project, with picks by a curator."""
     for run in find_runs(dataset, split="train"):
-        write_copick_picks(read_picks(run, CZII_TYPES), tmp_path / "overlay", user_id="curator", session_id="1")
+        write_copick_picks(read_run_picks(run, CZII_TYPES), tmp_path / "overlay", user_id="curator", session_id="1")
     objects = [{"name": t.name, "is_particle": True, "radius": t.radius_angstrom} for t in CZII_TYPES]
     content = {"config_type": "filesystem", "pickable_objects": objects}
     content |= {"overlay_root": f"local://{tmp_path / 'overlay'}", "static_root": f"local://{dataset / 'train/static'}"}
@@ -70,7 +70,7 @@ def test_training_takes_tomograms_picks_and_types_of_the_project(project, datase
     assert [t.name for t in types] == [t.name for t in CZII_TYPES]
     given = picks_to_train_on(args, source, types)
     for r in find_runs(dataset, split="train"):
-        np.testing.assert_allclose(given[r.name].xyz_angstrom, read_picks(r, CZII_TYPES).xyz_angstrom)
+        np.testing.assert_allclose(given[r.name].xyz_angstrom, read_run_picks(r, CZII_TYPES).xyz_angstrom)
     particles = project.with_name("particles.toml")
     particles.write_text("[ribosome]\nradius_angstrom = 150\n")
     args = options("--copick", project, "--particles", particles)

@@ -18,7 +18,7 @@ sys.path.append(str(pathlib.Path(__file__).parent))
 
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.picks.copick_json import write_copick_picks
-from jaxcryo.project.dataset import find_runs, read_picks
+from jaxcryo.project.dataset import find_runs, read_run_picks
 from jaxcryo.tomogram.volumes import open_volume
 
 TRAINED = ("yu4u-paper-fold0", "tattaka-paper-fold0", "yu4u-small-fold0", "tattaka-small-fold0")
@@ -44,7 +44,7 @@ def stock(dataset: pathlib.Path, engines: pathlib.Path, tmp_path_factory: pytest
     (folder / "masks").mkdir()
     table = ["run,particle,x,y,z"]
     for run in find_runs(dataset, split="train"):
-        volume, picks = open_volume(run.volume_path, name=run.name), read_picks(run, CZII_TYPES)
+        volume, picks = open_volume(run.volume_path, name=run.name), read_run_picks(run, CZII_TYPES)
         _write_mrc(folder / "tomograms" / f"{run.name}.mrc", volume.load(), volume.grid.spacing_angstrom)
         _write_mrc(folder / "masks" / f"{run.name}.mrc", np.ones(volume.grid.shape_zyx), volume.grid.spacing_angstrom)
         scored = dataclasses.replace(picks, score=np.linspace(0.5, 0.99, len(picks)))

@@ -18,7 +18,7 @@ from jaxcryo.phantom import Imaging, PhantomConfig, make_phantom, write_dataset
 from jaxcryo.phantom.particles import particle_model
 from jaxcryo.phantom.scene import ABUNDANCES, make_scene
 from jaxcryo.picks.copick_json import read_copick_folder
-from jaxcryo.project.dataset import check_inside, find_runs, read_picks
+from jaxcryo.project.dataset import find_runs, read_run_picks
 from jaxcryo.tomogram.volumes import open_volume
 
 SMALL = PhantomConfig(shape_zyx=(24, 60, 64))
@@ -152,7 +152,7 @@ def test_one_seed_is_one_dataset_and_runs_do_not_depend_on_their_number(tmp_path
     assert not np.array_equal(first, second) and not np.array_equal(first, test)
     again, picks = make_phantom(config, seed=(4, 0, 1))
     np.testing.assert_array_equal(again.voxels, second)
-    np.testing.assert_array_equal(read_picks(many[1], CZII_TYPES).xyz_angstrom, picks.xyz_angstrom)
+    np.testing.assert_array_equal(read_run_picks(many[1], CZII_TYPES).xyz_angstrom, picks.xyz_angstrom)
     assert not np.array_equal(make_phantom(config, seed=5)[0].voxels, again.voxels)
 
 
@@ -166,7 +166,8 @@ def test_a_dataset_is_found_again(tmp_path: pathlib.Path) -> None:
     for run in written[:2]:
         volume = open_volume(run.volume_path)
         assert volume.grid == config.grid
-        check_inside(read_picks(run, CZII_TYPES), volume.grid)
+        picks = read_run_picks(run, CZII_TYPES)
+        assert volume.grid.contains(volume.grid.to_voxel(picks.xyz_angstrom)).all()
     assert len(read_copick_folder(tmp_path / "test-truth", CZII_TYPES)["PT_000"])
 
 

@@ -16,30 +16,44 @@ from jaxcryo.domain import CZII_TYPES, Picks
 from jaxcryo.errors import InputError
 from jaxcryo.picks.formats import (
     FORMATS,
-    Frames,
-    TomogramFrame,
+    Geometries,
+    TomogramGeometry,
     above_thresholds,
     check_writable,
     detect,
     format_for,
-    frames_of_tomograms,
+    geometries_of_tomograms,
     losses,
     read_picks,
     read_tomograms,
+    writable_formats,
     write_picks,
 )
 from jaxcryo.project.dataset import find_runs
 from jaxcryo.tomogram.volumes import write_ome_zarr
 
 TYPES = CZII_TYPES[:3]
-FRAME = TomogramFrame(
+GEOMETRY = TomogramGeometry(
     pixel_size_angstrom=1.54, unbinned_size_xyz=(4096, 4094, 1201), voxel_spacing_xyz_angstrom=(10.012, 10.012, 9.5)
 )
-FRAMES = Frames(default=FRAME)
-OUT = {"kaggle": "a.csv", "csv": "a.csv", "copick": "c", "relion4": "r", "relion5": "r", "dynamo": "d", "napari": "n"}
+GEOMETRIES = Geometries(default=GEOMETRY)
+WRITABLE = writable_formats()
 
 
-def make_picks(run: str = "TS_1", n: int = 20, *, scored: bool = True, seed: int = 0) -> Picks:
+def out_of(name: str) -> str:
+    """A place to write a format to: a table for all runs, or a folder."""
+    return "a.csv" if (FORMATS[name].place or "").endswith(".csv") else "out"
+
+
+def turned(n: int, seed: int = 0) -> np.ndarray:
+    """Rotation matrices, among them none at all and a tilt of 0."""
+    matrices = Rotation.random(n, rng=seed).as_matrix()
+    matrices[:1] = np.eye(3)
+    matrices[1:2] = Rotation.from_euler("z", 30, degrees=True).as_matrix()
+    return matrices
+
+
+def make_picks(run: str = "TS_1", n: int = 20, *, scored: bool = True, seed: int = 0, oriented: bool = False) -> Picks:
     rng = np.random.default_rng(seed)
     return Picks(
         run=run,
@@ -47,6 +61,7 @@ def make_picks(run: str = "TS_1", n: int = 20, *, scored: bool = True, seed: int
         xyz_angstrom=rng.uniform(0, 6000, (n, 3)),
         type_index=np.sort(rng.integers(0, len(TYPES), n)),
         score=rng.uniform(size=n) if scored else None,
+        orientation=turned(n, seed) if oriented else None,
     )
 
 
@@ -68,13 +83,13 @@ def assert_same(a: dict[str, Picks], b: dict[str, Picks], *, atol: float, scored
 
 
 @pytest.mark.parametrize("scored", [True, False])
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", WRITABLE)
 def test_round_trip_loses_only_what_is_said(tmp_path: pathlib.Path, name: str, scored: bool) -> None:
     kind, picks = FORMATS[name], two_runs(scored=scored)
-    files = write_picks(picks, tmp_path / OUT[name], kind, FRAMES)
+    files = write_picks(picks, tmp_path / out_of(name), kind, GEOMETRIES)
     assert all(f.is_file() for f in files)
-    assert detect(tmp_path / OUT[name]) is kind
-    again = read_picks(tmp_path / OUT[name], TYPES, FRAMES)
+    assert detect(tmp_path / out_of(name)) is kind
+    again = read_picks(tmp_path / out_of(name), TYPES, GEOMETRIES)
     held = scored and kind.holds_scores
     assert_same(picks, again, atol=5.1e-4 if name == "kaggle" else 1e-8, scored=held)
     said = losses(picks, kind)
@@ -85,21 +100,21 @@ def test_round_trip_loses_only_what_is_said(tmp_path: pathlib.Path, name: str, s
 @pytest.mark.parametrize(("name", "suffix"), [("relion4", ".star"), ("relion5", ".star"), ("dynamo", ".tbl")])
 def test_one_file_for_all_particles(tmp_path: pathlib.Path, name: str, suffix: str) -> None:
     path = tmp_path / f"particles{suffix}"
-    write_picks(two_runs(), path, FORMATS[name], FRAMES)
+    write_picks(two_runs(), path, FORMATS[name], GEOMETRIES)
     notes: list[str] = []
     assert detect(path) is FORMATS[name]
-    assert_same(two_runs(), read_picks(path, TYPES, FRAMES, note=notes.append), atol=1e-8, scored=True)
+    assert_same(two_runs(), read_picks(path, TYPES, GEOMETRIES, note=notes.append), atol=1e-8, scored=True)
     assert ("1 apo-ferritin" in "".join(notes)) == (name == "dynamo")
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", WRITABLE)
 def test_runs_without_picks(tmp_path: pathlib.Path, name: str) -> None:
     kind = FORMATS[name]
     picks = {"TS_1": make_picks(), "TS_2": make_picks("TS_2", 0)}
-    write_picks(picks, tmp_path / OUT[name], kind, FRAMES)
-    assert ("TS_2" in read_picks(tmp_path / OUT[name], TYPES, FRAMES)) == kind.holds_empty_runs
+    write_picks(picks, tmp_path / out_of(name), kind, GEOMETRIES)
+    assert ("TS_2" in read_picks(tmp_path / out_of(name), TYPES, GEOMETRIES)) == kind.holds_empty_runs
     assert any("TS_2 has no picks" in s for s in losses(picks, kind)) != kind.holds_empty_runs
-    write_picks({"TS_2": picks["TS_2"]}, tmp_path / OUT[name], kind, FRAMES, force=True)
+    write_picks({"TS_2": picks["TS_2"]}, tmp_path / out_of(name), kind, GEOMETRIES, force=True)
 
 
 def test_relion_reads_the_places(tmp_path: pathlib.Path) -> None:
@@ -107,11 +122,11 @@ def test_relion_reads_the_places(tmp_path: pathlib.Path) -> None:
     picks = {"TS_1": make_picks()}
     first = TYPES[0].name
     expected = picks["TS_1"].of_type(0) / 1.54
-    write_picks(picks, tmp_path / "4", FORMATS["relion4"], FRAMES)
+    write_picks(picks, tmp_path / "4", FORMATS["relion4"], GEOMETRIES)
     table = starfile.read(tmp_path / "4" / f"{first}.star")
     assert set(table.columns) >= {"rlnTomoName", "rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ"}
     np.testing.assert_allclose(table[[f"rlnCoordinate{a}" for a in "XYZ"]].to_numpy(), expected)
-    write_picks(picks, tmp_path / "5", FORMATS["relion5"], FRAMES)
+    write_picks(picks, tmp_path / "5", FORMATS["relion5"], GEOMETRIES)
     blocks = starfile.read(tmp_path / "5" / f"{first}.star", always_dict=True)
     assert list(blocks) == ["particles"] and set(blocks["particles"]["rlnTomoName"]) == {"TS_1"}
     centered = blocks["particles"][[f"rlnCenteredCoordinate{a}Angst" for a in "XYZ"]].to_numpy()
@@ -155,19 +170,20 @@ def test_a_refined_file_of_relion_5(tmp_path: pathlib.Path) -> None:
     """Its pixel size is used, and shifts of refinement are applied as `rlnOrigin_to_rlnCoordinate_row` does."""
     path = tmp_path / "ribosome.star"
     path.write_text(SAMPLE)
-    frames = Frames(default=TomogramFrame(unbinned_size_xyz=(100, 200, 300)))
+    frames = Geometries(default=TomogramGeometry(unbinned_size_xyz=(100, 200, 300)))
     notes: list[str] = []
     picks = read_picks(path, TYPES, frames, note=notes.append)["007"]
     rotation = Rotation.from_euler("ZYZ", [10, 20, 30], degrees=True).as_matrix()
     place = np.array([100, 190, 320.0])
     np.testing.assert_allclose(picks.xyz_angstrom, [place - rotation.T @ [1, 2, 3], place - [1, 2, 3]])
     assert set(picks.type_index.tolist()) == {2} and picks.score is None
-    assert any("orientations are not kept" in n for n in notes)
+    assert picks.orientation is not None and not notes
+    np.testing.assert_allclose(picks.orientation[0], rotation.T, atol=1e-12)
 
 
 def test_dynamo_counts_pixels_from_one(tmp_path: pathlib.Path) -> None:
     picks = {"TS_1": make_picks(), "TS_2": make_picks("TS_2", 5)}
-    write_picks(picks, tmp_path / "all.tbl", FORMATS["dynamo"], FRAMES)
+    write_picks(picks, tmp_path / "all.tbl", FORMATS["dynamo"], GEOMETRIES)
     table = dynamotable.read(str(tmp_path / "all.tbl"), str(tmp_path / "all.doc"))
     assert set(table["tomo_file"]) == {"TS_1.mrc", "TS_2.mrc"} and sorted(table["tag"]) == list(range(1, 26))
     mine = table[(table["tomo"] == 1) & (table["class"] == 2)]
@@ -179,7 +195,7 @@ def test_dynamo_counts_pixels_from_one(tmp_path: pathlib.Path) -> None:
 
 
 def test_dynamo_from_its_own_library(tmp_path: pathlib.Path) -> None:
-    """Shifts count, orientations are noted, and a table called after a particle needs no classes."""
+    """Shifts count, a tilt turns clockwise, and a table called after a particle needs no classes."""
     import pandas
 
     frame = pandas.DataFrame(
@@ -194,23 +210,24 @@ def test_dynamo_from_its_own_library(tmp_path: pathlib.Path) -> None:
     )
     dynamotable.write(frame, str(tmp_path / "ribosome.tbl"))
     notes: list[str] = []
-    picks = read_picks(tmp_path / "ribosome.tbl", TYPES, FRAMES, note=notes.append)["TS_9"]
+    picks = read_picks(tmp_path / "ribosome.tbl", TYPES, GEOMETRIES, note=notes.append)["TS_9"]
     np.testing.assert_allclose(picks.xyz_angstrom, [[105.126, 200.24, 285], [0, 0, 0]])
-    assert any("orientations" in n for n in notes)
+    assert picks.orientation is not None and not notes
+    np.testing.assert_allclose(picks.orientation, Rotation.from_euler("x", [[-30], [0]], degrees=True).as_matrix())
     (tmp_path / "ribosome.doc").unlink()
     with pytest.raises(InputError, match=r"expected ribosome\.doc or tomograms\.doc or indices_column20\.doc"):
-        read_picks(tmp_path / "ribosome.tbl", TYPES, FRAMES)
+        read_picks(tmp_path / "ribosome.tbl", TYPES, GEOMETRIES)
 
 
 def test_napari_points(tmp_path: pathlib.Path) -> None:
     """The header that napari recognises as points, and z, y, x in voxels."""
-    write_picks({"TS_1": make_picks()}, tmp_path / "points.csv", FORMATS["napari"], FRAMES)
+    write_picks({"TS_1": make_picks()}, tmp_path / "points.csv", FORMATS["napari"], GEOMETRIES)
     rows = list(csv.reader((tmp_path / "points.csv").read_text().splitlines()))
     assert rows[0] == ["index", "axis-0", "axis-1", "axis-2", "particle", "run", "score"]
     zyx = np.array([row[1:4] for row in rows[1:]], float)
     np.testing.assert_allclose(zyx * [9.5, 10.012, 10.012], make_picks().xyz_angstrom[:, ::-1])
     with pytest.raises(InputError, match="one file a run, and there are 2 runs; give a folder"):
-        write_picks(two_runs(), tmp_path / "b.csv", FORMATS["napari"], FRAMES)
+        write_picks(two_runs(), tmp_path / "b.csv", FORMATS["napari"], GEOMETRIES)
 
 
 def test_a_single_file_of_copick_or_kaggle(tmp_path: pathlib.Path) -> None:
@@ -239,15 +256,19 @@ def test_a_plain_table_of_one_particle(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("name", "frame", "message"),
     [
-        ("relion4", TomogramFrame(), "TS_1: the pixel size .* --pixel-size"),
-        ("relion5", TomogramFrame(pixel_size_angstrom=2), "TS_1: the size of the unbinned tomogram .* --unbinned-size"),
-        ("relion5", TomogramFrame(unbinned_size_xyz=(9, 9, 9)), "TS_1: the pixel size"),
-        ("dynamo", TomogramFrame(pixel_size_angstrom=2), "TS_1: the voxel spacing .* --voxel-spacing"),
-        ("napari", TomogramFrame(), "TS_1: the voxel spacing"),
+        ("relion4", TomogramGeometry(), "TS_1: the pixel size .* --pixel-size"),
+        (
+            "relion5",
+            TomogramGeometry(pixel_size_angstrom=2),
+            "TS_1: the size of the unbinned tomogram .* --unbinned-size",
+        ),
+        ("relion5", TomogramGeometry(unbinned_size_xyz=(9, 9, 9)), "TS_1: the pixel size"),
+        ("dynamo", TomogramGeometry(pixel_size_angstrom=2), "TS_1: the voxel spacing .* --voxel-spacing"),
+        ("napari", TomogramGeometry(), "TS_1: the voxel spacing"),
     ],
 )
-def test_a_frame_that_lacks_something(tmp_path: pathlib.Path, name: str, frame: TomogramFrame, message: str) -> None:
-    frames = Frames(default=frame)
+def test_a_frame_that_lacks_something(tmp_path: pathlib.Path, name: str, frame: TomogramGeometry, message: str) -> None:
+    frames = Geometries(default=frame)
     with pytest.raises(InputError, match=message):
         write_picks({"TS_1": make_picks()}, tmp_path / "out", FORMATS[name], frames)
     with pytest.raises(InputError, match=message):
@@ -258,26 +279,29 @@ def test_a_frame_that_lacks_something(tmp_path: pathlib.Path, name: str, frame: 
 @pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf"), 1e9])
 def test_frames_that_make_no_sense(bad: float) -> None:
     with pytest.raises(InputError, match="the pixel size is"):
-        TomogramFrame(pixel_size_angstrom=bad)
+        TomogramGeometry(pixel_size_angstrom=bad)
     with pytest.raises(InputError, match="the voxel spacing is"):
-        TomogramFrame(voxel_spacing_xyz_angstrom=(1, 1, bad))
+        TomogramGeometry(voxel_spacing_xyz_angstrom=(1, 1, bad))
     with pytest.raises(InputError, match="the unbinned size is"):
-        TomogramFrame(unbinned_size_xyz=(1, 0, 1))
+        TomogramGeometry(unbinned_size_xyz=(1, 0, 1))
 
 
-def test_frames_of_tomograms(tmp_path: pathlib.Path) -> None:
+def test_geometries_of_tomograms(tmp_path: pathlib.Path) -> None:
     write_ome_zarr(tmp_path / "a.zarr", np.zeros((4, 5, 6), np.float32), (10.0, 10.0, 10.0), levels=1)
     (tmp_path / "b.mrc").write_text("broken")
     notes: list[str] = []
     runs = find_runs(tmp_path)
-    frames = frames_of_tomograms(runs, TomogramFrame(pixel_size_angstrom=2.5), note=notes.append)
-    assert frames.of("a") == TomogramFrame(
-        pixel_size_angstrom=2.5, unbinned_size_xyz=(24, 20, 16), voxel_spacing_xyz_angstrom=(10, 10, 10)
+    frames = geometries_of_tomograms(runs, TomogramGeometry(pixel_size_angstrom=2.5), note=notes.append)
+    assert frames.of("a") == TomogramGeometry(
+        pixel_size_angstrom=2.5,
+        unbinned_size_xyz=(24, 20, 16),
+        voxel_spacing_xyz_angstrom=(10, 10, 10),
+        shape_xyz=(6, 5, 4),
     )
     assert frames.of("b") == frames.default
     assert any("b.mrc" in n for n in notes) and any("24×20×16" in n for n in notes)
-    said = TomogramFrame(voxel_spacing_xyz_angstrom=(7, 7, 7))
-    assert frames_of_tomograms(runs[:1], said).of("a").voxel_spacing_xyz_angstrom == (7, 7, 7)
+    said = TomogramGeometry(voxel_spacing_xyz_angstrom=(7, 7, 7))
+    assert geometries_of_tomograms(runs[:1], said).of("a").voxel_spacing_xyz_angstrom == (7, 7, 7)
 
 
 def test_frames_of_relions_tomograms(tmp_path: pathlib.Path) -> None:
@@ -286,35 +310,35 @@ def test_frames_of_relions_tomograms(tmp_path: pathlib.Path) -> None:
         "data_global\n\nloop_\n_rlnTomoName #1\n_rlnTomoTiltSeriesPixelSize #2\n_rlnTomoTomogramBinning #3\n"
         "_rlnTomoSizeX #4\n_rlnTomoSizeY #5\n_rlnTomoSizeZ #6\n001 1.5 4.0 100 200 50\n"
     )
-    frames = read_tomograms(path, TomogramFrame())
-    assert frames.of("001") == TomogramFrame(
+    frames = read_tomograms(path, TomogramGeometry())
+    assert frames.of("001") == TomogramGeometry(
         pixel_size_angstrom=1.5, unbinned_size_xyz=(100, 200, 50), voxel_spacing_xyz_angstrom=(6, 6, 6)
     )
-    assert read_tomograms(path, TomogramFrame(pixel_size_angstrom=2)).of("001").pixel_size_angstrom == 2
+    assert read_tomograms(path, TomogramGeometry(pixel_size_angstrom=2)).of("001").pixel_size_angstrom == 2
     path.write_text(path.read_text().replace("SizeZ", "Depth"))
     with pytest.raises(InputError, match="lacks the column rlnTomoSizeZ"):
-        read_tomograms(path, TomogramFrame())
+        read_tomograms(path, TomogramGeometry())
 
 
 def test_nothing_is_overwritten_without_force(tmp_path: pathlib.Path) -> None:
-    for name, kind in FORMATS.items():
-        out = tmp_path / name / OUT[name]
-        files = write_picks(two_runs(), out, kind, FRAMES)
+    for name, kind in WRITABLE.items():
+        out = tmp_path / name / out_of(name)
+        files = write_picks(two_runs(), out, kind, GEOMETRIES)
         files[-1].write_text("mine")
         for file in files[:-1]:
             file.unlink()
-        with pytest.raises(InputError, match="there already; choose another output, or replace it with --force"):
-            write_picks(two_runs(), out, kind, FRAMES)
+        with pytest.raises(InputError, match="already exists; choose another output, or replace it with --force"):
+            write_picks(two_runs(), out, kind, GEOMETRIES)
         assert files[-1].read_text() == "mine" and not any(f.exists() for f in files[:-1])
-        assert write_picks(two_runs(), out, kind, FRAMES, force=True) == files
+        assert write_picks(two_runs(), out, kind, GEOMETRIES, force=True) == files
 
 
 @pytest.mark.parametrize("run", ["", ".", "..", "../up", "a/b", "a\\b", "a\0b", "a\nb", ".hidden", " a", "x" * 201])
 def test_run_names_that_are_no_folder_names(tmp_path: pathlib.Path, run: str) -> None:
     picks = {run: make_picks(run)}
-    for kind in FORMATS.values():
+    for kind in WRITABLE.values():
         with pytest.raises(InputError, match="a run is called"):
-            write_picks(picks, tmp_path / "out", kind, FRAMES)
+            write_picks(picks, tmp_path / "out", kind, GEOMETRIES)
     if run == run.strip():  # a table's cells lose the space around them
         (tmp_path / "a.csv").write_text(f'run,particle,x,y,z\n"{run}",ribosome,1,2,3\n')
     else:
@@ -328,15 +352,15 @@ def test_run_names_that_are_no_folder_names(tmp_path: pathlib.Path, run: str) ->
 @pytest.mark.parametrize("name", ["relion4", "relion5", "dynamo"])
 def test_names_that_tables_separated_by_space_cannot_hold(tmp_path: pathlib.Path, name: str, run: str) -> None:
     with pytest.raises(InputError, match="which this format cannot hold"):
-        write_picks({run: make_picks(run)}, tmp_path / "out", FORMATS[name], FRAMES)
+        write_picks({run: make_picks(run)}, tmp_path / "out", FORMATS[name], GEOMETRIES)
 
 
 def test_formats_that_are_not_clear(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(InputError, match="does not exist; expected picks in one of the formats kaggle"):
+    with pytest.raises(InputError, match="does not exist; expected picks in one of the formats csv"):
         detect(tmp_path / "none")
     with pytest.raises(InputError, match="none is recognised"):
         detect(tmp_path)
-    write_picks(two_runs(), tmp_path / "a.tbl", FORMATS["dynamo"], FRAMES)
+    write_picks(two_runs(), tmp_path / "a.tbl", FORMATS["dynamo"], GEOMETRIES)
     write_picks(two_runs(), tmp_path / "a.csv", FORMATS["csv"])
     with pytest.raises(InputError, match=r"its format is not clear .*dynamo"):
         detect(tmp_path)
@@ -346,18 +370,18 @@ def test_formats_that_are_not_clear(tmp_path: pathlib.Path) -> None:
         format_for("a.star", "mod")
     (tmp_path / "some.star").write_text(SAMPLE)
     with pytest.raises(InputError, match="which particle it holds is not clear"):
-        read_picks(tmp_path / "some.star", TYPES, FRAMES)
+        read_picks(tmp_path / "some.star", TYPES, GEOMETRIES)
 
 
 def test_a_folder_with_other_particles(tmp_path: pathlib.Path) -> None:
-    write_picks(two_runs(), tmp_path, FORMATS["relion4"], FRAMES)
+    write_picks(two_runs(), tmp_path, FORMATS["relion4"], GEOMETRIES)
     notes: list[str] = []
-    picks = read_picks(tmp_path, TYPES[2:], FRAMES, note=notes.append)
+    picks = read_picks(tmp_path, TYPES[2:], GEOMETRIES, note=notes.append)
     assert sum(map(len, picks.values())) == sum(len(p.of_type(2)) for p in two_runs().values())
     assert "passed over apo-ferritin.star, beta-galactosidase.star" in notes[0]
     (tmp_path / "ribosome.star").unlink()
     with pytest.raises(InputError, match=r"has no <particle>\.star of ribosome"):
-        read_picks(tmp_path, TYPES[2:], FRAMES)
+        read_picks(tmp_path, TYPES[2:], GEOMETRIES)
 
 
 def test_thresholds() -> None:

@@ -1,6 +1,6 @@
 """Whatever a file of picks holds, reading it gives sound picks or an InputError, soon, and touches nothing.
 
-`pytest tests/io/test_formats_hostile.py --hypothesis-profile fuzz` looks longer.
+`pytest tests/picks/test_formats_hostile.py --hypothesis-profile fuzz` looks longer.
 """
 
 from __future__ import annotations
@@ -19,12 +19,19 @@ from hypothesis import strategies as st
 from jaxcryo.domain import CZII_TYPES, Picks
 from jaxcryo.errors import InputError
 from jaxcryo.files import read_json, read_text
-from jaxcryo.picks.formats import FORMATS, Frames, TomogramFrame, read_picks, read_tomograms, write_picks
-from jaxcryo.picks.formats.names import check_names
+from jaxcryo.picks.formats import (
+    FORMATS,
+    Geometries,
+    TomogramGeometry,
+    check_names,
+    read_picks,
+    read_tomograms,
+    write_picks,
+)
 
 TYPES = CZII_TYPES[:2]
-FRAMES = Frames(
-    default=TomogramFrame(
+GEOMETRIES = Geometries(
+    default=TomogramGeometry(
         pixel_size_angstrom=1.5, unbinned_size_xyz=(4000, 4000, 1000), voxel_spacing_xyz_angstrom=(10, 10, 10)
     )
 )
@@ -49,11 +56,21 @@ TARGETS = {
 }
 
 
+READ = {
+    "copick": "c.json",
+    "napari": "n.csv",
+    "eman2": "TS_1_info.json",
+    "imod": "TS_1_ribosome.mod",
+    "coords": "TS_1_apo-ferritin.coords",
+    "m": "apo-ferritin.star",
+}
+
+
 def check_reading(folder: pathlib.Path, path: pathlib.Path, name: str | None) -> None:
     before = snapshot(folder)
     kind = None if name is None else FORMATS[name]
     try:
-        found = read_picks(path, TYPES, FRAMES, format_=kind)
+        found = read_picks(path, TYPES, GEOMETRIES, format_=kind)
     except InputError as error:
         assert len(str(error)) < 3000 + 2 * len(str(path))
         event("refused")
@@ -67,7 +84,7 @@ def check_reading(folder: pathlib.Path, path: pathlib.Path, name: str | None) ->
     assert snapshot(folder) == before
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", TARGETS)
 @FUZZ
 @given(which=st.integers(0, 10), damage=damages(), sniff=st.booleans())
 def test_damaged_files(
@@ -75,7 +92,7 @@ def test_damaged_files(
 ) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = pathlib.Path(place)
-        files = write_picks(PICKS, folder / TARGETS[name], FORMATS[name], FRAMES)
+        files = write_picks(PICKS, folder / TARGETS[name], FORMATS[name], GEOMETRIES)
         file = files[which % len(files)]
         file.write_bytes(spoil(file.read_bytes(), damage))
         check_reading(folder, folder / TARGETS[name], None if sniff else name)
@@ -87,7 +104,7 @@ def test_damaged_files(
 def test_files_of_anything(name: str, data: bytes) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = pathlib.Path(place)
-        path = folder / {"copick": "c.json", "napari": "n.csv"}.get(name, TARGETS[name])
+        path = folder / (READ.get(name) or TARGETS[name])
         path.write_bytes(data)
         if name == "dynamo":
             path.with_suffix(".doc").write_bytes(data[::-1])
@@ -161,7 +178,7 @@ def test_damaged_tomograms_star(damage: list[tuple[float, float, str | bytes | N
         path = pathlib.Path(place) / "tomograms.star"
         path.write_bytes(spoil(text.encode(), damage))
         try:
-            read_tomograms(path, TomogramFrame())
+            read_tomograms(path, TomogramGeometry())
         except InputError:
             event("refused")
 
@@ -173,19 +190,19 @@ def test_files_that_are_none(tmp_path: pathlib.Path) -> None:
     for place in (pathlib.Path("/dev/zero"), tmp_path / "pipe", tmp_path / "link", tmp_path):
         for name in FORMATS:
             with pytest.raises(InputError):
-                read_picks(place, TYPES, FRAMES, format_=FORMATS[name])
+                read_picks(place, TYPES, GEOMETRIES, format_=FORMATS[name])
         with pytest.raises(InputError, match="cannot be read"):
             read_text(place, "expected text")
 
 
 def test_files_that_are_too_large_or_too_deep(tmp_path: pathlib.Path) -> None:
-    with (tmp_path / "a").open("wb") as stream:
-        stream.truncate(2**40)
     for name in FORMATS:
+        path = tmp_path / (READ.get(name) or f"a{pathlib.Path(TARGETS[name]).suffix}")
+        with path.open("wb") as stream:
+            stream.truncate(2**40)
+        path.with_suffix(".doc").write_text("1 TS_1.mrc\n")
         with pytest.raises(InputError, match="bytes"):
-            if name == "dynamo":
-                (tmp_path / "a.doc").write_text("1 TS_1.mrc\n")
-            read_picks(tmp_path / "a", TYPES, FRAMES, format_=FORMATS[name])
+            read_picks(path, TYPES, GEOMETRIES, format_=FORMATS[name])
     (tmp_path / "deep.json").write_text("[" * 10**6)
     with pytest.raises(InputError, match="is not JSON"):
         read_json(tmp_path / "deep.json", "expected JSON")

@@ -10,7 +10,7 @@ import pytest
 from jaxcryo.domain import CZII_TYPES, Picks, VoxelGrid
 from jaxcryo.errors import InputError
 from jaxcryo.picks.copick_json import write_copick_picks, write_kaggle_picks
-from jaxcryo.project.dataset import check_inside, find_runs, read_picks
+from jaxcryo.project.dataset import find_runs, read_run_picks, within_volume
 from jaxcryo.tomogram.volumes import open_volume, write_ome_zarr
 
 FOLDS = ["TS_5_4", "TS_69_2", "TS_6_4", "TS_6_6", "TS_73_6", "TS_86_3", "TS_99_9"]
@@ -42,14 +42,14 @@ def test_training_runs_come_in_the_order_of_the_folds(czii: pathlib.Path) -> Non
     assert [r.name for r in runs] == FOLDS
     for run in runs:
         assert open_volume(run.volume_path, name=run.name).name == run.name
-        np.testing.assert_array_equal(read_picks(run, CZII_TYPES).xyz_angstrom, [[1, 2, 3]])
+        np.testing.assert_array_equal(read_run_picks(run, CZII_TYPES).xyz_angstrom, [[1, 2, 3]])
 
 
 def test_test_runs_have_no_picks(czii: pathlib.Path) -> None:
     runs = find_runs(czii, split="test")
     assert [r.name for r in runs] == ["TS_5_4", "TS_7_7"] and all(r.picks_folder is None for r in runs)
     with pytest.raises(InputError, match="TS_5_4: has no picks; expected overlay"):
-        read_picks(runs[0], CZII_TYPES)
+        read_run_picks(runs[0], CZII_TYPES)
 
 
 def test_without_a_split_both_parts_are_taken_and_train_goes_first(czii: pathlib.Path) -> None:
@@ -76,7 +76,7 @@ def test_a_copick_root_with_picks_beside_the_tomograms(tmp_path: pathlib.Path) -
     put_tomogram(tmp_path, "R1")
     write_copick_picks(picks_of("R1"), tmp_path)
     (run,) = find_runs(tmp_path, split="train")
-    assert len(read_picks(run, CZII_TYPES)) == 1
+    assert len(read_run_picks(run, CZII_TYPES)) == 1
 
 
 def test_the_reconstruction_has_to_be_clear(tmp_path: pathlib.Path) -> None:
@@ -119,6 +119,21 @@ def test_nothing_there(tmp_path: pathlib.Path) -> None:
 
 def test_picks_outside_the_volume() -> None:
     grid = VoxelGrid(shape_zyx=(10, 20, 30), spacing_zyx_angstrom=(10, 10, 10))
-    check_inside(picks_of("R", (285, 185, 85)), grid)
-    with pytest.raises(InputError, match=r"R: 1 of 1 picks .* ribosome at \[285.0, 185.0, 125.0\].*300 × 200 × 100 Å"):
-        check_inside(picks_of("R", (285, 185, 125)), grid)
+    assert len(within_volume(picks_of("R", (285, 185, 85)), grid)) == 1
+    with pytest.raises(InputError, match=r"R: 1 of 1 picks .* ribosome at \[285.0, 185.0, 325.0\].*300 × 200 × 100 Å"):
+        within_volume(picks_of("R", (285, 185, 325)), grid)
+
+
+@pytest.mark.parametrize(("beyond", "left"), [(5.0, 40), (130.0, 40), (200.0, 39)])
+def test_a_pick_at_the_edge_refuses_no_training(beyond: float, left: int) -> None:
+    """Up to a radius (ribosome: 150 Å) beyond the edge it stays, farther out it is dropped; both are said."""
+    grid = VoxelGrid(shape_zyx=(30, 40, 50), spacing_zyx_angstrom=(10, 10, 10))
+    xyz = np.full((40, 3), 200.0)
+    xyz[0, 2] = 300 + beyond
+    picks = Picks(run="R", types=CZII_TYPES, xyz_angstrom=xyz, type_index=np.full(40, 2))
+    notes: list[str] = []
+    assert len(within_volume(picks, grid, note=notes.append)) == left
+    assert "1 of 40" in notes[0]
+    xyz[:3, 2] = 600
+    with pytest.raises(InputError, match="3 of 40 picks are outside"):
+        within_volume(picks, grid)

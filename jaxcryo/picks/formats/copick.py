@@ -1,7 +1,12 @@
-"""copick's JSON, one file a run and particle: ångströms from the corner, with scores. Reads Kaggle's files as well."""
+"""copick's JSON, one file a run and particle: ångströms from the corner, with scores and orientations.
+
+Reads the challenge's files as well.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import pathlib
 import reprlib
 
@@ -11,22 +16,34 @@ from jaxcryo.domain import Picks
 from jaxcryo.errors import InputError
 from jaxcryo.files import read_json
 from jaxcryo.picks.copick_json import copick_texts, particle_of, read_copick_folder, read_picks_json
-from jaxcryo.picks.formats.base import PickFormat, PicksByRun, Types
-from jaxcryo.picks.formats.names import check_names
-from jaxcryo.picks.geometry import Frames, Note
+from jaxcryo.picks.formats.base import PickFormat, PicksByRun, Types, check_names
+from jaxcryo.picks.geometry import Geometries, Note
 
 
-def _read(path: pathlib.Path, types: Types, frames: Frames, note: Note) -> dict[str, Picks]:
+def copick_by(user: str | None, session: str | None) -> PickFormat:
+    """The format, whose folders are read for the picks of a user and a session."""
+    return dataclasses.replace(COPICK, read=functools.partial(_read, user=user, session=session))
+
+
+def _read(
+    path: pathlib.Path,
+    types: Types,
+    geometries: Geometries,
+    note: Note,
+    *,
+    user: str | None = None,
+    session: str | None = None,
+) -> dict[str, Picks]:
     if not path.is_dir():
-        return _read_file(path, types)
+        return _read_file(path, types, note)
     names = {t.name for t in types}
     others = {particle_of(f) for f in path.glob("ExperimentRuns/*/Picks/*.json")} - names
     if others:
         note(f"{path}: passed over picks of {reprlib.repr(sorted(others))}; --particles can name them")
-    return read_copick_folder(path, types)
+    return read_copick_folder(path, types, user=user, session=session, note=note)
 
 
-def _read_file(path: pathlib.Path, types: Types) -> dict[str, Picks]:
+def _read_file(path: pathlib.Path, types: Types, note: Note) -> dict[str, Picks]:
     """One file; its run is the one it names, or that of the folders around it."""
     content = read_json(path, "expected picks of copick or Kaggle as JSON")
     said = content if isinstance(content, dict) else {}
@@ -42,13 +59,12 @@ def _read_file(path: pathlib.Path, types: Types) -> dict[str, Picks]:
         run = path.absolute().parents[1].name
     if not isinstance(run, str):
         raise InputError(f"{path}: does not say its run; expected 'run_name', or a place in ExperimentRuns/<run>/Picks")
-    xyz, score = read_picks_json(path, types[index])
-    return {
-        run: Picks(run=run, types=types, xyz_angstrom=xyz, type_index=np.full(len(xyz), index, np.int64), score=score)
-    }
+    own = read_picks_json(path, types[index], note=note)
+    kinds = np.full(len(own.xyz_angstrom), index, np.int64)
+    return {run: Picks(run=run, types=types, type_index=kinds, **vars(own))}
 
 
-def _encode(picks: PicksByRun, path: pathlib.Path, frames: Frames) -> dict[pathlib.Path, str]:
+def _encode(picks: PicksByRun, path: pathlib.Path, geometries: Geometries) -> dict[pathlib.Path, str]:
     texts: dict[pathlib.Path, str] = {}
     for run, own in picks.items():
         check_names([t.name for t in own.types], "particle", run)
@@ -56,4 +72,18 @@ def _encode(picks: PicksByRun, path: pathlib.Path, frames: Frames) -> dict[pathl
     return texts
 
 
-COPICK = PickFormat(name="copick", title="copick's picks", read=_read, encode=_encode, holds_empty_runs=True)
+def _recognizes(path: pathlib.Path) -> bool:
+    return path.suffix.lower() == ".json" if path.is_file() else (path / "ExperimentRuns").is_dir()
+
+
+COPICK = PickFormat(
+    name="copick",
+    title="copick's picks",
+    recognizes=_recognizes,
+    read=_read,
+    encode=_encode,
+    in_angstrom=True,
+    place=".",
+    holds_orientations=True,
+    holds_empty_runs=True,
+)

@@ -13,33 +13,50 @@ import numpy as np
 
 from jaxcryo.domain import Picks
 from jaxcryo.errors import InputError
-from jaxcryo.picks.formats.base import PickFormat, PicksByRun, Row, Types, particle_of_file, picks_of_rows
-from jaxcryo.picks.formats.names import check_names
-from jaxcryo.picks.formats.tables import number, read_rows, to_csv
-from jaxcryo.picks.geometry import Frames, Note
+from jaxcryo.picks.formats.base import (
+    PickFormat,
+    PicksByRun,
+    Rows,
+    Types,
+    check_names,
+    particle_of_file,
+    picks_by_run,
+)
+from jaxcryo.picks.formats.tables import (
+    columns_of,
+    number,
+    optional_arrays,
+    optional_cells,
+    optional_columns,
+    read_rows,
+    to_csv,
+)
+from jaxcryo.picks.geometry import Geometries, Note
 
 AXES = ("axis-0", "axis-1", "axis-2")
 _EXPECTED = "expected points of napari as CSV with the columns axis-0, axis-1, axis-2 (z, y, x in voxels)"
 
 
-def _read(path: pathlib.Path, types: Types, frames: Frames, note: Note) -> dict[str, Picks]:
+def _read(path: pathlib.Path, types: Types, geometries: Geometries, note: Note) -> dict[str, Picks]:
     files = sorted(f for f in path.glob("*.csv") if not f.name.startswith(".")) if path.is_dir() else [path]
     if not files:
         raise InputError(f"{path}: has no CSV file; {_EXPECTED}, one file a run")
     found: dict[str, Picks] = {}
     for file in files:
-        picks = _read_file(file, types, frames)
+        picks = _read_file(file, types, geometries, note)
         if picks.run in found:
             raise InputError(f"{path}: several files are about {picks.run}; expected one file a run")
         found[picks.run] = picks
     return found
 
 
-def _read_file(path: pathlib.Path, types: Types, frames: Frames) -> Picks:
+def _read_file(path: pathlib.Path, types: Types, geometries: Geometries, note: Note) -> Picks:
     index_of = {t.name: i for i, t in enumerate(types)}
     named_after = particle_of_file(path, types)
-    runs: set[str] = set()
-    rows: list[Row] = []
+    runs: list[str] = []
+    kinds: list[int] = []
+    zyx: list[list[float]] = []
+    values: list[list[float]] = []
     for where, cells in read_rows(path, _EXPECTED, [(axis,) for axis in AXES]):
         if "axis-3" in cells:
             raise InputError(f"{where}: has more than three axes; {_EXPECTED}")
@@ -50,38 +67,53 @@ def _read_file(path: pathlib.Path, types: Types, frames: Frames) -> Picks:
             raise InputError(
                 f"{where}: is about {about}; expected a column 'particle' with one of {', '.join(index_of)}"
             )
-        z, y, x = (number(cells[axis], axis, where) for axis in AXES)
-        score = cells.get("score", "").strip()
-        rows.append((x, y, z, index, number(score, "score", where) if score else None))
-        runs.add(cells.get("run", path.stem))
-    if len(runs) > 1:
-        raise InputError(f"{path}: is about the runs {reprlib.repr(sorted(runs))}; expected one run a file")
-    run = runs.pop() if runs else path.stem
-    spacing = frames.of(run).voxel_spacing(run)
-    return picks_of_rows(run, types, [(*(np.array(r[:3]) * spacing).tolist(), *r[3:]) for r in rows])
+        zyx.append([number(cells[axis], axis, where) for axis in AXES])
+        kinds.append(index)
+        values.append(optional_columns(cells))
+        runs.append(cells.get("run", path.stem))
+    if len(set(runs)) > 1:
+        raise InputError(f"{path}: is about the runs {reprlib.repr(sorted(set(runs)))}; expected one run a file")
+    run = runs[0] if runs else path.stem
+    spacing = geometries.of(run).voxel_spacing(run)
+    rows = Rows(
+        where=str(path),
+        runs=runs,
+        xyz_angstrom=np.asarray(zyx, np.float64).reshape(-1, 3)[:, ::-1] * spacing,
+        type_index=np.asarray(kinds, np.int64),
+        **optional_arrays(values, str(path), note),
+    )
+    none = Picks(run=run, types=types, xyz_angstrom=np.zeros((0, 3)), type_index=np.zeros(0, np.int64))
+    return picks_by_run(types, [rows], note).get(run, none)
 
 
-def _encode(picks: PicksByRun, path: pathlib.Path, frames: Frames) -> dict[pathlib.Path, str]:
+def _encode(picks: PicksByRun, path: pathlib.Path, geometries: Geometries) -> dict[pathlib.Path, str]:
     if path.suffix.lower() == ".csv" and len(picks) != 1:
         raise InputError(f"{path}: napari's points are one file a run, and there are {len(picks)} runs; give a folder")
     check_names(picks, "run", str(path))
     texts = {}
     for run, own in picks.items():
-        zyx = (own.xyz_angstrom / frames.of(run).voxel_spacing(run))[:, ::-1].tolist()
-        properties: list[tuple[object, ...]] = [(own.types[i].name, run) for i in own.type_index]
-        header = ["index", *AXES, "particle", "run"]
-        if own.score is not None:
-            header.append("score")
-            properties = [(*p, s) for p, s in zip(properties, own.score.tolist(), strict=True)]
-        rows = [(i, *position, *p) for i, (position, p) in enumerate(zip(zyx, properties, strict=True))]
-        texts[path if path.suffix.lower() == ".csv" else path / f"{run}.csv"] = to_csv(header, rows)
+        zyx = (own.xyz_angstrom / geometries.of(run).voxel_spacing(run))[:, ::-1].tolist()
+        names, cells = optional_cells(own)
+        rows = [
+            (i, *position, own.types[index].name, run, *further)
+            for i, (position, index, further) in enumerate(zip(zyx, own.type_index, cells, strict=True))
+        ]
+        file = path if path.suffix.lower() == ".csv" else path / f"{run}.csv"
+        texts[file] = to_csv(("index", *AXES, "particle", "run", *names), rows)
     return texts
+
+
+def _recognizes(path: pathlib.Path) -> bool:
+    return path.suffix.lower() == ".csv" and set(AXES) <= set(columns_of(path))
 
 
 NAPARI = PickFormat(
     name="napari",
     title="napari's points",
+    recognizes=_recognizes,
     read=_read,
     encode=_encode,
+    holds_probabilities=True,
+    holds_orientations=True,
     holds_empty_runs=True,
 )

@@ -4,28 +4,66 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from jaxcryo.domain import Picks
 from jaxcryo.errors import InputError
 from jaxcryo.files import write_text
-from jaxcryo.picks.formats.base import PickFormat, PicksByRun, Types
+from jaxcryo.picks.formats.base import PickFormat, PicksByRun, Types, check_names
+from jaxcryo.picks.formats.coordinates import COORDINATES
 from jaxcryo.picks.formats.copick import COPICK
 from jaxcryo.picks.formats.dynamo import DYNAMO
-from jaxcryo.picks.formats.kaggle import KAGGLE
-from jaxcryo.picks.formats.names import check_names
-from jaxcryo.picks.formats.napari import AXES, NAPARI
-from jaxcryo.picks.formats.plain import PLAIN
-from jaxcryo.picks.formats.relion import CENTERED, PIXELS, RELION4, RELION5
-from jaxcryo.picks.formats.tables import columns_of
-from jaxcryo.picks.geometry import Frames, Note, ignore
+from jaxcryo.picks.formats.eman2 import EMAN2
+from jaxcryo.picks.formats.imod import IMOD
+from jaxcryo.picks.formats.napari import NAPARI
+from jaxcryo.picks.formats.relion import RELION4, RELION5
+from jaxcryo.picks.formats.tables import KAGGLE, PLAIN
+from jaxcryo.picks.formats.warp_m import WARP_M
+from jaxcryo.picks.geometry import Geometries, Note, ignore
+from jaxcryo.picks.run_names import renamed
 
-FORMATS = {f.name: f for f in (KAGGLE, COPICK, RELION4, RELION5, DYNAMO, NAPARI, PLAIN)}
-_SNIFFED_BYTES = 2**18
+FORMATS: dict[str, PickFormat] = {}
+"""By name. A file may look like several; the later one in this order is the more special."""
+
 _FARTHEST_ANGSTROM = 1e7
-"""A millimetre: what is farther from the corner is not a position in a tomogram."""
+"""A millimeter: what is farther from the corner is not a position in a tomogram."""
+_FOREIGN = {
+    ".em": "a motive list of TOM or ArtiaX; save the particles as a RELION STAR file there",
+    ".cbox": "boxes of crYOLO; its folder COORDS beside it has them as .coords",
+    ".cmm": "markers of ChimeraX; save their coordinates as a table run,particle,x,y,z",
+    ".xml": "a particle list of PyTom; convert it there to a STAR file (convert.py -o star)",
+    ".pkl": "of Python, which is not read for safety; save a table run,particle,x,y,z",
+    ".ndjson": "annotations of the CryoET Data Portal; open them with copick, which writes its JSON",
+}
+"""Formats that are met but not read, and the way out."""
+
+
+def register(format_: PickFormat) -> PickFormat:
+    """Adds a format, also from outside the package; it is then read, written and offered as all others are."""
+    if format_.name in FORMATS:
+        raise ValueError(f"there is already a format of picks called {format_.name!r}")
+    FORMATS[format_.name] = format_
+    return format_
+
+
+register(PLAIN)
+register(KAGGLE)
+register(COPICK)
+register(RELION4)
+register(RELION5)
+register(DYNAMO)
+register(NAPARI)
+register(EMAN2)
+register(IMOD)
+register(COORDINATES)
+register(WARP_M)
+
+
+def writable_formats() -> dict[str, PickFormat]:
+    """Those that picks can be written in."""
+    return {name: f for name, f in FORMATS.items() if f.encode is not None}
 
 
 def detect(path: str | pathlib.Path) -> PickFormat:
@@ -37,15 +75,16 @@ def detect(path: str | pathlib.Path) -> PickFormat:
     path = pathlib.Path(path)
     if not path.exists():
         raise InputError(f"{path}: does not exist; expected picks in one of the formats {', '.join(FORMATS)}")
-    if path.is_dir():
-        if (path / "ExperimentRuns").is_dir():
-            return COPICK
-        files = sorted(f for s in (".star", ".tbl", ".csv") for f in path.glob(f"*{s}") if f.is_file())
-        kinds = {k.name: k for k in map(_of_file, files) if k is not None}
-    else:
-        kind = _of_file(path)
-        kinds = {} if kind is None else {kind.name: kind}
+    whole = _of(path)
+    inside = [f for f in sorted(path.iterdir()) if f.is_file() and not f.name.startswith(".")] if path.is_dir() else []
+    # A JSON file in a plain folder says nothing: copick's lie deeper, and every program writes some.
+    kinds = {
+        k.name: k for k in ([whole] if whole else map(_of, inside)) if k is not None and (whole or k is not COPICK)
+    }
     if len(kinds) != 1:
+        foreign = next((f for f in (path, *inside) if f.suffix.lower() in _FOREIGN), None)
+        if foreign is not None and not kinds:
+            raise InputError(f"{foreign}: is not read: it looks like {_FOREIGN[foreign.suffix.lower()]}")
         raise InputError(
             f"{path}: its format is not clear ({' or '.join(kinds) or 'none is recognised'}); say which with --from: "
             f"{', '.join(FORMATS)}"
@@ -53,68 +92,61 @@ def detect(path: str | pathlib.Path) -> PickFormat:
     return kinds.popitem()[1]
 
 
-def _of_file(path: pathlib.Path) -> PickFormat | None:
-    suffix = path.suffix.lower()
-    if suffix in (".json", ".tbl"):
-        return COPICK if suffix == ".json" else DYNAMO
-    if suffix == ".star":
-        head = _head(path)
-        if f"_{CENTERED[0]}".encode() in head:
-            return RELION5
-        return RELION4 if f"_{PIXELS[0]}".encode() in head else None
-    if suffix == ".csv":
-        found = set(columns_of(path))
-        if set(AXES) <= found:
-            return NAPARI
-        return KAGGLE if {"experiment", "particle_type"} <= found else PLAIN
-    return None
-
-
-def _head(path: pathlib.Path) -> bytes:
-    try:
-        with path.open("rb") as stream:
-            return stream.read(_SNIFFED_BYTES)
-    except OSError:
-        return b""
+def _of(path: pathlib.Path) -> PickFormat | None:
+    return next((f for f in reversed(FORMATS.values()) if f.recognizes(path)), None)
 
 
 def format_for(path: str | pathlib.Path, name: str | None) -> PickFormat:
     """The format to write: the one named, or the only one with the path's suffix.
 
     Raises:
-        InputError: the name is unknown, or none was given where it is needed.
+        InputError: the name is unknown or of a format that is only read, or none was given where it is needed.
     """
+    known = writable_formats()
+    if name in known:
+        return known[name]
+    if name in FORMATS:
+        raise InputError(f"{FORMATS[name].title} is only read; expected one of {', '.join(known)}")
     if name is not None:
-        if name not in FORMATS:
-            raise InputError(f"{name!r} is not a format of picks; expected one of {', '.join(FORMATS)}")
-        return FORMATS[name]
-    if pathlib.Path(path).suffix.lower() == ".tbl":
-        return DYNAMO
-    raise InputError(f"{path}: which format to write is not clear; say it with --to: {', '.join(FORMATS)}")
+        raise InputError(f"{name!r} is not a format of picks; expected one of {', '.join(known)}")
+    suffix = pathlib.Path(path).suffix.lower()
+    fitting = [f for f in known.values() if f.suffix == suffix and suffix]
+    if len(fitting) == 1:
+        return fitting[0]
+    raise InputError(f"{path}: which format to write is not clear; say it with --to: {', '.join(known)}")
 
 
 def read_picks(
     path: str | pathlib.Path,
     types: Types,
-    frames: Frames | None = None,
+    geometries: Geometries | None = None,
     *,
     format_: PickFormat | None = None,
+    runs: Sequence[str] = (),
     note: Note = ignore,
 ) -> dict[str, Picks]:
     """Picks by run, sorted by name, from any of the formats; detected where `format_` is None.
 
+    Runs that mean one of `runs`, or of the tomograms in `geometries`, but are called by another program's variant of
+    the name, get that name.
+
     Raises:
-        InputError: they cannot be read, a frame lacks what the format needs, or a name or a position is not one.
+        InputError: they cannot be read, a geometry lacks what the format needs, or a name or a position is not one.
     """
     path = pathlib.Path(path)
-    frames = Frames() if frames is None else frames
+    geometries = Geometries() if geometries is None else geometries
     check_names([t.name for t in types], "particle type", str(path))
     chosen = detect(path) if format_ is None else format_
     try:
-        found = chosen.read(path, types, frames, note)
+        found = chosen.read(path, types, geometries, note)
     except OSError as error:
         raise InputError(f"{path}: cannot be read as {chosen.title} ({error.strerror or error})") from error
     check_names(found, "run", str(path))
+    new_names = renamed(found, list(runs) or list(geometries.by_run))
+    for old, new in new_names.items():
+        note(f"{path}: its {old} was taken to be the run {new}")
+    found = {new_names.get(run, run): picks for run, picks in found.items()}
+    found = {run: dataclasses.replace(picks, run=run) for run, picks in found.items()}
     for run, picks in found.items():
         far = np.flatnonzero(~np.all(np.abs(picks.xyz_angstrom) <= _FARTHEST_ANGSTROM, axis=1))
         if len(far):
@@ -122,6 +154,7 @@ def read_picks(
                 f"{path}: pick {far[0] + 1} of {run} is at {picks.xyz_angstrom[far[0]].tolist()} Å; expected a "
                 "position in a tomogram: check the file, and the pixel size"
             )
+        geometries.note_places(picks, note)
     return dict(sorted(found.items()))
 
 
@@ -129,69 +162,61 @@ def write_picks(
     picks: PicksByRun,
     path: str | pathlib.Path,
     format_: PickFormat,
-    frames: Frames | None = None,
+    geometries: Geometries | None = None,
     *,
     force: bool = False,
 ) -> list[pathlib.Path]:
-    """Writes picks in a format, each file whole, and gives the files.
+    """Writes picks in a format, each file whole, and returns the files.
 
     Raises:
-        InputError: a file is there already and no `force`, a frame lacks what the format needs, it cannot hold a
-            name, or a file cannot be written.
+        InputError: a file already exists and no `force`, a geometry lacks what the format needs, it cannot hold a
+            name or is only read, or a file cannot be written.
     """
     path = pathlib.Path(path)
-    check_names(picks, "run", str(path))
-    check_names({t.name for p in picks.values() for t in p.types}, "particle type", str(path))
-    texts = format_.encode(picks, path, Frames() if frames is None else frames)
+    texts = _encoded(picks, path, format_, Geometries() if geometries is None else geometries)
     present = [f for f in texts if f.exists() or f.is_symlink()]
     if present and not force:
         more = f" and {len(present) - 1} more" if len(present) > 1 else ""
-        raise InputError(f"{present[0]}{more}: there already; choose another output, or replace it with --force")
+        raise InputError(f"{present[0]}{more}: already exists; choose another output, or replace it with --force")
     for file, text in texts.items():
         write_text(file, text)
     return list(texts)
 
 
-def check_writable(format_: PickFormat, path: str | pathlib.Path, runs: Iterable[str], frames: Frames) -> None:
-    """Raises InputError where the format cannot hold a run's name, or needs more than is known of its frame."""
+def check_writable(format_: PickFormat, path: str | pathlib.Path, runs: Iterable[str], geometries: Geometries) -> None:
+    """Raises InputError where the format cannot hold a run's name, or needs more than is known of its geometry."""
     none = np.zeros((0, 3)), np.zeros(0, np.int64)
     empty = {run: Picks(run=run, types=(), xyz_angstrom=none[0], type_index=none[1]) for run in runs}
-    check_names(empty, "run", str(path))
-    format_.encode(empty, pathlib.Path(path), frames)
+    _encoded(empty, pathlib.Path(path), format_, geometries)
+
+
+def _encoded(
+    picks: PicksByRun, path: pathlib.Path, format_: PickFormat, geometries: Geometries
+) -> dict[pathlib.Path, str]:
+    if format_.encode is None:
+        raise InputError(f"{format_.title} is only read; expected one of {', '.join(writable_formats())}")
+    check_names(picks, "run", str(path))
+    check_names({t.name for p in picks.values() for t in p.types}, "particle type", str(path))
+    return format_.encode(picks, path, geometries)
 
 
 def losses(picks: PicksByRun, format_: PickFormat) -> list[str]:
     """What of these picks the format cannot hold, in phrases."""
     lost = []
-    scored = sum(len(p) for p in picks.values() if p.score is not None)
-    unscored = any(p.score is None and len(p) for p in picks.values())
-    if scored and not format_.holds_scores:
-        lost.append(f"the scores of {scored} picks")
-    elif scored and unscored and format_.name.startswith("relion"):
-        lost.append(f"the scores of {scored} picks, since others have none")
-    elif unscored and format_ is DYNAMO:
-        lost.append("that picks have no scores (column 10 is 0)")
+    held = {
+        "score": format_.holds_scores,
+        "probability": format_.holds_probabilities,
+        "orientation": format_.holds_orientations,
+    }
+    for name, plural in (("score", "scores"), ("probability", "probabilities"), ("orientation", "orientations")):
+        having = sum(len(p) for p in picks.values() if getattr(p, name) is not None)
+        if having and not held[name]:
+            lost.append(f"the {plural} of {having} picks")
+    if format_.further_losses is not None:
+        lost += format_.further_losses(picks)
     empty = [run for run, p in picks.items() if not len(p)]
     if empty and not format_.holds_empty_runs:
         lost.append(f"that {', '.join(empty)} {'has' if len(empty) == 1 else 'have'} no picks")
     if format_.rounding_angstrom is not None:
         lost.append(f"positions finer than {format_.rounding_angstrom:g} Å")
     return lost
-
-
-def above_thresholds(picks: Picks, thresholds: dict[str, float]) -> Picks:
-    """The picks whose score is above the threshold of their type; a type without one keeps all.
-
-    Raises:
-        InputError: picks have no scores, or a threshold is for an unknown type.
-    """
-    names = [t.name for t in picks.types]
-    unknown = sorted(set(thresholds) - set(names))
-    if unknown:
-        raise InputError(f"thresholds of {', '.join(unknown)}; the types are {', '.join(names)}: give --particles")
-    if picks.score is None and len(picks):
-        raise InputError(f"{picks.run}: its picks have no scores; thresholds need them: start from copick's picks")
-    types = tuple(dataclasses.replace(t, threshold=thresholds.get(t.name, t.threshold)) for t in picks.types)
-    limits = np.asarray([thresholds.get(name, -np.inf) for name in names])
-    score = np.zeros(0) if picks.score is None else picks.score
-    return dataclasses.replace(picks.select(score > limits[picks.type_index]), types=types)

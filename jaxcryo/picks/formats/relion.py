@@ -1,69 +1,204 @@
-"""Particles for RELION: version 4 in unbinned pixels from the corner, version 5 in ångströms from the centre.
+"""Particles for RELION: version 4 in unbinned pixels from the corner, version 5 in ångströms from the center.
 
 RELION 4's `rlnCoordinateX/Y/Z` count from 0: voxel i of a tomogram that RELION binned by b lies at b·i (3dem/relion
 5.0.1, src/jaz/tomography/particle_set.cpp, `getPosition`, and programs/reconstruct_tomogram.cpp, whose origin is 0;
 4.0.2 adds 1 to the one and starts the other at 1). RELION 5 still reads them where there is no
-`rlnCenteredCoordinateX/Y/ZAngst`, whose origin is `TomogramFrame.center_xyz_angstrom`.
+`rlnCenteredCoordinateX/Y/ZAngst`, whose origin is `TomogramGeometry.center_xyz_angstrom`.
+
+Orientations are composed as `ParticleSet::getMatrix3x3` does: that of the subtomogram times that of the particle.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
+import reprlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from jaxcryo.domain import Picks
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from jaxcryo.errors import InputError
 from jaxcryo.picks.formats import star
-from jaxcryo.picks.formats.base import PickFormat, PicksByRun, Row, Types, files_of, picks_of_rows
-from jaxcryo.picks.geometry import Frames, Note
+from jaxcryo.picks.formats.base import (
+    PickFormat,
+    PicksByRun,
+    Rows,
+    Types,
+    check_words,
+    files_of,
+    head_of,
+    particle_of_file,
+    picks_by_run,
+)
+from jaxcryo.picks.formats.relion_scale import Scale, shift_xyz_angstrom
+from jaxcryo.picks.geometry import Geometries, Note
 
 PIXELS = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
 CENTERED = ("rlnCenteredCoordinateXAngst", "rlnCenteredCoordinateYAngst", "rlnCenteredCoordinateZAngst")
+SCORES = ("rlnAutopickFigureOfMerit", "rlnLCCmax")
+"""RELION's and Warp's, pytom's."""
+CLASS = "rlnClassNumber"
+_SUBTOMOGRAM = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi")
+_ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+_DIGITS = "%.15g"
 
 
-def _read_pixels(path: pathlib.Path, types: Types, frames: Frames, note: Note) -> dict[str, Picks]:
-    return _read(path, types, frames, note, centered=False)
+def _read_pixels(path: pathlib.Path, types: Types, geometries: Geometries, note: Note) -> dict[str, Any]:
+    files = files_of(path, ".star", types, note)
+    return picks_by_run(types, [_rows(f, types, geometries, note, centered=False) for f in files], note)
 
 
-def _read_centered(path: pathlib.Path, types: Types, frames: Frames, note: Note) -> dict[str, Picks]:
-    return _read(path, types, frames, note, centered=True)
+def _read_centered(path: pathlib.Path, types: Types, geometries: Geometries, note: Note) -> dict[str, Any]:
+    files = files_of(path, ".star", types, note)
+    return picks_by_run(types, [_rows(f, types, geometries, note, centered=True) for f in files], note)
 
 
-def _read(path: pathlib.Path, types: Types, frames: Frames, note: Note, *, centered: bool) -> dict[str, Picks]:
-    rows: dict[str, list[Row]] = {}
-    for file in files_of(path, ".star", types, note):
-        blocks = star.read_blocks(file)
-        names = CENTERED if centered else PIXELS
-        table = star.particles_of(blocks, file, names)
-        given, shift = star.columns(table, names, file), star.origin_xyz_angstrom(table, file)
-        own = _with_pixel_size(frames, star.pixel_size_of(blocks, file))
-        star.note_orientations(table, file, note)
-        kinds, scores = star.type_indices(blocks, table, file, types), star.scores(table, file)
-        for i, run in enumerate(star.tomogram_names(table, file)):
-            frame = own.of(run)
-            xyz = given[i] + frame.center_xyz_angstrom(run) if centered else given[i] * frame.pixel_size(run)
-            x, y, z = (xyz - shift[i]).tolist()
-            rows.setdefault(run, []).append((x, y, z, kinds[i], scores[i]))
-    return {run: picks_of_rows(run, types, own) for run, own in rows.items()}
-
-
-def _with_pixel_size(frames: Frames, pixel_size_angstrom: float | None) -> Frames:
-    """Frames with the pixel size of the file where none was said."""
-    if pixel_size_angstrom is None or frames.default.pixel_size_angstrom is not None:
-        return frames
-    return dataclasses.replace(
-        frames, default=dataclasses.replace(frames.default, pixel_size_angstrom=pixel_size_angstrom)
+def _rows(file: pathlib.Path, types: Types, geometries: Geometries, note: Note, *, centered: bool) -> Rows:
+    blocks = star.read_blocks(file)
+    names = CENTERED if centered else PIXELS
+    table = star.particles_of(blocks, file, names, (star.TOMOGRAM, star.MICROGRAPH))
+    given, runs = star.columns(table, names, file), _runs(table, file, note)
+    scale = Scale(file=file, blocks=blocks, table=table, runs=runs, geometries=geometries, note=note)
+    subtomogram = None
+    angles = star.triple(table, _SUBTOMOGRAM, file, note)
+    if angles is not None and len(table):
+        subtomogram = Rotation.from_euler("ZYZ", angles, degrees=True).inv()
+    xyz = scale.from_center(given) if centered else scale.from_corner(given)
+    return Rows(
+        where=str(file),
+        runs=runs,
+        xyz_angstrom=xyz - shift_xyz_angstrom(scale, subtomogram),
+        type_index=_type_index(blocks, table, file, types),
+        score=next((star.numbers(table, name) for name in SCORES if name in table.columns), None),
+        orientation=star.orientation_of(table, _ANGLES, file, note, subtomogram),
     )
 
 
-def _encode_pixels(picks: PicksByRun, path: pathlib.Path, frames: Frames) -> dict[pathlib.Path, str]:
-    pixels = {run: own.xyz_angstrom / frames.of(run).pixel_size(run) for run, own in picks.items()}
-    return star.encode_particles(picks, path, PIXELS, pixels)
+def _runs(table: Any, file: pathlib.Path, note: Note) -> list[str]:
+    if star.TOMOGRAM in table.columns:
+        return star.names_of(table, star.TOMOGRAM, file)
+    runs = [pathlib.PurePosixPath(name).name for name in star.names_of(table, star.MICROGRAPH, file)]
+    note(f"{file}: has no {star.TOMOGRAM}; its tomograms were taken from {star.MICROGRAPH}")
+    suffixes = (".tomostar", ".mrc", ".mrcs", ".rec", ".map", ".st")
+    return [next((r[: -len(s)] for s in suffixes if r.endswith(s) and r != s), r) for r in runs]
 
 
-def _encode_centered(picks: PicksByRun, path: pathlib.Path, frames: Frames) -> dict[pathlib.Path, str]:
-    centered = {run: own.xyz_angstrom - frames.of(run).center_xyz_angstrom(run) for run, own in picks.items()}
-    return star.encode_particles(picks, path, CENTERED, centered)
+def _type_index(blocks: star.Blocks, table: Any, path: pathlib.Path, types: Types) -> NDArray[np.int64]:
+    """The type of each particle: by the file's own list of classes, its name, or because there is only one.
+
+    Raises:
+        InputError: it is not clear, or not one of the types.
+    """
+    listed = blocks.get(star.NAMES_BLOCK)
+    if listed is None or CLASS not in table.columns:
+        index = particle_of_file(path, types)
+        if index is None:
+            raise InputError(
+                f"{path}: which particle it holds is not clear; name it <particle>.star with one of "
+                f"{', '.join(t.name for t in types)}, or give --particles with one particle"
+            )
+        return np.full(len(table), index, np.int64)
+    if not {CLASS, star.NAME} <= set(listed.columns):
+        raise InputError(f"{path}: its list of particle types needs the columns {CLASS} and {star.NAME}")
+    index_of = {t.name: i for i, t in enumerate(types)}
+    names = dict(zip(star.column(listed, CLASS, path).tolist(), listed[star.NAME].tolist(), strict=True))
+    indices = []
+    for number in star.column(table, CLASS, path).tolist():
+        name = names.get(number)
+        if name not in index_of:
+            is_what = "not in its list" if name is None else reprlib.repr(name)
+            raise InputError(f"{path}: class {number:g} is {is_what}; the types are {', '.join(index_of)}")
+        indices.append(index_of[name])
+    return np.asarray(indices, np.int64)
 
 
-RELION4 = PickFormat(name="relion4", title="STAR of RELION 4", read=_read_pixels, encode=_encode_pixels)
-RELION5 = PickFormat(name="relion5", title="STAR of RELION 5", read=_read_centered, encode=_encode_centered)
+def _encode_pixels(picks: PicksByRun, path: pathlib.Path, geometries: Geometries) -> dict[pathlib.Path, str]:
+    pixels = {run: own.xyz_angstrom / geometries.of(run).pixel_size(run) for run, own in picks.items()}
+    return _encode(picks, path, PIXELS, pixels)
+
+
+def _encode_centered(picks: PicksByRun, path: pathlib.Path, geometries: Geometries) -> dict[pathlib.Path, str]:
+    centered = {run: own.xyz_angstrom - geometries.of(run).center_xyz_angstrom(run) for run, own in picks.items()}
+    return _encode(picks, path, CENTERED, centered)
+
+
+def _encode(
+    picks: PicksByRun,
+    path: pathlib.Path,
+    names: Sequence[str],
+    coordinates: Mapping[str, Float[NDArray[np.float64], "n 3"]],
+) -> dict[pathlib.Path, str]:
+    """One file for all particles where `path` ends in `.star`, else a folder of `<particle>.star`.
+
+    `coordinates` of each run belong to the columns `names`. There is no table of optics groups: RELION makes it from
+    its tomograms where a file of picks has none (ParticleSet::read).
+    """
+    import pandas
+    import starfile
+
+    check_words(picks, "run", str(path))
+    types = next(iter(picks.values())).types if picks else ()
+    index = np.concatenate([np.zeros(0, np.int64), *(own.type_index for own in picks.values())])
+    xyz = np.concatenate([np.zeros((0, 3)), *(coordinates[run] for run in picks)])
+    table = {name: xyz[:, i] for i, name in enumerate(names)}
+    # A tomogram called data_… at the start of a line would look like a new table, so names do not come first.
+    table[star.TOMOGRAM] = np.asarray([run for run, own in picks.items() for _ in range(len(own))], dtype=object)
+    if any(own.orientation is not None for own in picks.values()):
+        angles = [
+            np.zeros((len(own), 3)) if own.orientation is None else star.euler_angles(own.orientation)
+            for own in picks.values()
+        ]
+        table |= dict(zip(_ANGLES, np.concatenate(angles).T, strict=True))
+    if picks and all(own.score is not None or not len(own) for own in picks.values()):
+        table[SCORES[0]] = np.concatenate(
+            [np.zeros(0), *(own.score for own in picks.values() if own.score is not None)]
+        )
+
+    def text(blocks: star.Blocks) -> str:
+        return str(starfile.to_string(blocks, float_format=_DIGITS))
+
+    if path.suffix.lower() != ".star":
+        whole = pandas.DataFrame(table)
+        return {path / f"{t.name}.star": text({"particles": whole[index == i]}) for i, t in enumerate(types)}
+    classes = {CLASS: np.arange(1, len(types) + 1), star.NAME: [t.name for t in types]}
+    particles = pandas.DataFrame({**table, CLASS: index + 1})
+    return {path: text({"particles": particles, star.NAMES_BLOCK: pandas.DataFrame(classes)})}
+
+
+def _recognizes_centered(path: pathlib.Path) -> bool:
+    return path.suffix.lower() == ".star" and f"_{CENTERED[0]}".encode() in head_of(path)
+
+
+def _recognizes_pixels(path: pathlib.Path) -> bool:
+    return (
+        path.suffix.lower() == ".star" and f"_{PIXELS[0]}".encode() in head_of(path) and not _recognizes_centered(path)
+    )
+
+
+def _mixed_scores(picks: PicksByRun) -> list[str]:
+    scored = sum(len(p) for p in picks.values() if p.score is not None)
+    unscored = any(p.score is None and len(p) for p in picks.values())
+    return [f"the scores of {scored} picks, since others have none"] if scored and unscored else []
+
+
+RELION4 = PickFormat(
+    name="relion4",
+    title="STAR of RELION 4",
+    recognizes=_recognizes_pixels,
+    read=_read_pixels,
+    encode=_encode_pixels,
+    holds_orientations=True,
+    further_losses=_mixed_scores,
+)
+RELION5 = PickFormat(
+    name="relion5",
+    title="STAR of RELION 5",
+    recognizes=_recognizes_centered,
+    read=_read_centered,
+    encode=_encode_centered,
+    holds_orientations=True,
+    further_losses=_mixed_scores,
+)

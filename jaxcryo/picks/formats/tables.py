@@ -1,4 +1,8 @@
-"""Rows of CSV files."""
+"""CSV tables: reading rows of any, and the two formats that are one table for all runs.
+
+`csv` is the plain table `run,particle,x,y,z,score` and further columns, which holds all that picks have; `kaggle` the
+challenge's submission `id,experiment,particle_type,x,y,z`. Both are ångströms from the corner.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,22 @@ import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from jaxcryo.domain import Picks
 from jaxcryo.errors import InputError
-from jaxcryo.files import read_text
+from jaxcryo.files import read_text, write_text
+from jaxcryo.picks.formats.base import PickFormat, PicksByRun, Rows, Types, picks_by_run
+from jaxcryo.picks.geometry import Geometries, Note, ignore
+
+_RUN = ("run", "run_name", "experiment", "tomogram")
+_PARTICLE = ("particle", "particle_type", "object_name", "pickable_object_name")
+_AXES = (("x",), ("y",), ("z",))
+_MATRIX = tuple(f"r{i}{j}" for i in range(3) for j in range(3))
+"""The orientation's matrix, row by row."""
+_EXPECTED = "expected a CSV table with the columns run, particle, x, y, z (ångströms) and, if known, score"
+_KAGGLE = ("experiment", "particle_type", "x", "y", "z")
+_KAGGLE_EXPECTED = f"expected Kaggle's table with the columns {', '.join(_KAGGLE)}"
 
 
 def read_rows(
@@ -54,13 +72,19 @@ def columns_of(path: pathlib.Path) -> tuple[str, ...]:
 
 def number(text: str, what: str, where: str) -> float:
     """A finite number from a cell. Raises InputError with the place."""
+    value = number_or_nan(text)
+    if math.isnan(value):
+        raise InputError(f"{where}: {what} is {text[:40]!r}; expected a finite number: correct or remove the line")
+    return value
+
+
+def number_or_nan(text: str) -> float:
+    """A number from a cell, NaN for what is none or not finite."""
     try:
         value = float(text) if "_" not in text else math.nan
     except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise InputError(f"{where}: {what} is {text[:40]!r}; expected a finite number: correct or remove the line")
-    return value
+        return math.nan
+    return value if math.isfinite(value) else math.nan
 
 
 def to_csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -70,3 +94,155 @@ def to_csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue()
+
+
+def optional_columns(cells: Mapping[str, str]) -> list[float]:
+    """Score, probability and the nine numbers of the orientation of a row, NaN for what it has not."""
+    return [number_or_nan(cells.get(name, "")) for name in ("score", "probability", *_MATRIX)]
+
+
+def optional_arrays(values: Sequence[Sequence[float]], where: str, note: Note) -> dict[str, Any]:
+    """What `optional_columns` gave of all rows, as `Rows` takes it."""
+    table = np.asarray(values, np.float64).reshape(-1, 2 + len(_MATRIX))
+    matrices = table[:, 2:].reshape(-1, 3, 3)
+    turned = np.einsum("nij,nkj->nik", matrices, matrices)
+    good = np.isfinite(turned).all(axis=(1, 2))
+    good[good] = np.abs(turned[good] - np.eye(3)).max(axis=(1, 2)) < 1e-3
+    strange = int((np.isfinite(matrices).any(axis=(1, 2)) & ~good).sum())
+    if strange:
+        note(f"{where}: {strange} picks have an orientation that is no rotation, which is not kept")
+    matrices[~good] = np.nan
+    return {"score": table[:, 0], "probability": table[:, 1], "orientation": matrices if good.any() else None}
+
+
+def optional_cells(own: Picks) -> tuple[list[str], list[list[Any]]]:
+    """The names and the cells of what these picks have beyond a position."""
+    names: list[str] = []
+    arrays = []
+    for name, values in (("score", own.score), ("probability", own.probability)):
+        if values is not None:
+            names.append(name)
+            arrays.append(values[:, None])
+    if own.orientation is not None:
+        names.extend(_MATRIX)
+        arrays.append(own.orientation.reshape(-1, len(_MATRIX)))
+    return names, np.concatenate(arrays, axis=1).tolist() if arrays else [[] for _ in range(len(own))]
+
+
+def _read(path: pathlib.Path, types: Types, geometries: Geometries, note: Note) -> dict[str, Picks]:
+    index_of = {t.name: i for i, t in enumerate(types)}
+    runs: list[str] = []
+    kinds: list[int] = []
+    xyz: list[list[float]] = []
+    values: list[list[float]] = []
+    # A table without particles is about the only type, if there is only one.
+    named = len(types) != 1 or any(name in columns_of(path) for name in _PARTICLE)
+    for where, cells in read_rows(path, _EXPECTED, (_RUN, *_AXES, *([_PARTICLE] if named else []))):
+        particle = _cell(cells, _PARTICLE, where) if named else types[0].name
+        if particle not in index_of:
+            raise InputError(f"{where}: unknown particle {reprlib.repr(particle)}; the types are {', '.join(index_of)}")
+        runs.append(_cell(cells, _RUN, where))
+        kinds.append(index_of[particle])
+        xyz.append([number(_cell(cells, axis, where), axis[0], where) for axis in _AXES])
+        values.append(optional_columns(cells))
+    rows = Rows(
+        where=str(path),
+        runs=runs,
+        xyz_angstrom=np.asarray(xyz, np.float64).reshape(-1, 3),
+        type_index=np.asarray(kinds, np.int64),
+        **optional_arrays(values, str(path), note),
+    )
+    return picks_by_run(types, [rows], note)
+
+
+def _cell(cells: Mapping[str, str], names: tuple[str, ...], where: str) -> str:
+    name = next(name for name in names if name in cells)
+    value = cells[name].strip()
+    if not value:
+        raise InputError(f"{where}: has no {name}; complete or remove the line")
+    return value
+
+
+def _encode(picks: PicksByRun, path: pathlib.Path, geometries: Geometries) -> dict[pathlib.Path, str]:
+    parts = {run: optional_cells(own) for run, own in picks.items()}
+    optional = ["score", *dict.fromkeys(name for names, _ in parts.values() for name in names if name != "score")]
+    rows = []
+    for run, own in picks.items():
+        names, cells = parts[run]
+        for xyz, index, further in zip(own.xyz_angstrom.tolist(), own.type_index, cells, strict=True):
+            has = dict(zip(names, further, strict=True))
+            rows.append((run, own.types[index].name, *xyz, *(has.get(name, "") for name in optional)))
+    return {path: to_csv(("run", "particle", "x", "y", "z", *optional), rows)}
+
+
+def read_submission(path: str | pathlib.Path, types: Types, *, note: Note = ignore) -> dict[str, Picks]:
+    """Picks by run from a table with the columns `experiment,particle_type,x,y,z`; others are passed over.
+
+    Raises:
+        InputError: the file cannot be read, lacks a column, names an unknown particle, or holds a bad number.
+    """
+    path = pathlib.Path(path)
+    index_of = {t.name: i for i, t in enumerate(types)}
+    runs: list[str] = []
+    kinds: list[int] = []
+    xyz: list[list[float]] = []
+    for where, cells in read_rows(path, _KAGGLE_EXPECTED, [(name,) for name in _KAGGLE]):
+        run, particle = (cells[name].strip() for name in _KAGGLE[:2])
+        if not run or not particle:
+            raise InputError(f"{where}: has no experiment or particle type; expected both: complete or remove the line")
+        if particle not in index_of:
+            raise InputError(
+                f"{where}: unknown particle type {reprlib.repr(particle)}; the types are {', '.join(index_of)}"
+            )
+        runs.append(run)
+        kinds.append(index_of[particle])
+        xyz.append([number(cells[axis], axis, where) for axis in "xyz"])
+    rows = Rows(
+        where=str(path),
+        runs=runs,
+        xyz_angstrom=np.asarray(xyz, np.float64).reshape(-1, 3),
+        type_index=np.asarray(kinds, np.int64),
+    )
+    return picks_by_run(types, [rows], note)
+
+
+def write_submission(all_picks: Sequence[Picks], path: str | pathlib.Path) -> None:
+    """Writes Kaggle's table, in ångströms to three decimals."""
+    write_text(path, _submission(all_picks))
+
+
+def _submission(all_picks: Sequence[Picks]) -> str:
+    rows = [
+        (picks.run, picks.types[index].name, *(round(v, 3) for v in xyz))
+        for picks in all_picks
+        for xyz, index in zip(picks.xyz_angstrom.tolist(), picks.type_index, strict=True)
+    ]
+    return to_csv(("id", *_KAGGLE), [(i, *row) for i, row in enumerate(rows)])
+
+
+def _recognizes_kaggle(path: pathlib.Path) -> bool:
+    return path.suffix.lower() == ".csv" and set(_KAGGLE[:2]) <= set(columns_of(path))
+
+
+PLAIN = PickFormat(
+    name="csv",
+    title="a plain table",
+    recognizes=lambda path: path.suffix.lower() == ".csv",
+    read=_read,
+    encode=_encode,
+    in_angstrom=True,
+    place="picks.csv",
+    holds_probabilities=True,
+    holds_orientations=True,
+)
+KAGGLE = PickFormat(
+    name="kaggle",
+    title="Kaggle's table",
+    recognizes=_recognizes_kaggle,
+    read=lambda path, types, geometries, note: read_submission(path, types, note=note),
+    encode=lambda picks, path, geometries: {path: _submission(list(picks.values()))},
+    in_angstrom=True,
+    place="submission.csv",
+    holds_scores=False,
+    rounding_angstrom=0.001,
+)
