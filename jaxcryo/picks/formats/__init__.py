@@ -16,10 +16,10 @@ from jaxcryo.picks.formats.registry import writable_formats as writable_formats
 from jaxcryo.picks.formats.registry import write_picks as write_picks
 from jaxcryo.picks.formats.tomograms_star import known_geometries as known_geometries
 from jaxcryo.picks.formats.tomograms_star import read_tomograms as read_tomograms
-from jaxcryo.picks.geometry import Geometries as Frames  # noqa: F401
+from jaxcryo.picks.geometry import Frames as Frames
 from jaxcryo.picks.geometry import Geometries as Geometries
-from jaxcryo.picks.geometry import TomogramGeometry as TomogramFrame  # noqa: F401
+from jaxcryo.picks.geometry import TomogramFrame as TomogramFrame
 from jaxcryo.picks.geometry import TomogramGeometry as TomogramGeometry
-from jaxcryo.picks.geometry import geometries_of_tomograms as frames_of_tomograms  # noqa: F401
+from jaxcryo.picks.geometry import frames_of_tomograms as frames_of_tomograms
 from jaxcryo.picks.geometry import geometries_of_tomograms as geometries_of_tomograms
 from jaxcryo.picks.thresholds import above_thresholds as above_thresholds
