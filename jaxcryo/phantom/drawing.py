@@ -1,0 +1,133 @@
+"""One phantom from one seed: what trainings draw while they run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.fft
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+
+from jaxcryo.phantom import microscope
+from jaxcryo.phantom.beads import PROTEIN_KILODALTON_PER_ANGSTROM3, BeadModel, packaged_beads
+from jaxcryo.phantom.contents import Contents, draw_contents
+from jaxcryo.phantom.settings import DrawConfig, DrawnImaging, draw_imaging
+from jaxcryo.phantom.splatting import splat
+from jaxcryo.phantom.structures import BUILT_IN, COMPANY, STRANGERS, globule_beads, structure_beads
+
+_PAD_VOXEL = (8, 8, 8)
+_STAND_IN_SIZES = (0.85, 1.1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Phantom:
+    """A tomogram, and the centers of mass of the particles in it, sorted by type."""
+
+    voxels: Float[NDArray[np.float32], "z y x"]
+    centers_zyx_voxel: Float[NDArray[np.float64], "n 3"]
+    type_index: Int[NDArray[np.int64], " n"]
+    imaging: DrawnImaging
+
+
+def draw_phantom(config: DrawConfig, seed: int | Sequence[int], shape_zyx: tuple[int, int, int]) -> Phantom:
+    """A phantom whose every setting comes from the seed: the same seed gives the same bits, in any process."""
+    grid = config.grid(shape_zyx)
+    settings_seed, content_seed, noise_seed, finish_seed = np.random.SeedSequence(seed).spawn(4)
+    imaging = draw_imaging(config.imaging, np.random.default_rng(settings_seed), config.harshness, config.center_share)
+    pad = np.asarray(_PAD_VOXEL)
+    padded = tuple(int(scipy.fft.next_fast_len(n + 2 * int(p), real=True)) for n, p in zip(shape_zyx, pad, strict=True))
+    spacing = grid.spacing_angstrom
+    contents_rng = np.random.default_rng(content_seed)
+    company = [packaged_beads(n) for n in (STRANGERS if config.family == "stranger" else COMPANY)]
+    contents = draw_contents(
+        config.contents,
+        imaging.contrast,
+        type_models(config, contents_rng),
+        company,
+        (np.asarray(shape_zyx) - 1) * spacing,
+        contents_rng,
+    )
+    noise_rng = np.random.default_rng(noise_seed)
+    if config.family == "stranger":
+        from jaxcryo.phantom.stranger import image_by_tilts
+
+        voxels = image_by_tilts(contents, shape_zyx, spacing, imaging, noise_rng)
+    else:
+        density = _density(contents, padded, pad, spacing)
+        imaged = microscope.image(density, spacing, imaging, noise_rng, contents.ice.thickness_angstrom / spacing)
+        voxels = imaged[tuple(slice(p, p + n) for p, n in zip(pad, shape_zyx, strict=True))]
+    voxels = _finish(voxels, imaging, np.random.default_rng(finish_seed))
+    return Phantom(
+        voxels=voxels,
+        centers_zyx_voxel=contents.centers_zyx_angstrom / spacing,
+        type_index=contents.type_index,
+        imaging=imaging,
+    )
+
+
+def type_models(config: DrawConfig, rng: np.random.Generator) -> list[tuple[str, float, BeadModel]]:
+    """Name, radius and beads of each type; a stand-in's size is drawn, since the true one's shape is not known."""
+    models = []
+    for index, type_ in enumerate(config.types):
+        named = config.structures[index] if config.structures else ""
+        built_in = BUILT_IN.get(type_.name)
+        if named:
+            beads = structure_beads(named)
+        elif built_in is not None:
+            beads = packaged_beads(built_in.beads)
+            if built_in.scale != 1:
+                beads = beads.scaled(built_in.scale * float(rng.uniform(*_STAND_IN_SIZES)))
+        else:
+            beads = globule_beads(type_.name, type_.radius_angstrom)
+        models.append((type_.name, type_.radius_angstrom, beads))
+    return models
+
+
+def _density(
+    contents: Contents, padded: tuple[int, ...], pad: NDArray[np.int64], spacing: float
+) -> Float[NDArray[np.float32], "z y x"]:
+    """Mass per voxel against protein's interior."""
+    interior = PROTEIN_KILODALTON_PER_ANGSTROM3 * spacing**3
+    points = contents.points_zyx_angstrom / spacing + pad
+    return splat((padded[0], padded[1], padded[2]), points, contents.mass_kilodalton / interior)
+
+
+def _finish(
+    voxels: Float[NDArray[np.float32], "z y x"], imaging: DrawnImaging, rng: np.random.Generator
+) -> Float[NDArray[np.float32], "z y x"]:
+    """Empty borders, the file's scale and offset, and its 256 steps where it has them."""
+    voxels = np.ascontiguousarray(voxels)
+    middle = float(np.median(voxels[::3, ::3, ::3]))
+    spread = 1.4826 * float(np.median(np.abs(voxels[::3, ::3, ::3] - middle)))
+    voxels -= np.float32(middle)
+    voxels *= np.float32(1 / max(spread, 1e-12))
+    if imaging.border:
+        _fill_border(voxels, imaging, rng)
+    if imaging.as_bytes:
+        low, high = np.quantile(voxels[::2, ::3, ::3], (0.0005, 0.9995))
+        voxels = np.clip(np.round((voxels - low) * (255 / max(float(high - low), 1e-6))), 0, 255)
+        voxels = voxels * np.float32((high - low) / 255) + np.float32(low)
+    voxels *= np.float32(imaging.scale)
+    voxels += np.float32(imaging.offset * imaging.scale)
+    return np.asarray(voxels, np.float32)
+
+
+def _fill_border(voxels: Float[NDArray[np.float32], "z y x"], imaging: DrawnImaging, rng: np.random.Generator) -> None:
+    """Beyond an oblique plane near one side there is no data."""
+    depth, height, width = voxels.shape
+    along_y, at_end = bool(rng.uniform() < 0.5), bool(rng.uniform() < 0.5)
+    size = height if along_y else width
+    edge = float(rng.uniform(0.02, 0.25)) * size
+    slope = float(np.tan(np.radians(rng.uniform(-30, 30))))
+    across = float(np.tan(np.radians(rng.uniform(-4, 4))))
+    z = np.arange(depth, dtype=np.float32)[:, None, None] - 0.5 * depth
+    y = np.arange(height, dtype=np.float32)[None, :, None]
+    x = np.arange(width, dtype=np.float32)[None, None, :]
+    on, other = (y, x - 0.5 * width) if along_y else (x, y - 0.5 * height)
+    place = size - 1 - on if at_end else on
+    empty = place < edge + slope * z + across * other
+    value = {"zero": -imaging.offset, "mean": 0.0, "grey": float(rng.uniform(-2, 2))}[imaging.border]
+    quiet = np.float32(rng.uniform(0, 0.3)) if imaging.border == "grey" else np.float32(0)
+    np.copyto(voxels, np.float32(value) + quiet * voxels, where=empty)
