@@ -23,13 +23,12 @@ import numpy as np
 import onnx
 from scipy.ndimage import maximum_filter
 
-from jaxcryo.config import ARCHS, Arch
-from jaxcryo.convert.emit_layers import Upsampling
 from jaxcryo.convert.export import export
 from jaxcryo.convert.onnx_command import OnnxOptions, convert_model
 from jaxcryo.convert.operations import multiply_adds
 from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, Volume
-from jaxcryo.models import build
+from jaxcryo.models import architectures, build
+from jaxcryo.models.onnx_layers import Upsampling
 from jaxcryo.phantom import PhantomConfig, make_phantom
 from jaxcryo.picking.peaks import collect_peaks, find_peaks
 from jaxcryo.picking.pipeline import find_picks
@@ -49,7 +48,7 @@ sys.path += [str(pathlib.Path(__file__).parents[1] / "tests" / p) for p in ("par
 def main() -> None:
     """Prints a table for each architecture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arch", choices=ARCHS, nargs="+", default=ARCHS)
+    parser.add_argument("--arch", choices=tuple(architectures()), nargs="+", default=tuple(architectures()))
     parser.add_argument("--shape", type=int, nargs=3, default=(48, 224, 272), metavar=("Z", "Y", "X"))
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16", help="of ours")
     parser.add_argument("--upsampling", choices=("folded", "resize"), default="folded")
@@ -66,7 +65,7 @@ def main() -> None:
 
 
 def _compare(
-    arch: Arch, volume: Volume, folder: pathlib.Path, precision: str, upsampling: Upsampling, batch: int | None,
+    arch: str, volume: Volume, folder: pathlib.Path, precision: str, upsampling: Upsampling, batch: int | None,
     repeats: int,
 ) -> None:  # fmt: skip
     config = recipe(arch)

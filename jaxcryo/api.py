@@ -13,9 +13,9 @@ from jaxcryo.picking.preprocess import fit_volume
 from jaxcryo.picking.stitch import OnWindows
 from jaxcryo.picks.formats import FORMATS, Geometries, TomogramGeometry, format_for, write_picks
 from jaxcryo.project.mask import open_mask
-from jaxcryo.runtime.backends import Backend, choose_backend, ensemble_types, open_engine
+from jaxcryo.runtime.backends import choose_backend, ensemble_types, open_engine
 from jaxcryo.runtime.engine import Engine
-from jaxcryo.runtime.manifest import EngineEntry, read_manifest
+from jaxcryo.runtime.manifest import ModelEntry, read_manifest
 from jaxcryo.tomogram.normalization import scaled
 
 
@@ -23,13 +23,13 @@ from jaxcryo.tomogram.normalization import scaled
 class Engines:
     """The networks of a folder, opened, which are averaged; `open_engines` gives them."""
 
-    entries: tuple[EngineEntry, ...]
+    entries: tuple[ModelEntry, ...]
     engines: tuple[Engine, ...]
     types: tuple[ParticleType, ...]
     """With the thresholds that picks have to exceed."""
 
 
-def open_engines(folder: str | pathlib.Path, *, backend: Backend = "auto") -> Engines:
+def open_engines(folder: str | pathlib.Path, *, backend: str = "auto") -> Engines:
     """The engines that `python -m convert onnx` wrote to a folder, for several tomograms one after the other.
 
     Raises:

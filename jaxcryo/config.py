@@ -1,131 +1,35 @@
 """Every number of the method, as frozen records; presets are named constructors.
 
-Imports nothing of the project but its error. What the paper or the published code leaves open is a field here,
+Imports nothing of the project but its error. A network's own record lies with its architecture
+(jaxcryo/models/ARCHITECTURE/config.py). What the paper or the published code leaves open is a field here,
 with the reason for its default.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import typing
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
 from jaxcryo.errors import InputError
 
-Arch = Literal["yu4u", "tattaka"]
-Size = Literal["paper", "small", "tiny"]
-ARCHS: tuple[Arch, ...] = typing.get_args(Arch)
-SIZES: tuple[Size, ...] = typing.get_args(Size)
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ConvNeXtConfig:
-    """A ConvNeXt encoder; the defaults are timm's `convnext_nano`."""
+class NetworkConfig:
+    """What every network has; an architecture's own config adds the rest (jaxcryo/models/registry.py lists them)."""
 
-    in_channels: int = 5
-    depths: tuple[int, ...] = (2, 2, 8, 2)
-    widths: tuple[int, ...] = (80, 160, 320, 640)
-    kernel: int = 7
-    """Side of the depthwise kernels; a small net on a CPU spends most of its time in them, so it has smaller ones."""
-    layer_scale: float = 1e-6
-    """What a block's answer is multiplied by at first. timm's value lets blocks that are not pretrained learn late."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ResNetRSConfig:
-    """A ResNet-RS encoder; the defaults are timm's `resnetrs50`."""
-
-    in_channels: int = 1
-    """Assumed: each slice is an image of one channel (the code of this model is not public)."""
-    stem_widths: tuple[int, int, int] = (32, 32, 64)
-    depths: tuple[int, ...] = (3, 4, 6, 3)
-    widths: tuple[int, ...] = (64, 128, 256, 512)
-    """Bottleneck widths; a stage's output is `expansion` times as wide."""
-    expansion: int = 4
-    se_ratio: float = 0.25
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Yu4uConfig:
-    """yu4u's network (paper section 2.3; `Timm3DDecoder3` of the published code)."""
+    arch: ClassVar[str] = ""
+    """The architecture's name; tells in JSON which record it is."""
 
     classes: int = 6
     patch_zyx: tuple[int, int, int] = (16, 128, 128)
-    neighbors: int = 2
-    """Slices on each side that become channels of a slice's image."""
-    encoder: ConvNeXtConfig = ConvNeXtConfig()
-    decoder_widths: tuple[int, ...] = (1024, 768, 256)
-    head_stride: int = 4
-    """The decoder ends at this stride; the head's channels hold the rest (3-D pixel shuffle)."""
+    """The window that it was trained on."""
 
-    def __post_init__(self) -> None:
-        if self.encoder.in_channels != 2 * self.neighbors + 1:
-            raise InputError(
-                f"the encoder takes {self.encoder.in_channels} channels; {self.neighbors} neighbours on each side make "
-                f"{2 * self.neighbors + 1}"
-            )
-
-    @classmethod
-    def of_size(cls, size: Size, classes: int = 6) -> Yu4uConfig:
-        """`paper` is the published network; the smaller ones learn phantoms on a CPU in minutes."""
-        match size:
-            case "paper":
-                return cls(classes=classes)
-            case "small":
-                encoder = ConvNeXtConfig(depths=(1, 1, 2, 1), widths=(32, 64, 96, 160), kernel=3, layer_scale=1.0)
-                return cls(classes=classes, encoder=encoder, decoder_widths=(80, 64, 64), patch_zyx=(16, 96, 96))
-            case "tiny":
-                encoder = ConvNeXtConfig(depths=(1, 1, 1, 1), widths=(8, 16, 24, 32), kernel=3, layer_scale=1.0)
-                return cls(classes=classes, encoder=encoder, decoder_widths=(24, 16, 16), patch_zyx=(16, 64, 64))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TattakaConfig:
-    """tattaka's network (paper section 2.4). Its code is not public; what is open is assumed."""
-
-    classes: int = 6
-    patch_zyx: tuple[int, int, int] = (32, 128, 128)
-    encoder: ResNetRSConfig = ResNetRSConfig()
-    jpu_width: int = 128
-    """Assumed: the figure shows no widths; 128 keeps the decoder as light as the paper calls the model."""
-    jpu_dilations: tuple[int, ...] = (1, 2, 4, 8)
-    """FastFCN's four branches."""
-    decoder_widths: tuple[int, ...] = (128, 64, 32)
-    """Assumed: halved at each step. Fewer than three end at a higher stride, the rest by pixel shuffle."""
-    scse_reduction: int = 16
-    """Assumed: the value of the attention's paper and of the common implementations."""
-    depth_pool_counts_padding: bool = True
-    """Assumed: PyTorch's default, zeros beyond the ends count in the mean of the 3-slice pooling."""
-
-    @classmethod
-    def of_size(cls, size: Size, classes: int = 6) -> TattakaConfig:
-        """`paper` is the network of the text; the smaller ones learn phantoms on a CPU in minutes."""
-        match size:
-            case "paper":
-                return cls(classes=classes)
-            case "small":
-                encoder = ResNetRSConfig(stem_widths=(8, 8, 16), depths=(1, 2, 2, 1), widths=(16, 24, 32, 48))
-                return cls(
-                    classes=classes,
-                    encoder=encoder,
-                    jpu_width=32,
-                    decoder_widths=(48,),
-                    scse_reduction=8,
-                    patch_zyx=(16, 96, 96),
-                )
-            case "tiny":
-                encoder = ResNetRSConfig(stem_widths=(4, 4, 8), depths=(1, 1, 1, 1), widths=(4, 6, 8, 12))
-                return cls(
-                    classes=classes,
-                    encoder=encoder,
-                    jpu_width=12,
-                    decoder_widths=(16,),
-                    scse_reduction=4,
-                    patch_zyx=(16, 64, 64),
-                )
-
-
-ModelConfig = Yu4uConfig | TattakaConfig
+    @property
+    def least_tensors(self) -> int:
+        """So many parameters it has at least, known without building it: a file that holds fewer is damaged."""
+        return 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -242,9 +146,9 @@ class InferenceConfig:
 class TrainConfig:
     """A whole recipe. `recipe` gives the named ones."""
 
-    arch: Arch
-    size: Size
-    model: ModelConfig
+    arch: str
+    size: str
+    model: NetworkConfig
     intensity: IntensityConfig = IntensityConfig()
     target: TargetConfig = TargetConfig()
     crop: CropConfig = CropConfig()
@@ -252,7 +156,7 @@ class TrainConfig:
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
     inference: InferenceConfig = InferenceConfig()
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Precision = "float32"
     pretrained: bool = True
     """Start from ported ImageNet weights."""
     rematerialize: bool = False
@@ -260,3 +164,34 @@ class TrainConfig:
     sync_batch_norm: bool = False
     validate_every_epochs: float = 1
     seed: int = 42
+
+    def __post_init__(self) -> None:
+        if self.model.arch != self.arch:
+            raise InputError(f"the architecture is {self.arch}, its network {self.model.arch}'s; expected one")
+
+    @classmethod
+    def for_phantoms(cls, model: NetworkConfig, *, size: str, sigma_voxel: float) -> Self:
+        """What short trainings of small networks need.
+
+        More than half the windows around a pick of a randomly chosen type, so that rare types are seen; wide targets
+        and a low weight of the background, so that they are learned; no mixup and a quick average, since there are few
+        steps.
+        """
+        depth, height, width = model.patch_zyx
+        return cls(
+            arch=model.arch,
+            size=size,
+            model=model,
+            target=TargetConfig(sigma_voxel=sigma_voxel),
+            crop=CropConfig(near_pick=0.6),
+            augment=AugmentConfig(mixup_probability=0.0, flip_y_probability=0.5),
+            loss=LossConfig(kind="weighted", alpha=0.02),
+            optim=OptimConfig(
+                learning_rate=2e-3, weight_decay=1e-2, epochs=2, warmup_epochs=0.1, batch=4, ema_decay=0.995,
+                ema_warmup=True, clip_norm=1.0, epsilon=1e-12,
+            ),
+            inference=InferenceConfig(
+                stride_zyx=(depth * 3 // 4, height * 3 // 4, width * 3 // 4), batch=4, padding="reflect"
+            ),
+            pretrained=False,
+        )  # fmt: skip

@@ -62,6 +62,8 @@ CZII_TYPES = (
     ParticleType(name="beta-amylase", radius_angstrom=65, weight=0, color=(0, 240, 255)),
 )
 """The six types of the CZII challenge in yu4u's channel order; their weights are the metric's."""
+CZII_SPACING_ANGSTROM = 10.012444
+"""Of the challenge's tomograms, whose folders are named VoxelSpacing10.000."""
 
 
 def check_types(types: Sequence[ParticleType]) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import types
-import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import cattrs
@@ -18,8 +15,26 @@ T = TypeVar("T")
 _MOST_FAULTS = 10
 _LONGEST_FAULT = 300
 
-_TAG = "arch"
-"""In a union of records, says which one it is: the class's name in lower case, without 'Config'."""
+
+def tell_apart(base: type[T], *, by: str, members: Callable[[], Mapping[str, type[T]]]) -> None:
+    """Fields of type `base` hold one of several records; in plain values the key `by` says which.
+
+    Its value is the record's class attribute of that name; `members` returns those that there are.
+    """
+    converter = _converter()
+
+    def read(value: Any, _: Any) -> T:
+        known = members()
+        tag = value.get(by) if isinstance(value, dict) else None
+        if not isinstance(tag, str) or tag not in known:
+            raise InputError(f"{by!r} is {tag!r}; expected one of {', '.join(known)}")
+        return converter.structure({k: v for k, v in value.items() if k != by}, known[tag])
+
+    def write(value: Any) -> dict[str, Any]:
+        return {by: getattr(value, by), **converter.unstructure(value, type(value))}
+
+    converter.register_structure_hook_func(lambda kind: kind is base, read)
+    converter.register_unstructure_hook_func(lambda kind: kind is base, write)
 
 
 def to_plain(record: Any) -> Any:
@@ -48,8 +63,6 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook(float, _number)
     converter.register_structure_hook(str, functools.partial(_exactly, kind=str, name="a text"))
     converter.register_structure_hook(bool, functools.partial(_exactly, kind=bool, name="true or false"))
-    converter.register_structure_hook_factory(_is_union_of_records, functools.partial(_union_reader, converter))
-    converter.register_unstructure_hook_factory(_is_union_of_records, functools.partial(_union_writer, converter))
     return converter
 
 
@@ -69,36 +82,6 @@ def _exactly(value: Any, _: Any, *, kind: type, name: str) -> Any:
     if not isinstance(value, kind):
         raise InputError(f"{value!r} is not {name}")
     return value
-
-
-def _is_union_of_records(kind: Any) -> bool:
-    if typing.get_origin(kind) not in (types.UnionType, typing.Union):
-        return False
-    members = typing.get_args(kind)
-    return len(members) > 1 and all(dataclasses.is_dataclass(m) for m in members)
-
-
-def _tag(cls: type) -> str:
-    return cls.__name__.removesuffix("Config").lower()
-
-
-def _union_reader(converter: cattrs.Converter, union: Any) -> Callable[[Any, Any], Any]:
-    members = {_tag(cls): cls for cls in typing.get_args(union)}
-
-    def read(value: Any, _: Any) -> Any:
-        tag = value.get(_TAG) if isinstance(value, dict) else None
-        if tag not in members:
-            raise InputError(f"{_TAG!r} is {tag!r}; expected one of {', '.join(members)}")
-        return converter.structure({k: v for k, v in value.items() if k != _TAG}, members[tag])
-
-    return read
-
-
-def _union_writer(converter: cattrs.Converter, union: Any) -> Callable[[Any], Any]:
-    def write(value: Any) -> Any:
-        return {_TAG: _tag(type(value)), **converter.unstructure(value, type(value))}
-
-    return write
 
 
 def _shortened(text: str) -> str:

@@ -136,7 +136,7 @@ def _whole_numbers(plain: Any) -> Iterator[int]:
 def _check(model: TrainedModel, path: pathlib.Path) -> None:
     tensors = len(model.params) + len(model.stats)
     numbers = list(_whole_numbers(to_plain(model.config.model)))
-    if max(numbers) > _LARGEST or min(numbers) < 0 or sum(model.config.model.encoder.depths) > tensors:
+    if max(numbers) > _LARGEST or min(numbers) < 0 or model.config.model.least_tensors > tensors:
         raise InputError(f"{path}: its configuration cannot be that of its {tensors} tensors; write it again")
     try:
         _, params, stats = build(model.config.model, seed=None)

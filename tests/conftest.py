@@ -97,13 +97,14 @@ def trt(monkeypatch: pytest.MonkeyPatch):
     """The double's faults, while TensorRT and a T4 seem to be at hand; XLA's CPU buffers are the card's memory."""
     import tensorrt_double as double
 
-    from jaxcryo.runtime import backends, tensorrt_target
+    from jaxcryo.runtime import tensorrt_target
+    from jaxcryo.runtime.backends import openvino, tensorrt
     from jaxcryo.runtime.cuda import Gpu
 
     faults = double.FAULTS
     vars(faults).update(vars(double.Faults()))
     card = Gpu(index=0, name="Tesla T4", compute_capability="7.5", memory_bytes=15 * 2**30, driver="12.4")
-    for module in (backends, tensorrt_target):
+    for module in (openvino, tensorrt, tensorrt_target):
         monkeypatch.setattr(module, "jax_gpus", lambda: (card,))
     monkeypatch.setattr(tensorrt_target, "_import_tensorrt", double.module)
     for name in WITH_TENSORRT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -18,11 +19,12 @@ from jaxtyping import Array, Float
 from scipy.ndimage import map_coordinates
 
 import jaxcryo
-from jaxcryo.config import InferenceConfig, IntensityConfig, Yu4uConfig
+from jaxcryo.config import InferenceConfig, IntensityConfig
 from jaxcryo.domain import VoxelGrid
 from jaxcryo.project.copick import open_project, project_runs
+from jaxcryo.recipes import recipe
 from jaxcryo.runtime.engine import Engine
-from jaxcryo.runtime.manifest import EngineEntry
+from jaxcryo.runtime.manifest import ModelEntry
 from jaxcryo.tomogram.volumes import write_ome_zarr
 
 SPACING = 10.012444
@@ -42,11 +44,11 @@ def dark(windows: Float[Array, "b d h w"]) -> Float[Array, "b c d h w"]:
 def engines() -> Any:
     """A network that needs no weights, with the challenge's constants."""
     intensity, patch, stride = IntensityConfig(), (16, 24, 24), (12, 18, 18)
-    entry = EngineEntry(
-        name="fake", arch="yu4u", size="tiny", model=Yu4uConfig.of_size("tiny", 1), onnx_file="a.onnx", onnx_sha256="",
-        weights_file="a.safetensors", weights_sha256="", patch_zyx=patch, stride_zyx=stride, batch=4,
-        precision="float32", types=TYPES, intensity=intensity, spacing_angstrom=SPACING, inference=InferenceConfig(),
-        source="", skewness=-2.0,
+    model = dataclasses.replace(recipe("yu4u", "tiny", classes=1).model, patch_zyx=patch)
+    entry = ModelEntry(
+        name="fake", size="tiny", model=model, onnx_file="a.onnx", onnx_sha256="", weights_file="a.safetensors",
+        weights_sha256="", precision="float32", types=TYPES, intensity=intensity, spacing_angstrom=SPACING,
+        inference=InferenceConfig(stride_zyx=stride), source="", skewness=-2.0,
     )  # fmt: skip
     engine = Engine(
         name="fake", patch_zyx=patch, stride_zyx=stride, batch=4, classes=1, predict=dark, intensity=intensity

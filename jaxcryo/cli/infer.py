@@ -35,10 +35,10 @@ from jaxcryo.picks.thresholds import read_thresholds, with_thresholds
 from jaxcryo.project.copick import check_no_own_files, write_project_picks
 from jaxcryo.project.mask import check_mask
 from jaxcryo.report import count_table, score_table
-from jaxcryo.runtime.backends import BACKENDS, choose_backend, ensemble_types
+from jaxcryo.runtime.backends import backend_names, choose_backend, choose_precision, ensemble_types
 from jaxcryo.runtime.cuda import jax_gpus, share_memory
 from jaxcryo.runtime.manifest import read_manifest
-from jaxcryo.runtime.precision import PRECISIONS, choose_precision
+from jaxcryo.runtime.precision import PRECISIONS
 from jaxcryo.runtime.workers import Outcome, Place, in_turn, plan_places, side_by_side
 from jaxcryo.tomogram.volumes import Reading
 
@@ -244,7 +244,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add_source_options(p, "dataset, folder of tomograms, or one tomogram")
     p.add_argument("--out", metavar="PICKS", help="folder for the results (default: picks, or demo with --demo)")
     p.add_argument("--runs", nargs="+", metavar="NAME", help="these runs only")
-    p.add_argument("--backend", default="auto", choices=BACKENDS, help="what runs the networks")
+    p.add_argument("--backend", default="auto", choices=backend_names(), help="what runs the networks")
     p.add_argument(
         "--precision", default="auto", choices=PRECISIONS,
         help="that the networks compute in (auto: bfloat16 on CPUs that have it, where 'python -m convert check "

@@ -14,7 +14,7 @@ from jaxcryo.domain import ParticleType, Picks, Volume
 from jaxcryo.metric import score
 from jaxcryo.page import IndexRow, Overlay, Page, Sections, slice_images, versions, write_index, write_page
 from jaxcryo.picking.pipeline import OnSlab
-from jaxcryo.runtime.manifest import EngineEntry
+from jaxcryo.runtime.manifest import ModelEntry
 
 _FOLDER = "reports"
 
@@ -28,7 +28,7 @@ class PageNotes:
 
 
 def page_notes(
-    entries: Sequence[EngineEntry], *, backend: str, reason: str, settings: Mapping[str, Any], engines: str, out: str
+    entries: Sequence[ModelEntry], *, backend: str, reason: str, settings: Mapping[str, Any], engines: str, out: str
 ) -> PageNotes:
     """What is known before the first run is done."""
     sections: dict[str, Mapping[str, str]] = {}

@@ -21,9 +21,9 @@ from jaxcryo.picks.copick_json import write_copick_picks
 from jaxcryo.picks.formats import above_thresholds
 from jaxcryo.project.mask import open_mask
 from jaxcryo.report import draw_picks
-from jaxcryo.runtime.backends import Runner, open_engine
+from jaxcryo.runtime.backends import open_engine
 from jaxcryo.runtime.engine import IN_PLANE_FLIPS, NO_FLIPS
-from jaxcryo.runtime.manifest import EngineEntry
+from jaxcryo.runtime.manifest import ModelEntry
 from jaxcryo.runtime.workers import Advance
 from jaxcryo.tomogram.heatmaps import heatmap_writer
 from jaxcryo.tomogram.volumes import Reading
@@ -35,8 +35,8 @@ class Job:
 
     folder: pathlib.Path
     """Of the engines."""
-    entries: tuple[EngineEntry, ...]
-    backend: Runner
+    entries: tuple[ModelEntry, ...]
+    backend: str
     types: tuple[ParticleType, ...]
     out: pathlib.Path
     reading: Reading

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from jaxcryo.picking.effort import EFFORTS, Effort, stride_of
-from jaxcryo.runtime.manifest import EngineEntry
+from jaxcryo.runtime.manifest import ModelEntry
 
 T = TypeVar("T")
 
@@ -54,15 +54,16 @@ def add_extent_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--save-heatmaps", action="store_true", help="keep heatmaps as OME-Zarr, in PICKS/heatmaps")
 
 
-def with_extent(entry: EngineEntry, args: argparse.Namespace) -> EngineEntry:
+def with_extent(entry: ModelEntry, args: argparse.Namespace) -> ModelEntry:
     """The model with what the options say instead of its own."""
     effort: Effort = args.effort
     chosen = {"merge_radius": args.merge_radius, "refine": args.refine}
-    return dataclasses.replace(
-        entry,
+    inference = dataclasses.replace(
+        entry.inference,
         stride_zyx=stride_of(effort, entry.patch_zyx, entry.stride_zyx),
-        inference=dataclasses.replace(entry.inference, **{k: v for k, v in chosen.items() if v is not None}),
+        **{k: v for k, v in chosen.items() if v is not None},
     )
+    return dataclasses.replace(entry, inference=inference)
 
 
 def _share(text: str) -> float:

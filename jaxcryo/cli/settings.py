@@ -11,14 +11,14 @@ from jaxcryo.config import InferenceConfig
 from jaxcryo.domain import ParticleType, Run, types_to_json
 from jaxcryo.errors import InputError
 from jaxcryo.picks.candidates import floor_of
-from jaxcryo.runtime.manifest import EngineEntry
+from jaxcryo.runtime.manifest import ModelEntry
 from jaxcryo.tomogram.volumes import Reading
 
 FILE_NAME = "settings.json"
 
 
 def settings_of(
-    entries: Sequence[EngineEntry], types: Sequence[ParticleType], reading: Reading, *, tta: bool
+    entries: Sequence[ModelEntry], types: Sequence[ParticleType], reading: Reading, *, tta: bool
 ) -> dict[str, Any]:
     """Plain values; equal where picks of the same tomogram are."""
     inference: InferenceConfig = entries[0].inference

@@ -17,10 +17,11 @@ from jaxcryo.cli.convert import main as convert
 from jaxcryo.cli.geometry import add_frame_options
 from jaxcryo.cli.geometry import say as note
 from jaxcryo.cli.inputs import add_source_options, picks_to_train_on, reading_of, source_of, types_of
-from jaxcryo.config import ARCHS, SIZES, Arch, TrainConfig
+from jaxcryo.config import TrainConfig
 from jaxcryo.domain import ParticleType, Picks, Run
 from jaxcryo.errors import InputError
-from jaxcryo.models import Weights, build
+from jaxcryo.models import Weights, architecture, architectures, build
+from jaxcryo.models.registry import sizes
 from jaxcryo.project.dataset import read_run_picks, within_volume
 from jaxcryo.recipes import recipe
 from jaxcryo.report import score_table
@@ -197,16 +198,18 @@ def _initial(args: argparse.Namespace, config: TrainConfig) -> tuple[Weights, We
     return params, stats
 
 
-def _imagenet_weights(folder: pathlib.Path, arch: Arch) -> pathlib.Path:
+def _imagenet_weights(folder: pathlib.Path, arch: str) -> pathlib.Path:
     """The encoder's ported weights; downloaded and ported where they are not there yet."""
-    name, tag = {"yu4u": ("convnext_nano", "in12k_ft_in1k"), "tattaka": ("resnetrs50", "tf_in1k")}[arch]
-    path = folder / f"{name}.safetensors"
+    hub_name = architecture(arch).imagenet
+    if hub_name is None:
+        raise InputError(f"{arch} has no ImageNet weights to start from; train with --from-scratch, or give --init")
+    path = folder / f"{hub_name.rsplit('/', 1)[-1].split('.')[0]}.safetensors"
     if not path.exists() and hosts.is_first():
         print(f"the recipe starts from ImageNet weights, and {path} is not there: downloading and porting them")
-        if convert(["port", f"timm/{name}.{tag}", "--arch", arch, "--out", str(path)]) != 0:
+        if convert(["port", hub_name, "--arch", arch, "--out", str(path)]) != 0:
             raise InputError(
                 f"{path} could not be made; where there is a network, run\n"
-                f"  pip install 'jaxcryo[hub]' && python -m convert port timm/{name}.{tag} --arch {arch} --out {path}\n"
+                f"  pip install 'jaxcryo[hub]' && python -m convert port {hub_name} --arch {arch} --out {path}\n"
                 "or give a downloaded model.safetensors to the same command; or train with --from-scratch, or from "
                 "weights of your own with --init WEIGHTS"
             )
@@ -222,13 +225,13 @@ def _example(run: Run, types: tuple[ParticleType, ...], reading: Reading, given:
 
 def _parser(prog: str) -> argparse.ArgumentParser:
     p = parser("Train a network on tomograms with known picks.", EXAMPLES, prog)
-    p.add_argument("--arch", required=True, choices=ARCHS, help="which of the two networks")
+    p.add_argument("--arch", required=True, choices=tuple(architectures()), help="which network")
     p.add_argument(
         "--fold", required=True, type=_fold, help="the run to hold out, counted from 0 in sorted order, or all in turn"
     )
     add_source_options(p, "dataset in the challenge's layout, or a folder of tomograms with --picks")
     p.add_argument("--out", metavar="RUN", help="run folder (default: runs/ARCH-SIZE-foldK)")
-    p.add_argument("--size", default="paper", choices=SIZES, help="the paper's network, or a smaller one")
+    p.add_argument("--size", default="paper", choices=sizes(), help="the paper's network, or a smaller one")
     length = p.add_mutually_exclusive_group()
     length.add_argument("--steps", type=_positive(int), help="end after so many steps; the schedule fits itself")
     length.add_argument("--minutes", type=_positive(float), help="end in time; the schedule fits itself to the speed")

@@ -7,14 +7,15 @@ import pathlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from jaxcryo.config import Precision
 from jaxcryo.domain import Picks, Volume
 from jaxcryo.errors import InputError
 from jaxcryo.metric import Score, score
 from jaxcryo.phantom import PhantomConfig, make_phantom
 from jaxcryo.picking.pipeline import find_picks
 from jaxcryo.runtime.backends import open_engine
-from jaxcryo.runtime.manifest import EngineEntry, read_manifest, write_manifest
-from jaxcryo.runtime.openvino import Precision, cpu_has_bfloat16
+from jaxcryo.runtime.manifest import ModelEntry, read_manifest, write_manifest
+from jaxcryo.runtime.openvino import cpu_has_bfloat16
 from jaxcryo.runtime.precision import MAX_F4_CHANGE, is_harmless
 
 _PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
@@ -56,7 +57,7 @@ class PrecisionComparison:
         return "bfloat16 will be used" if is_harmless(self.change) else "float32 will be used"
 
 
-def phantoms_for(entry: EngineEntry, count: int, shape_zyx: tuple[int, int, int]) -> Iterator[tuple[Volume, Picks]]:
+def phantoms_for(entry: ModelEntry, count: int, shape_zyx: tuple[int, int, int]) -> Iterator[tuple[Volume, Picks]]:
     """Tomograms of the entry's particles on its voxels, with the truth; the same ones each time."""
     config = PhantomConfig(shape_zyx=shape_zyx, spacing_angstrom=entry.spacing_angstrom, types=entry.types)
     for number in range(count):
@@ -65,7 +66,7 @@ def phantoms_for(entry: EngineEntry, count: int, shape_zyx: tuple[int, int, int]
 
 def compare_precisions(
     folder: pathlib.Path,
-    entry: EngineEntry,
+    entry: ModelEntry,
     phantoms: Iterable[tuple[Volume, Picks]],
     *,
     on_search: Callable[[], object] = lambda: None,

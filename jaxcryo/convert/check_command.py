@@ -35,12 +35,12 @@ from jaxcryo.convert.comparison import (
     word,
 )
 from jaxcryo.convert.emit import write_onnx
-from jaxcryo.convert.emit_layers import Upsampling
 from jaxcryo.convert.emit_probe import float16_values, group_of, probe
 from jaxcryo.errors import InputError
 from jaxcryo.models import Network, build
+from jaxcryo.models.onnx_layers import Upsampling
 from jaxcryo.phantom import PhantomConfig
-from jaxcryo.runtime.manifest import FILE_NAME, EngineEntry, read_manifest
+from jaxcryo.runtime.manifest import FILE_NAME, ModelEntry, read_manifest
 from jaxcryo.runtime.openvino import cpu_has_bfloat16, openvino_predict
 from jaxcryo.weights import TrainedModel, load_model
 
@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _compare_in_bfloat16(
-    folder: pathlib.Path, entries: Sequence[EngineEntry], count: int, shape_zyx: tuple[int, int, int]
+    folder: pathlib.Path, entries: Sequence[ModelEntry], count: int, shape_zyx: tuple[int, int, int]
 ) -> None:
     """Measures, prints and notes; a model at a time, since one of the paper's takes long."""
     comparisons: list[PrecisionComparison] = []
@@ -121,7 +121,7 @@ def _compare_in_bfloat16(
     print(f"noted in {folder / FILE_NAME}")
 
 
-def check_entry(folder: pathlib.Path, entry: EngineEntry, count: int) -> tuple[list[Comparison], list[Range]]:
+def check_entry(folder: pathlib.Path, entry: ModelEntry, count: int) -> tuple[list[Comparison], list[Range]]:
     """One model through every engine of this computer; the ranges are of float16 models only."""
     path = folder / entry.onnx_file
     model = load_model(folder / entry.weights_file)
@@ -156,7 +156,7 @@ def float16_ranges(
     return [Range(model=name, module=module_name, largest=m) for module_name, m in groups.items()]
 
 
-def _backends(path: pathlib.Path, entry: EngineEntry) -> list[tuple[str, float, Answer]]:
+def _backends(path: pathlib.Path, entry: ModelEntry) -> list[tuple[str, float, Answer]]:
     file_limit = LIMITS[entry.precision]
     backends: list[tuple[str, float, Answer]] = []
     if _has_onnxruntime():

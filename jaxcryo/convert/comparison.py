@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from jaxcryo.phantom import PhantomConfig, make_phantom
 from jaxcryo.runtime.engine import INPUT
-from jaxcryo.runtime.manifest import EngineEntry
+from jaxcryo.runtime.manifest import ModelEntry
 from jaxcryo.tomogram.normalization import normalization
 
 Windows = Float[NDArray[np.float32], "n d h w"]
@@ -42,12 +42,12 @@ class Comparison:
         return self.relative_rms <= self.limit
 
 
-def kinds_of_windows(entry: EngineEntry, count: int) -> dict[str, Windows]:
+def kinds_of_windows(entry: ModelEntry, count: int) -> dict[str, Windows]:
     """Noise and a phantom, `count` windows of each."""
     return {"noise": _noise(entry, count), "phantom": phantom_windows(entry, count)}
 
 
-def phantom_windows(entry: EngineEntry, count: int) -> Windows:
+def phantom_windows(entry: ModelEntry, count: int) -> Windows:
     """Overlapping windows of a synthetic tomogram of the entry's particles, as its network sees them."""
     depth, height, width = entry.patch_zyx
     step = width // 4
@@ -61,7 +61,7 @@ def phantom_windows(entry: EngineEntry, count: int) -> Windows:
     return np.stack([voxels[:, :, i * step : i * step + width] for i in range(count)])
 
 
-def _noise(entry: EngineEntry, count: int) -> Windows:
+def _noise(entry: ModelEntry, count: int) -> Windows:
     return np.random.default_rng(_SEED).standard_normal((count, *entry.patch_zyx), np.float32)
 
 
@@ -73,7 +73,7 @@ def onnxruntime_answer(model: str | bytes) -> Answer:
     return lambda windows: session.run(None, {INPUT: windows})[0]
 
 
-def in_batches(predict: Answer, entry: EngineEntry, windows: Windows) -> Heatmaps:
+def in_batches(predict: Answer, entry: ModelEntry, windows: Windows) -> Heatmaps:
     """All windows, in batches of the engine's size; the last one is filled with copies."""
     size = entry.batch
     padded = np.take(windows, range(math.ceil(len(windows) / size) * size), axis=0, mode="wrap")

@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 
 import onnx
+from flax import nnx
 
-import jaxcryo.convert.emit_networks  # noqa: F401  # registers the networks with `emit`
-from jaxcryo.config import ModelConfig
-from jaxcryo.convert.emit_layers import NetworkGraph, Upsampling, emit
-from jaxcryo.convert.graph import Precision
-from jaxcryo.models.tattaka.network import Tattaka
-from jaxcryo.models.yu4u.network import Yu4u
+from jaxcryo.config import NetworkConfig, Precision
+from jaxcryo.models import architecture
+from jaxcryo.models.onnx_layers import NetworkGraph, Upsampling
+from jaxcryo.runtime.engine import INPUT, OUTPUT
 from jaxcryo.serialize import to_plain
-
-INPUT, OUTPUT = "windows", "heatmaps"
 
 
 def write_onnx(
-    module: Yu4u | Tattaka,
-    config: ModelConfig,
+    module: nnx.Module,
+    config: NetworkConfig,
     *,
     batch: int,
     precision: Precision,
@@ -34,14 +31,14 @@ def write_onnx(
         InputError: the config's window does not suit the network, or weights do not fit float16.
     """
     graph = NetworkGraph(batch=batch, precision=precision, upsampling=upsampling)
+    write = architecture(config.arch).onnx
     windows = graph.input(INPUT, (batch, *config.patch_zyx))
-    heatmaps = graph.cast(emit(module, graph, graph.cast(windows, precision)), "float32")
-    title = type(module).__name__.lower()
+    heatmaps = graph.cast(write(module, graph, graph.cast(windows, precision)), "float32")
     return graph.model(
         heatmaps,
         OUTPUT,
-        title=title,
-        doc=f"{title}: tomogram windows (b, d, h, w) to particle heatmaps (b, c, d, h, w)",
+        title=config.arch,
+        doc=f"{config.arch}: tomogram windows (b, d, h, w) to particle heatmaps (b, c, d, h, w)",
         metadata={
             "config": json.dumps(to_plain(config)),
             "batch": str(batch),

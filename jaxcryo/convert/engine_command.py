@@ -29,7 +29,7 @@ from jaxcryo.runtime.engine_files import (
     remove_engine,
     write_engine,
 )
-from jaxcryo.runtime.manifest import EngineEntry, read_manifest
+from jaxcryo.runtime.manifest import ModelEntry, read_manifest
 from jaxcryo.runtime.tensorrt_target import Target, this_machine
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"next: jaxcryo infer --engines {args.engines} --data DIR")
 
 
-def _build(job: _Job, entry: EngineEntry, label: str) -> list[Comparison]:
+def _build(job: _Job, entry: ModelEntry, label: str) -> list[Comparison]:
     """Builds one engine, and writes it if it answers as ONNX Runtime does."""
     from jaxcryo.convert.engine_build import build_engine, layer_information
     from jaxcryo.runtime.tensorrt import load_engine
@@ -135,7 +135,7 @@ def _build(job: _Job, entry: EngineEntry, label: str) -> list[Comparison]:
     return comparisons
 
 
-def _compared(job: _Job, entry: EngineEntry, loaded: LoadedEngine) -> list[Comparison]:
+def _compared(job: _Job, entry: ModelEntry, loaded: LoadedEngine) -> list[Comparison]:
     from jaxcryo.runtime.tensorrt import engine_predict
 
     predict = jax.jit(
@@ -152,7 +152,7 @@ def _compared(job: _Job, entry: EngineEntry, loaded: LoadedEngine) -> list[Compa
     ]
 
 
-def _record(job: _Job, entry: EngineEntry, plan: bytes, seconds: float, comparisons: list[Comparison]) -> EngineRecord:
+def _record(job: _Job, entry: ModelEntry, plan: bytes, seconds: float, comparisons: list[Comparison]) -> EngineRecord:
     gpu = job.target.gpu
     return EngineRecord(
         format=FORMAT,
@@ -172,7 +172,7 @@ def _record(job: _Job, entry: EngineEntry, plan: bytes, seconds: float, comparis
     )
 
 
-def _fitting(job: _Job, entry: EngineEntry) -> pathlib.Path | None:
+def _fitting(job: _Job, entry: ModelEntry) -> pathlib.Path | None:
     """The engine that need not be built; says why the one in its place does not do, if there is one."""
     try:
         return find_engine(job.folder, entry, job.target)
@@ -182,7 +182,7 @@ def _fitting(job: _Job, entry: EngineEntry) -> pathlib.Path | None:
         return None
 
 
-def _remove_superseded(job: _Job, entries: tuple[EngineEntry, ...]) -> None:
+def _remove_superseded(job: _Job, entries: tuple[ModelEntry, ...]) -> None:
     """Removes engines that no machine can use any more; those of other machines stay."""
     for entry in entries:
         for path, why in other_engines(job.folder, entry, job.target):

@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from jaxcryo.convert.kinds import KINDS, SourceKind
-from jaxcryo.convert.rules import match_target, to_theirs
-from jaxcryo.convert.rules_yu4u import SLICER
 from jaxcryo.errors import InputError
 from jaxcryo.files import atomic_path
+from jaxcryo.models import architecture
+from jaxcryo.models.naming import Source, match_target, to_theirs
 from jaxcryo.weights import TrainedModel, load_model
 
 Form = Literal["timm", "lightning"]
@@ -57,18 +56,14 @@ def export(model: TrainedModel, form: Form) -> dict[str, NDArray[Any]]:
         InputError: nobody else has a name for the whole of this network.
     """
     arch = model.config.arch
-    whole = form == "lightning"
-    kind = next((k for k in KINDS if k.arch == arch and (k.head is not None) == whole), None)
+    kind = next((k for k in architecture(arch).sources if k.form == form), None)
     if kind is None:
         raise InputError(
             f"{arch}'s network cannot be exported to {form}, since no published code names its tensors; "
             "expected --to timm, which writes its encoder"
         )
-    prefix = "model." if whole else ""
-    arrays: dict[str, NDArray[Any]] = {}
-    if whole:
-        channels = model.config.model.encoder.in_channels
-        arrays[prefix + SLICER] = np.eye(channels, dtype=np.float32).reshape(channels, 1, channels, 1, 1)
+    prefix = "model." if form == "lightning" else ""
+    arrays: dict[str, NDArray[Any]] = {prefix + name: make(model.config.model) for name, make in kind.fixed.items()}
     for name, array in (model.params | model.stats).items():
         arrays |= {prefix + key: value for key, value in _theirs(name, np.asarray(array), kind).items()}
     return arrays
@@ -88,7 +83,7 @@ def weights_file(path: pathlib.Path) -> pathlib.Path:
     return found
 
 
-def _theirs(name: str, array: NDArray[np.float32], kind: SourceKind) -> dict[str, NDArray[Any]]:
+def _theirs(name: str, array: NDArray[np.float32], kind: Source) -> dict[str, NDArray[Any]]:
     match = match_target(kind.rules, name)
     if match is None:
         return {}

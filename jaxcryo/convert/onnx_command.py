@@ -12,16 +12,15 @@ import jax.numpy as jnp
 import onnx
 from tqdm import tqdm
 
-from jaxcryo.config import TrainConfig
+from jaxcryo.config import Precision, TrainConfig
 from jaxcryo.convert.emit import write_onnx
-from jaxcryo.convert.emit_layers import Upsampling
 from jaxcryo.convert.export import weights_file
-from jaxcryo.convert.graph import Precision
 from jaxcryo.convert.operations import described
 from jaxcryo.errors import InputError
 from jaxcryo.files import atomic_path
 from jaxcryo.models import Weights, build
-from jaxcryo.runtime.manifest import FILE_NAME, EngineEntry, file_sha256, read_manifest, write_manifest
+from jaxcryo.models.onnx_layers import Upsampling
+from jaxcryo.runtime.manifest import FILE_NAME, ModelEntry, file_sha256, read_manifest, write_manifest
 from jaxcryo.weights import TrainedModel, load_model, save_model
 
 _GENERIC_STEMS = ("best", "last")
@@ -110,7 +109,7 @@ def run(args: argparse.Namespace) -> None:
 
 def convert_models(
     sources: list[pathlib.Path], out: pathlib.Path, options: OnnxOptions, *, force: bool = False
-) -> tuple[EngineEntry, ...]:
+) -> tuple[ModelEntry, ...]:
     """Writes every model to the folder, and the manifest last.
 
     Raises:
@@ -147,7 +146,7 @@ def convert_models(
 
 def convert_model(
     model: TrainedModel, name: str, folder: pathlib.Path, options: OnnxOptions, *, source: str
-) -> EngineEntry:
+) -> ModelEntry:
     """Writes one model's two files to the folder, and describes it."""
     config = model.config if options.window_zyx is None else with_window(model.config, options.window_zyx)
     spacing = model.spacing_angstrom or options.spacing_angstrom
@@ -171,23 +170,19 @@ def convert_model(
     with atomic_path(onnx_file) as fresh:
         onnx.save(graph, str(fresh))
     save_model(weights, model)
-    return EngineEntry(
+    return ModelEntry(
         name=name,
-        arch=config.arch,
         size=config.size,
         model=config.model,
         onnx_file=onnx_file.name,
         onnx_sha256=file_sha256(onnx_file),
         weights_file=weights.name,
         weights_sha256=file_sha256(weights),
-        patch_zyx=config.model.patch_zyx,
-        stride_zyx=config.inference.stride_zyx,
-        batch=batch,
         precision=options.precision,
         types=model.types,
         intensity=config.intensity,
         spacing_angstrom=spacing,
-        inference=config.inference,
+        inference=dataclasses.replace(config.inference, batch=batch),
         source=f"{pathlib.Path(source).parent.name}/{pathlib.Path(source).name}: {model.source}",
         skewness=model.skewness,
     )

@@ -18,15 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from jaxcryo.config import ARCHS, SIZES, Arch, Size, TrainConfig, Yu4uConfig
-from jaxcryo.convert.kinds import recognise
-from jaxcryo.convert.plan import Plan, classes_of, make_plan, summary, table
-from jaxcryo.convert.rules import to_ours
+from jaxcryo.config import NetworkConfig, TrainConfig
+from jaxcryo.convert.port_plan import Plan, Recognized, classes_of, make_plan, recognize, summary, table
 from jaxcryo.convert.sources import locate, open_source
-from jaxcryo.convert.stored import StoredTensors
-from jaxcryo.domain import CZII_TYPES, ParticleType
+from jaxcryo.convert.torch_zip import StoredTensors
+from jaxcryo.domain import CZII_SPACING_ANGSTROM, CZII_TYPES, ParticleType
 from jaxcryo.errors import InputError
-from jaxcryo.models import Weights, build
+from jaxcryo.models import Weights, architectures, build
+from jaxcryo.models.naming import to_ours
+from jaxcryo.models.registry import sizes
 from jaxcryo.project.particles import read_particles
 from jaxcryo.recipes import recipe
 from jaxcryo.weights import TrainedModel, save_model
@@ -36,13 +36,14 @@ from jaxcryo.weights import TrainedModel, save_model
 class PortOptions:
     """How to port, whatever the source."""
 
-    arch: Arch
-    size: Size = "paper"
+    arch: str
+    size: str = "paper"
     averaged: bool = True
     """Prefer averaged weights (EMA) where a checkpoint has both."""
     types: tuple[ParticleType, ...] | None = None
     """None: those of the CZII challenge."""
     spacing_angstrom: float | None = None
+    """None: the challenge's for a network that was trained on it, else not known."""
     seed: int = 0
     """Draws what the source does not fill."""
 
@@ -60,11 +61,11 @@ def add_parser(subparsers: Any) -> None:
         help="a checkpoint (.safetensors, .bin, .pth, .ckpt), or a name on the Hugging Face hub such as "
         "timm/convnext_nano.in12k_ft_in1k (yu4u) or timm/resnetrs50.tf_in1k (tattaka)",
     )
-    parser.add_argument("--arch", choices=ARCHS, required=True, help="the network to fill")
+    parser.add_argument("--arch", choices=tuple(architectures()), required=True, help="the network to fill")
     parser.add_argument(
         "--out", type=pathlib.Path, required=True, help="the file to write; with several sources, a folder"
     )
-    parser.add_argument("--size", choices=SIZES, default="paper", help="the network's size (default: paper)")
+    parser.add_argument("--size", choices=sizes(), default="paper", help="the network's size (default: paper)")
     parser.add_argument("--plain", action="store_true", help="take the plain weights, not the averaged ones (EMA)")
     parser.add_argument(
         "--particles",
@@ -108,10 +109,24 @@ def run(args: argparse.Namespace) -> None:
         started = time.monotonic()
         plan, model = port(path, options, name=source)
         save_model(out, model)
+        print("".join(f"note: {note}\n" for note in described_choices(plan, model, options)), end="")
         print(
             f"{summary(plan)}\n{out}: written in {time.monotonic() - started:.1f} s, "
             f"peak memory {_peak_memory_bytes() / 1e9:.2f} GB"
         )
+
+
+def described_choices(plan: Plan, model: TrainedModel, options: PortOptions) -> list[str]:
+    """What was taken for granted, and how to say otherwise."""
+    notes = list(plan.recognized.notes)
+    if model.spacing_angstrom is not None and options.spacing_angstrom is None:
+        intensity = model.config.intensity
+        notes.append(
+            f"a whole network of the published training is taken to be the CZII challenge's: {len(model.types)} "
+            f"particle types, voxels of {model.spacing_angstrom:.9g} Å, intensities (v - {intensity.mean:g}) / "
+            f"{intensity.std:g}; --voxel-spacing and --particles say otherwise"
+        )
+    return notes
 
 
 def port(path: pathlib.Path, options: PortOptions, *, name: str | None = None) -> tuple[Plan, TrainedModel]:
@@ -125,17 +140,17 @@ def port(path: pathlib.Path, options: PortOptions, *, name: str | None = None) -
         plan, config, types = plan_port(tensors, options, file=name)
         _, params, stats = build(config.model, seed=options.seed if plan.fresh else None)
         arrays = _read(tensors, plan, file=name)
-        _check_slicer(tensors, plan, file=name)
+        _check_fixed(tensors, plan, config.model, file=name)
     params, stats = (
         cast(Weights, {key: arrays.pop(key, array) for key, array in ours.items()}) for ours in (params, stats)
     )
     model = TrainedModel(
         config=config,
         types=types,
-        spacing_angstrom=options.spacing_angstrom,
+        spacing_angstrom=_spacing(options, plan.recognized),
         params=params,
         stats=stats,
-        source=f"{plan.recognised.kind.title}, ported from {name}",
+        source=f"{plan.recognized.kind.title}, ported from {name}",
     )
     return plan, model
 
@@ -144,13 +159,18 @@ def plan_port(
     tensors: StoredTensors, options: PortOptions, *, file: str
 ) -> tuple[Plan, TrainConfig, tuple[ParticleType, ...]]:
     """What to do with every tensor, the recipe whose network is filled, and its particle types; nothing is read."""
-    found = recognise(tensors, options.arch, averaged=options.averaged, file=file)
-    default = recipe(options.arch, options.size).model
-    stride = default.head_stride if isinstance(default, Yu4uConfig) else 1
-    classes = classes_of(tensors, found, stride)
+    found = recognize(tensors, options.arch, averaged=options.averaged, file=file)
+    classes = classes_of(tensors, found, recipe(options.arch, options.size).model)
     types = _types(options.types, classes, file)
     config = recipe(options.arch, options.size, classes=len(types))
     return make_plan(tensors, found, config.model, file=file), config, types
+
+
+def _spacing(options: PortOptions, recognized: Recognized) -> float | None:
+    """A published network without other types was trained on the challenge's tomograms, as its intensities are."""
+    if options.spacing_angstrom is None and options.types is None and recognized.kind.of_the_challenge:
+        return CZII_SPACING_ANGSTROM
+    return options.spacing_angstrom
 
 
 def _types(given: tuple[ParticleType, ...] | None, classes: int | None, file: str) -> tuple[ParticleType, ...]:
@@ -176,7 +196,8 @@ def _read(tensors: StoredTensors, plan: Plan, *, file: str) -> dict[str, NDArray
     for step in tqdm(plan.steps, desc=f"reading {file}", unit="tensor", disable=None, file=sys.stderr):
         if step.target is None or step.rule is None:
             continue
-        array = to_ours(tensors[step.source].read(), step.rule, plan.channels)
+        channels = step.target_shape[-2] if step.rule.first_conv and step.target_shape else None
+        array = to_ours(tensors[step.source].read(), step.rule, channels)
         if not np.isfinite(array).all():
             broken.append(step.source)
         arrays[step.target] = array
@@ -185,17 +206,16 @@ def _read(tensors: StoredTensors, plan: Plan, *, file: str) -> dict[str, NDArray
     return arrays
 
 
-def _check_slicer(tensors: StoredTensors, plan: Plan, *, file: str) -> None:
-    """The kernel that makes neighbouring slices channels is fixed; another one would be another network."""
-    if plan.slicer is None:
-        return
-    kernel = np.asarray(tensors[plan.slicer].read())
-    expected = np.eye(plan.channels).reshape(plan.channels, 1, plan.channels, 1, 1)
-    if kernel.shape != expected.shape or not np.array_equal(kernel, expected):
-        raise InputError(
-            f"{file}: {plan.slicer} is not the identity ({'x'.join(map(str, kernel.shape))}); expected the published "
-            f"kernel, which takes {plan.channels} neighbouring slices as they are"
-        )
+def _check_fixed(tensors: StoredTensors, plan: Plan, config: NetworkConfig, *, file: str) -> None:
+    """Tensors that never change in training; with other values it would be another network."""
+    kind, prefix = plan.recognized.kind, plan.recognized.prefix
+    for name in plan.fixed:
+        found, expected = np.asarray(tensors[name].read()), kind.fixed[name.removeprefix(prefix)](config)
+        if found.shape != expected.shape or not np.array_equal(found, expected):
+            raise InputError(
+                f"{file}: {name} ({'x'.join(map(str, found.shape))}) does not have the values of {kind.title}, which "
+                "training never changes; expected a checkpoint of that very network"
+            )
 
 
 def _outputs(sources: list[str], out: pathlib.Path) -> dict[str, pathlib.Path]:

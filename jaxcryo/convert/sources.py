@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from jaxcryo.convert.stored import StoredTensor, StoredTensors
-from jaxcryo.convert.torch_zip import open_torch_zip
+from jaxcryo.convert.torch_zip import StoredTensor, StoredTensors, open_torch_zip
 from jaxcryo.errors import InputError
+from jaxcryo.files import read_json
 
 _HUB_NAME = re.compile(r"[\w-]+/[\w.-]+")
 _HUB_FILE = "model.safetensors"
@@ -31,6 +31,9 @@ _DTYPES = {
     "U8": "uint8",
     "BOOL": "bool",
 }
+_SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})(?P<ending>\.\w+)")
+"""How a checkpoint's parts are called; `STEM.ENDING.index.json` lists them."""
+_MOST_SHARDS = 1000
 
 
 def locate(source: str) -> pathlib.Path:
@@ -44,7 +47,7 @@ def locate(source: str) -> pathlib.Path:
         return path
     if path.is_dir():
         raise InputError(f"{source}: is a folder; expected a file, such as {path / _HUB_FILE}")
-    if not _HUB_NAME.fullmatch(source) or path.suffix in (".safetensors", ".bin", ".pth", ".pt", ".ckpt"):
+    if not _HUB_NAME.fullmatch(source) or path.suffix in (".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".json"):
         raise InputError(
             f"{source}: no such file; expected a checkpoint (.safetensors, .bin, .pth, .ckpt) or a name on the "
             "Hugging Face hub such as timm/convnext_nano.in12k_ft_in1k"
@@ -56,9 +59,47 @@ def locate(source: str) -> pathlib.Path:
 def open_source(path: pathlib.Path) -> Iterator[StoredTensors]:
     """The tensors in a file, to be read while the context lasts; its content decides what it is, not its name.
 
+    A checkpoint in several parts is opened by its index (`model.safetensors.index.json`).
+
     Raises:
-        InputError: the file is damaged, or of a kind that is not understood.
+        InputError: the file is damaged, of a kind that is not understood, or one part of several.
     """
+    if path.name.endswith(".index.json"):
+        with contextlib.ExitStack() as stack:
+            parts = [stack.enter_context(_open_file(part)) for part in _shards(path)]
+            yield {name: tensor for part in parts for name, tensor in part.items()}
+        return
+    shard = _SHARD.fullmatch(path.name)
+    if shard is not None and int(shard["count"]) > 1:
+        index = path.with_name(f"{shard['stem']}{shard['ending']}.index.json")
+        raise InputError(
+            f"{path}: is one of {int(shard['count'])} parts of a checkpoint; expected its index, {index}, with all "
+            "parts beside it"
+        )
+    with _open_file(path) as tensors:
+        yield tensors
+
+
+def _shards(index: pathlib.Path) -> list[pathlib.Path]:
+    """The files that an index lists, which lie beside it."""
+    content = read_json(index, expected="expected the index of a checkpoint in several parts")
+    listed = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(listed, dict) or not listed:
+        raise InputError(f"{index}: is no index of a checkpoint in several parts; expected a 'weight_map' in it")
+    names = sorted(set(map(str, listed.values())))
+    if len(names) > _MOST_SHARDS or any(pathlib.PurePath(name).name != name for name in names):
+        raise InputError(f"{index}: lists {len(names)} files, not all beside it; expected the checkpoint's parts")
+    missing = [name for name in names if not index.with_name(name).is_file()]
+    if missing:
+        raise InputError(
+            f"{index}: lists {len(names)} parts, {len(missing)} of them missing ({', '.join(missing[:5])}); download "
+            "all of them into its folder"
+        )
+    return [index.with_name(name) for name in names]
+
+
+@contextlib.contextmanager
+def _open_file(path: pathlib.Path) -> Iterator[StoredTensors]:
     try:
         with path.open("rb") as file:
             start = file.read(9)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import pathlib
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxcryo.convert.stored import StoredTensor
 from jaxcryo.convert.torch_pickle import ReadBytes, Reader, Tensor
 from jaxcryo.errors import InputError
 
@@ -22,6 +22,25 @@ _MAX_RATIO = 20
 """torch.save does not compress, and zipping weights again gains little. More is a bomb."""
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 _PIECE_BYTES = 16 << 20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StoredTensor:
+    """Shape and type of a tensor, and the way to read it; `read` costs memory, the rest does not."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    """As NumPy calls it; bfloat16 is read as float32."""
+    read: Callable[[], NDArray[Any]]
+
+    @property
+    def is_floating(self) -> bool:
+        """Whether the values are real numbers rather than whole ones or booleans."""
+        return "float" in self.dtype
+
+
+StoredTensors = Mapping[str, StoredTensor]
+"""The tensors of a file by their names, nested names joined by dots."""
 
 
 class TorchCheckpoint(Mapping[str, StoredTensor]):

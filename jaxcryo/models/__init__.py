@@ -1,5 +1,7 @@
-"""The two networks, and how a network becomes a pure function of plain trees."""
+"""The networks, which of them there are, and how one becomes a pure function of plain trees."""
 
+from jaxcryo.models.architecture import Architecture
 from jaxcryo.models.network import Network, Weights, build
+from jaxcryo.models.registry import architecture, architectures, register
 
-__all__ = ["Network", "Weights", "build"]
+__all__ = ["Architecture", "Network", "Weights", "architecture", "architectures", "build", "register"]

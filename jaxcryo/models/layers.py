@@ -194,13 +194,17 @@ class DecoderBlock(nnx.Module):
         return self.refine(jax.nn.relu(self.norm(self.up(x, skip))))
 
 
-def run_blocks(
-    blocks: Iterable[nnx.Module], x: Float[Array, "n h w c"], rematerialize: bool
-) -> Float[Array, "n h2 w2 c2"]:
-    """One block after another; rematerialised ones keep no activations for the backward pass."""
-    for block in blocks:
-        x = nnx.remat(lambda b, y: b(y))(block, x) if rematerialize else block(x)
-    return x
+class Stage(nnx.Module):
+    """Blocks of an encoder at one size. `rematerialize`: keep no activations for the backward pass."""
+
+    blocks: Iterable[nnx.Module]
+    rematerialize = False  # set by `build`
+
+    def run_blocks(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c2"]:
+        """One block after another."""
+        for block in self.blocks:
+            x = nnx.remat(lambda b, y: b(y))(block, x) if self.rematerialize else block(x)
+        return x
 
 
 def pool_depth(x: Float[Array, "bd h w c"], batch: int, factor: int) -> Float[Array, "bd2 h w c"]:

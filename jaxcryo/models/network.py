@@ -11,12 +11,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxcryo.config import ModelConfig, Yu4uConfig
-from jaxcryo.models.layers import BatchNorm, Init
-from jaxcryo.models.tattaka.encoder import ResNetRSStage
-from jaxcryo.models.tattaka.network import Tattaka
-from jaxcryo.models.yu4u.encoder import ConvNeXtStage
-from jaxcryo.models.yu4u.network import Yu4u
+from jaxcryo.config import NetworkConfig
+from jaxcryo.models.layers import BatchNorm, Init, Stage
+from jaxcryo.models.registry import architecture
 
 Weights = dict[str, jax.Array]
 """Arrays by their path in the network, such as `encoder.stages.0.blocks.1.fc1.kernel`."""
@@ -26,13 +23,13 @@ Weights = dict[str, jax.Array]
 class Network:
     """What stays when a network's arrays are taken out of it."""
 
-    config: ModelConfig
+    config: NetworkConfig
     train_graph: Any
     eval_graph: Any
 
     def apply(self, params: Weights, stats: Weights, windows: Float[Array, "b d h w"]) -> Float[Array, "b c d h w"]:
         """Heatmaps with the running statistics."""
-        heatmaps: Array = self.module(params, stats)(windows)
+        heatmaps: Array = _merge(self.eval_graph, params, stats)(windows)
         return heatmaps
 
     def apply_train(
@@ -43,13 +40,14 @@ class Network:
         heatmaps = module(windows)
         return heatmaps, _flat(nnx.state(module, nnx.BatchStat))
 
-    def module(self, params: Weights, stats: Weights) -> Yu4u | Tattaka:
+    def module(self, params: Weights, stats: Weights) -> nnx.Module:
         """The network in evaluation mode with these arrays in it."""
-        return _merge(self.eval_graph, params, stats)
+        module: nnx.Module = _merge(self.eval_graph, params, stats)
+        return module
 
 
 def build(
-    config: ModelConfig,
+    config: NetworkConfig,
     *,
     seed: int | None = 0,
     dtype: DTypeLike = jnp.float32,
@@ -62,19 +60,15 @@ def build(
     which BatchNorm's batch statistics are averaged in training. `rematerialize` computes the encoder's activations
     again in the backward pass, for less memory.
     """
-    module: Yu4u | Tattaka
-    if isinstance(config, Yu4uConfig):
-        module = Yu4u(config, dtype=dtype, init=Init(seed))
-    else:
-        module = Tattaka(config, dtype=dtype, init=Init(seed))
+    module = architecture(config.arch).network(config, dtype=dtype, init=Init(seed))
     for _, node in nnx.iter_graph(module):
         if isinstance(node, BatchNorm):
             node.batch_axis = batch_axis
-        elif isinstance(node, ConvNeXtStage | ResNetRSStage):
+        elif isinstance(node, Stage):
             node.rematerialize = rematerialize
-    module.train()  # type: ignore[no-untyped-call]
+    module.train()
     train_graph, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)  # type: ignore[misc]
-    module.eval()  # type: ignore[no-untyped-call]
+    module.eval()
     eval_graph = nnx.graphdef(module)
     return Network(config=config, train_graph=train_graph, eval_graph=eval_graph), _flat(params), _flat(stats)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from jaxcryo.config import IntensityConfig
 from jaxcryo.domain import Volume
 from jaxcryo.errors import InputError
-from jaxcryo.runtime.manifest import EngineEntry
+from jaxcryo.runtime.manifest import ModelEntry
 from jaxcryo.tomogram.normalization import scaled
 from jaxcryo.tomogram.resample import resampled
 from jaxcryo.tomogram.statistics import Note, Statistics, are_opposite, surveyed
@@ -17,7 +17,7 @@ SPACING_TOLERANCE = 0.02
 _SCALE_TOLERANCE = 3.0
 
 
-def fit_volume(volume: Volume, entries: Sequence[EngineEntry], *, note: Note = lambda sentence: None) -> Volume:
+def fit_volume(volume: Volume, entries: Sequence[ModelEntry], *, note: Note = lambda sentence: None) -> Volume:
     """The volume as the engines want it, computed as it is read; positions in it are those in the given one.
 
     Of another voxel spacing it is resampled. Where the engines normalise by constants that are far from its
@@ -57,7 +57,7 @@ def fit_volume(volume: Volume, entries: Sequence[EngineEntry], *, note: Note = l
     return volume
 
 
-def engine_spacing(entries: Sequence[EngineEntry]) -> float:
+def engine_spacing(entries: Sequence[ModelEntry]) -> float:
     """The voxel spacing that all engines were trained on.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from jaxcryo.errors import InputError
 from jaxcryo.files import atomic_path, write_text
-from jaxcryo.runtime.manifest import EngineEntry, file_sha256
+from jaxcryo.runtime.manifest import ModelEntry, file_sha256
 from jaxcryo.runtime.tensorrt_target import Target
 from jaxcryo.serialize import from_plain, to_plain
 
@@ -45,13 +45,13 @@ class EngineRecord:
     agreements: tuple[Agreement, ...]
 
 
-def engine_path(folder: pathlib.Path, entry: EngineEntry, target: Target) -> pathlib.Path:
+def engine_path(folder: pathlib.Path, entry: ModelEntry, target: Target) -> pathlib.Path:
     """Where the engine of a model for a target lies."""
     capability = target.gpu.compute_capability.replace(".", "")
     return folder / (f"{entry.name}-{entry.onnx_sha256[:12]}-trt{target.tensorrt}-sm{capability}-b{entry.batch}.engine")
 
 
-def find_engine(folder: pathlib.Path, entry: EngineEntry, target: Target) -> pathlib.Path:
+def find_engine(folder: pathlib.Path, entry: ModelEntry, target: Target) -> pathlib.Path:
     """The engine of a model that fits the target and is as it was built.
 
     Raises:
@@ -73,7 +73,7 @@ def find_engine(folder: pathlib.Path, entry: EngineEntry, target: Target) -> pat
     return path
 
 
-def other_engines(folder: pathlib.Path, entry: EngineEntry, target: Target) -> list[tuple[pathlib.Path, str]]:
+def other_engines(folder: pathlib.Path, entry: ModelEntry, target: Target) -> list[tuple[pathlib.Path, str]]:
     """Engines of the model that do not fit the target, and why: `of TensorRT 10.12.0.36, not 11.4.0.106`."""
     found = []
     for path in sorted(folder.glob(f"{entry.name}-*.engine")):
@@ -86,7 +86,7 @@ def other_engines(folder: pathlib.Path, entry: EngineEntry, target: Target) -> l
     return found
 
 
-def is_superseded(path: pathlib.Path, entry: EngineEntry) -> bool:
+def is_superseded(path: pathlib.Path, entry: ModelEntry) -> bool:
     """Whether no machine can use the engine any more, since the model was converted anew."""
     record = read_record(record_path(path))
     return (record.onnx_sha256, record.batch) != (entry.onnx_sha256, entry.batch)
@@ -130,7 +130,7 @@ def layers_path(engine: pathlib.Path) -> pathlib.Path:
     return engine.with_name(engine.name + ".layers.json")
 
 
-def _mismatch(record: EngineRecord, entry: EngineEntry, target: Target) -> str:
+def _mismatch(record: EngineRecord, entry: ModelEntry, target: Target) -> str:
     """What an engine was built for and the target is not; empty if it fits."""
     pairs = (
         ("of another ONNX file", record.onnx_sha256[:12], entry.onnx_sha256[:12]),

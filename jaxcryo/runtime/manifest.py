@@ -1,4 +1,7 @@
-"""`engines.json`: what lies in a folder of converted models, and how each is to be run."""
+"""`engines.json`: what lies in a folder of converted models, and how each is to be run.
+
+The file keeps the name that it had when converted models were called engines, as scripts and `--engines` know it.
+"""
 
 from __future__ import annotations
 
@@ -9,35 +12,31 @@ import math
 import pathlib
 import reprlib
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
-from jaxcryo.config import Arch, InferenceConfig, IntensityConfig, ModelConfig, Size
+from jaxcryo.config import InferenceConfig, IntensityConfig, NetworkConfig, Precision
 from jaxcryo.domain import ParticleType, check_types
 from jaxcryo.errors import InputError
 from jaxcryo.files import write_text
+from jaxcryo.models import Architecture  # noqa: F401  # the registry reads `model`
 from jaxcryo.serialize import from_plain, to_plain
 
 FILE_NAME = "engines.json"
-FORMAT: Literal[1] = 1
-
-Precision = Literal["float32", "bfloat16", "float16"]
+FORMAT: Literal[2] = 2
+_FORMATS = (1, FORMAT)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EngineEntry:
+class ModelEntry:
     """One converted model. File names are relative to the manifest's folder."""
 
     name: str
-    arch: Arch
-    size: Size
-    model: ModelConfig
+    size: str
+    model: NetworkConfig
     onnx_file: str
     onnx_sha256: str
     weights_file: str
     weights_sha256: str
-    patch_zyx: tuple[int, int, int]
-    stride_zyx: tuple[int, int, int]
-    batch: int
     precision: Precision
     types: tuple[ParticleType, ...]
     """In channel order, with this model's thresholds."""
@@ -45,12 +44,33 @@ class EngineEntry:
     spacing_angstrom: float
     """Of the tomograms it was trained on."""
     inference: InferenceConfig
+    """How it is run: its batch is the ONNX file's."""
     source: str
     """The checkpoint it was converted from."""
     bfloat16_f4_change: float | None = None
     """Weighted F4 on phantoms in bfloat16 minus that in float32; None where nobody has compared."""
     skewness: float | None = None
     """Of the training tomograms' intensities; tells a tomogram of the opposite contrast. None where not known."""
+
+    @property
+    def arch(self) -> str:
+        """The architecture's name."""
+        return self.model.arch
+
+    @property
+    def patch_zyx(self) -> tuple[int, int, int]:
+        """The window."""
+        return self.model.patch_zyx
+
+    @property
+    def stride_zyx(self) -> tuple[int, int, int]:
+        """By how much windows move."""
+        return self.inference.stride_zyx
+
+    @property
+    def batch(self) -> int:
+        """Windows that run at once."""
+        return self.inference.batch
 
     def __post_init__(self) -> None:
         check_types(self.types)
@@ -62,11 +82,11 @@ class EngineEntry:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Manifest:
-    format: Literal[1]
-    engines: tuple[EngineEntry, ...]
+    format: Literal[2]
+    models: tuple[ModelEntry, ...]
 
 
-def write_manifest(folder: str | pathlib.Path, entries: Sequence[EngineEntry]) -> pathlib.Path:
+def write_manifest(folder: str | pathlib.Path, entries: Sequence[ModelEntry]) -> pathlib.Path:
     """Writes `engines.json` whole or not at all, and gives its path.
 
     Raises:
@@ -74,12 +94,12 @@ def write_manifest(folder: str | pathlib.Path, entries: Sequence[EngineEntry]) -
     """
     path = pathlib.Path(folder) / FILE_NAME
     _check_together(path, entries)
-    manifest = _Manifest(format=FORMAT, engines=tuple(entries))
+    manifest = _Manifest(format=FORMAT, models=tuple(entries))
     write_text(path, json.dumps(to_plain(manifest), indent=2, ensure_ascii=False) + "\n")
     return path
 
 
-def read_manifest(folder: str | pathlib.Path) -> tuple[EngineEntry, ...]:
+def read_manifest(folder: str | pathlib.Path) -> tuple[ModelEntry, ...]:
     """The models of a folder, after their files' contents were checked.
 
     Raises:
@@ -98,14 +118,33 @@ def read_manifest(folder: str | pathlib.Path) -> tuple[EngineEntry, ...]:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected the output of convert") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not JSON ({error}); do not edit it by hand: convert again") from error
-    if isinstance(data, dict) and data.get("format") != FORMAT:
-        raise InputError(f"{path}: its format is {reprlib.repr(data.get('format'))}; expected {FORMAT}: convert again")
-    entries = from_plain(_Manifest, data, str(path)).engines
+    if isinstance(data, dict) and data.get("format") not in _FORMATS:
+        raise InputError(
+            f"{path}: its format is {reprlib.repr(data.get('format'))}; expected {FORMAT} or older: convert again"
+        )
+    entries = from_plain(_Manifest, _of_today(data), str(path)).models
     _check_together(path, entries)
     for entry in entries:
         _check_file(folder, entry.onnx_file, entry.onnx_sha256)
         _check_file(folder, entry.weights_file, entry.weights_sha256)
     return entries
+
+
+def _of_today(data: Any) -> Any:
+    """Format 1 as format 2: it wrote window, stride and batch a second time, beside the records that they are of."""
+    if not isinstance(data, dict) or data.get("format") != 1 or not isinstance(data.get("engines"), list):
+        return data
+    rest = {key: value for key, value in data.items() if key != "engines"}
+    return {**rest, "format": FORMAT, "models": [_entry_of_today(entry) for entry in data["engines"]]}
+
+
+def _entry_of_today(entry: Any) -> Any:
+    if not isinstance(entry, dict) or not all(isinstance(entry.get(key), dict) for key in ("model", "inference")):
+        return entry
+    new = {key: value for key, value in entry.items() if key not in ("arch", "patch_zyx", "stride_zyx", "batch")}
+    new["model"] = entry["model"] | {key: entry[key] for key in ("arch", "patch_zyx") if key in entry}
+    new["inference"] = entry["inference"] | {key: entry[key] for key in ("stride_zyx", "batch") if key in entry}
+    return new
 
 
 def file_sha256(path: str | pathlib.Path) -> str:
@@ -114,7 +153,7 @@ def file_sha256(path: str | pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_together(path: pathlib.Path, entries: Sequence[EngineEntry]) -> None:
+def _check_together(path: pathlib.Path, entries: Sequence[ModelEntry]) -> None:
     if not entries:
         raise InputError(f"{path}: lists no model; expected at least one: convert a checkpoint")
     names = [entry.name for entry in entries]
@@ -131,7 +170,7 @@ def _check_together(path: pathlib.Path, entries: Sequence[EngineEntry]) -> None:
             )
 
 
-def _described(entry: EngineEntry) -> str:
+def _described(entry: ModelEntry) -> str:
     return ", ".join(f"{t.name} ({t.radius_angstrom:g} Å)" for t in entry.types)
 
 

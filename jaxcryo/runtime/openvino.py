@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 import sys
 import threading
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import numpy as np
 from jax.experimental.buffer_callback import Buffer, ExecutionContext, buffer_callback
 from jaxtyping import Array, Float
 
+from jaxcryo.config import Precision
 from jaxcryo.errors import InputError
 from jaxcryo.runtime.engine import INPUT, OUTPUT, Predict
 
@@ -20,7 +21,6 @@ from jaxcryo.runtime.engine import INPUT, OUTPUT, Predict
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino  # noqa: E402
 
-Precision = Literal["float32", "bfloat16"]
 _PRECISION_HINTS = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
 
 

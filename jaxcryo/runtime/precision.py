@@ -1,4 +1,4 @@
-"""Which precision models are run in on this machine."""
+"""Which precision models are run in; a backend chooses among these."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
-from jaxcryo.errors import InputError
-from jaxcryo.runtime.backends import Runner
-from jaxcryo.runtime.manifest import EngineEntry
+from jaxcryo.runtime.manifest import ModelEntry
 
 PrecisionChoice = Literal["auto", "float32", "bfloat16"]
 PRECISIONS: tuple[PrecisionChoice, ...] = ("auto", "float32", "bfloat16")
@@ -16,48 +14,16 @@ MAX_F4_CHANGE = 0.002
 """Of the weighted F4 on phantoms; bfloat16 that changes it by less is taken unasked where it is faster."""
 
 
-def choose_precision(
-    choice: PrecisionChoice, backend: Runner, entries: Sequence[EngineEntry]
-) -> tuple[tuple[EngineEntry, ...], str]:
-    """The models, each with the precision that it is to run in, and which that is and why, for people.
-
-    Raises:
-        InputError: the backend or this CPU cannot do what was chosen.
-    """
-    if backend == "tensorrt":
-        if choice != "auto":
-            raise InputError(
-                f"--precision is {choice}, but TensorRT computes as the files say; convert onnx --precision decides "
-                "that, or choose another --backend"
-            )
-        return tuple(entries), " and ".join(sorted({e.precision for e in entries}))
-    if backend == "openvino" and choice != "float32":
-        from jaxcryo.runtime.openvino import cpu_has_bfloat16  # heavy to import, and not on every machine
-
-        if not cpu_has_bfloat16():
-            if choice == "bfloat16":
-                raise InputError("--precision is bfloat16, which this CPU does not compute in; leave it at auto")
-            return _in_float32(entries), "float32 (this CPU has no bfloat16)"
-        if choice == "auto":
-            return _harmless_in_bfloat16(entries)
-    if choice == "bfloat16":
-        return _in_bfloat16(entries), "bfloat16 (as asked for)"
-    if choice == "float32":
-        return _in_float32(entries), "float32 (as asked for)"
-    return tuple(entries), " and ".join(
-        sorted({"bfloat16" if e.precision == "bfloat16" else "float32" for e in entries})
-    )
-
-
 def is_harmless(f4_change: float | None) -> bool:
     """Whether a model's change of weighted F4 by bfloat16 is known and small."""
     return f4_change is not None and abs(f4_change) < MAX_F4_CHANGE
 
 
-def _harmless_in_bfloat16(entries: Sequence[EngineEntry]) -> tuple[tuple[EngineEntry, ...], str]:
+def where_harmless(entries: Sequence[ModelEntry]) -> tuple[tuple[ModelEntry, ...], str]:
+    """bfloat16 for the models that a comparison found as good in it; which, and why, for people."""
     harmless = [is_harmless(e.bfloat16_f4_change) for e in entries]
     chosen = tuple(
-        (_in_bfloat16 if fits else _in_float32)([entry])[0] for entry, fits in zip(entries, harmless, strict=True)
+        (in_bfloat16 if fits else in_float32)([entry])[0] for entry, fits in zip(entries, harmless, strict=True)
     )
     changes = [abs(e.bfloat16_f4_change or 0.0) for e, fits in zip(entries, harmless, strict=True) if fits]
     told = f"changes the weighted F4 on phantoms by {max(changes, default=0.0):.4f} at most"
@@ -71,17 +37,18 @@ def _harmless_in_bfloat16(entries: Sequence[EngineEntry]) -> tuple[tuple[EngineE
     return chosen, f"bfloat16: {names} ({told}), and in float32: {others}"
 
 
-def _why_not(entry: EngineEntry) -> str:
+def _why_not(entry: ModelEntry) -> str:
     change = entry.bfloat16_f4_change
     if change is None:
         return "not compared yet, see 'python -m convert check --bfloat16'"
     return f"changes the weighted F4 on phantoms by {change:+.4f}"
 
 
-def _in_bfloat16(entries: Sequence[EngineEntry]) -> tuple[EngineEntry, ...]:
+def in_bfloat16(entries: Sequence[ModelEntry]) -> tuple[ModelEntry, ...]:
+    """All of them, as asked for."""
     return tuple(dataclasses.replace(e, precision="bfloat16") for e in entries)
 
 
-def _in_float32(entries: Sequence[EngineEntry]) -> tuple[EngineEntry, ...]:
+def in_float32(entries: Sequence[ModelEntry]) -> tuple[ModelEntry, ...]:
     """A float16 file stays one: other backends than TensorRT compute it in float32."""
     return tuple(dataclasses.replace(e, precision="float32") if e.precision == "bfloat16" else e for e in entries)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxcryo.config import Arch
 from jaxcryo.convert.export import export
-from jaxcryo.convert.stored import StoredTensor
+from jaxcryo.convert.torch_zip import StoredTensor
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.models import build
 from jaxcryo.recipes import recipe
@@ -25,7 +24,7 @@ def unread(shapes: dict[str, tuple[int, ...]], prefix: str = "") -> dict[str, St
     }
 
 
-def tiny_model(arch: Arch, *, seed: int = 7, classes: int = 6) -> TrainedModel:
+def tiny_model(arch: str, *, seed: int = 7, classes: int = 6) -> TrainedModel:
     """A model whose every value is random, statistics and zero-initialised parameters included."""
     config = recipe(arch, "tiny", classes=classes)
     _, params, stats = build(config.model, seed=None)

@@ -16,7 +16,7 @@ import onnx
 from test_onnx import ARCHS, PRECISIONS, config_of, noise, random_weights, relative_rms, run_onnx
 
 from jaxcryo.convert.emit import write_onnx
-from jaxcryo.convert.emit_layers import Upsampling
+from jaxcryo.models.onnx_layers import Upsampling
 from jaxcryo.phantom import PhantomConfig, make_phantom
 from jaxcryo.runtime.openvino import openvino_predict
 

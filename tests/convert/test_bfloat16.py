@@ -14,9 +14,9 @@ from jaxcryo.cli.infer import DEMO_ENGINES
 from jaxcryo.convert import bfloat16
 from jaxcryo.convert.bfloat16 import compare_precisions, phantoms_for, precision_rows, record_changes
 from jaxcryo.domain import Picks, Volume
-from jaxcryo.runtime.manifest import EngineEntry, read_manifest, write_manifest
+from jaxcryo.runtime.backends import choose_precision
+from jaxcryo.runtime.manifest import ModelEntry, read_manifest, write_manifest
 from jaxcryo.runtime.openvino import cpu_has_bfloat16
-from jaxcryo.runtime.precision import choose_precision
 
 SHAPE = (32, 160, 160)
 
@@ -72,7 +72,7 @@ def doubled(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     return shares
 
 
-def compared(engines: pathlib.Path, entry: EngineEntry) -> bfloat16.PrecisionComparison:
+def compared(engines: pathlib.Path, entry: ModelEntry) -> bfloat16.PrecisionComparison:
     return compare_precisions(engines, entry, phantoms_for(entry, 2, (8, 8, 8)))
 
 

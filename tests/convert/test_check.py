@@ -10,23 +10,22 @@ import pytest
 from onnx import numpy_helper
 
 from jaxcryo.cli.convert import main
-from jaxcryo.config import Arch
+from jaxcryo.config import Precision
 from jaxcryo.convert import check_command
 from jaxcryo.convert.check_command import FLOAT16_SHARE, LIMITS, Range, check_entry
 from jaxcryo.convert.comparison import phantom_windows
 from jaxcryo.convert.emit_probe import group_of
-from jaxcryo.convert.graph import Precision
 from jaxcryo.convert.onnx_command import OnnxOptions, convert_models
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.models import build
 from jaxcryo.recipes import recipe
-from jaxcryo.runtime.manifest import EngineEntry, file_sha256, read_manifest
+from jaxcryo.runtime.manifest import ModelEntry, file_sha256, read_manifest
 from jaxcryo.weights import TrainedModel, save_model
 
 
 def convert(
-    folder: pathlib.Path, arch: Arch, precision: Precision, scales: dict[str, float] | None = None
-) -> EngineEntry:
+    folder: pathlib.Path, arch: str, precision: Precision, scales: dict[str, float] | None = None
+) -> ModelEntry:
     """A fresh network as an engine in the folder, some of its parameters scaled."""
     config = recipe(arch, "tiny")
     _, params, stats = build(config.model, seed=0)
@@ -40,7 +39,7 @@ def convert(
     return entry
 
 
-def damage(folder: pathlib.Path, entry: EngineEntry) -> None:
+def damage(folder: pathlib.Path, entry: ModelEntry) -> None:
     """Another bias in the head, and a manifest that agrees with the file."""
     path = folder / entry.onnx_file
     model = onnx.load(path)

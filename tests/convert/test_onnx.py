@@ -18,20 +18,22 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from jaxcryo.config import Arch, ModelConfig, Size, TattakaConfig, Yu4uConfig
+from jaxcryo.config import NetworkConfig, Precision
 from jaxcryo.convert.emit import write_onnx
-from jaxcryo.convert.emit_layers import Upsampling, emit
-from jaxcryo.convert.graph import Graph, Precision
 from jaxcryo.convert.operations import multiply_adds
 from jaxcryo.errors import InputError
 from jaxcryo.models import Network, Weights, build
+from jaxcryo.models.onnx_graph import Graph
+from jaxcryo.models.onnx_layers import Upsampling, emit
 from jaxcryo.models.tattaka.network import Tattaka
+from jaxcryo.models.yu4u.config import Yu4uConfig
 from jaxcryo.models.yu4u.network import Yu4u
+from jaxcryo.recipes import recipe
 from jaxcryo.runtime.openvino import openvino_predict
 from jaxcryo.serialize import from_plain
 
 ROOT = pathlib.Path(__file__).parents[2]
-ARCHS: tuple[Arch, ...] = ("yu4u", "tattaka")
+ARCHS: tuple[str, ...] = ("yu4u", "tattaka")
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16")
 UPSAMPLINGS: tuple[Upsampling, ...] = ("folded", "resize")
 TOLERANCE = {"float32": 1e-5, "float16": 2e-3}
@@ -50,11 +52,11 @@ TENSORRT_OPSETS = range(9, 21)
 TENSORRT_MAX_RANK = 8
 
 
-def config_of(arch: Arch, size: Size) -> ModelConfig:
-    return Yu4uConfig.of_size(size) if arch == "yu4u" else TattakaConfig.of_size(size)
+def config_of(arch: str, size: str) -> NetworkConfig:
+    return recipe(arch, size).model
 
 
-def random_weights(config: ModelConfig) -> tuple[Network, Weights, Weights]:
+def random_weights(config: NetworkConfig) -> tuple[Network, Weights, Weights]:
     """Drawn as for a training, but with scales and statistics that foldings cannot lose unnoticed."""
     network, params, stats = build(config, seed=0)
     rng = np.random.default_rng(0)
@@ -85,7 +87,7 @@ def noise(shape: tuple[int, ...]) -> np.ndarray:
 
 
 @functools.cache
-def answer(config: ModelConfig) -> tuple[Yu4u | Tattaka, np.ndarray, np.ndarray]:
+def answer(config: NetworkConfig) -> tuple[Yu4u | Tattaka, np.ndarray, np.ndarray]:
     """(module, windows, what Flax says)."""
     network, params, stats = random_weights(config)
     windows = noise((3, *config.patch_zyx))
@@ -93,7 +95,7 @@ def answer(config: ModelConfig) -> tuple[Yu4u | Tattaka, np.ndarray, np.ndarray]
 
 
 @functools.cache
-def tiny(arch: Arch, precision: Precision, upsampling: Upsampling, batch: int = 1) -> onnx.ModelProto:
+def tiny(arch: str, precision: Precision, upsampling: Upsampling, batch: int = 1) -> onnx.ModelProto:
     config = config_of(arch, "tiny")
     return write_onnx(answer(config)[0], config, batch=batch, precision=precision, upsampling=upsampling)
 
@@ -106,7 +108,7 @@ every_form = pytest.mark.parametrize(
 @every_form
 @pytest.mark.parametrize("batch", [1, 2, 3])
 def test_onnx_equals_flax(
-    arch: Arch, precision: Precision, upsampling: Upsampling, batch: int, tmp_path: pathlib.Path
+    arch: str, precision: Precision, upsampling: Upsampling, batch: int, tmp_path: pathlib.Path
 ) -> None:
     config = config_of(arch, "tiny")
     _, windows, expected = answer(config)
@@ -121,7 +123,7 @@ def test_onnx_equals_flax(
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_another_size(arch: Arch) -> None:
+def test_another_size(arch: str) -> None:
     config = config_of(arch, "small")
     module, windows, expected = answer(config)
     for precision in PRECISIONS:
@@ -133,14 +135,14 @@ def test_another_size(arch: Arch) -> None:
     "config",
     [
         # Depth 1 from the first map of the decoder on: 2-D convolutions and dilations beyond every axis.
-        dataclasses.replace(TattakaConfig.of_size("tiny"), patch_zyx=(4, 32, 32), decoder_widths=(16, 8, 8)),
-        dataclasses.replace(TattakaConfig.of_size("tiny"), patch_zyx=(8, 32, 64), depth_pool_counts_padding=False),
-        dataclasses.replace(Yu4uConfig.of_size("tiny"), patch_zyx=(32, 32, 64), classes=2),
+        dataclasses.replace(recipe("tattaka", "tiny").model, patch_zyx=(4, 32, 32), decoder_widths=(16, 8, 8)),
+        dataclasses.replace(recipe("tattaka", "tiny").model, patch_zyx=(8, 32, 64), depth_pool_counts_padding=False),
+        dataclasses.replace(recipe("yu4u", "tiny").model, patch_zyx=(32, 32, 64), classes=2),
     ],
     ids=["tattaka-depth-1", "tattaka-other-mean", "yu4u-deep"],
 )
 @pytest.mark.parametrize("upsampling", UPSAMPLINGS)
-def test_other_windows_and_choices(config: ModelConfig, upsampling: Upsampling) -> None:
+def test_other_windows_and_choices(config: NetworkConfig, upsampling: Upsampling) -> None:
     module, windows, expected = answer(config)
     model = write_onnx(module, config, batch=3, precision="float32", upsampling=upsampling)
     check(model)
@@ -154,7 +156,7 @@ def check(model: onnx.ModelProto) -> None:
 
 
 @every_form
-def test_the_graph_is_what_tensorrt_takes(arch: Arch, precision: Precision, upsampling: Upsampling) -> None:
+def test_the_graph_is_what_tensorrt_takes(arch: str, precision: Precision, upsampling: Upsampling) -> None:
     check_for_tensorrt(tiny(arch, precision, upsampling))
 
 
@@ -185,7 +187,7 @@ def check_for_tensorrt(model: onnx.ModelProto) -> None:
 
 
 @every_form
-def test_no_node_is_in_vain(arch: Arch, precision: Precision, upsampling: Upsampling) -> None:
+def test_no_node_is_in_vain(arch: str, precision: Precision, upsampling: Upsampling) -> None:
     check_for_idle_nodes(tiny(arch, precision, upsampling))
 
 
@@ -279,7 +281,7 @@ def test_idle_nodes_are_found_out(damage, message: str) -> None:
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_float16_is_everywhere_but_in_ends_and_statistics(arch: Arch) -> None:
+def test_float16_is_everywhere_but_in_ends_and_statistics(arch: str) -> None:
     model = tiny(arch, "float16", "folded")
     types = {v.name: v.type.tensor_type.elem_type for v in [*model.graph.input, *model.graph.value_info]}
     types |= {i.name: i.data_type for i in model.graph.initializer}
@@ -300,7 +302,7 @@ def test_float16_is_everywhere_but_in_ends_and_statistics(arch: Arch) -> None:
 
 
 @functools.cache
-def paper(arch: Arch, upsampling: Upsampling) -> onnx.ModelProto:
+def paper(arch: str, upsampling: Upsampling) -> onnx.ModelProto:
     config = config_of(arch, "paper")
     network, params, stats = build(config, seed=None)
     return write_onnx(network.module(params, stats), config, batch=1, precision="float16", upsampling=upsampling)
@@ -322,7 +324,7 @@ def size_of_kernels(model: onnx.ModelProto) -> int:
     ],
 )
 def test_the_papers_graphs_are_what_the_documentation_says(
-    arch: Arch, upsampling: Upsampling, nodes: int, transposes: int, giga: float
+    arch: str, upsampling: Upsampling, nodes: int, transposes: int, giga: float
 ) -> None:
     model = paper(arch, upsampling)
     assert len(model.graph.node) == nodes

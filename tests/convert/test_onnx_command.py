@@ -11,7 +11,6 @@ import onnx
 import pytest
 
 from jaxcryo.cli.convert import main
-from jaxcryo.config import Arch
 from jaxcryo.convert.onnx_command import OnnxOptions, convert_models
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.errors import InputError
@@ -23,7 +22,7 @@ from jaxcryo.weights import TrainedModel, load_model, save_model
 FOUR = OnnxOptions(batch=4)
 
 
-def model_of(arch: Arch, threshold: float = 0.3) -> TrainedModel:
+def model_of(arch: str, threshold: float = 0.3) -> TrainedModel:
     config = recipe(arch, "tiny")
     _, params, stats = build(config.model, seed=0)
     types = tuple(dataclasses.replace(t, threshold=threshold) for t in CZII_TYPES)

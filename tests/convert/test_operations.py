@@ -7,11 +7,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from jaxcryo.config import Yu4uConfig
 from jaxcryo.convert.emit import write_onnx
 from jaxcryo.convert.operations import described, multiply_adds
 from jaxcryo.errors import InputError
 from jaxcryo.models import build
+from jaxcryo.recipes import recipe
 
 
 def model_of(nodes, shape, constants, *, batch=2) -> onnx.ModelProto:
@@ -49,7 +49,7 @@ def test_what_cannot_be_counted_is_refused() -> None:
 
 
 def test_folded_upsampling_saves_multiplications_and_the_batch_counts() -> None:
-    config = Yu4uConfig.of_size("tiny")
+    config = recipe("yu4u", "tiny").model
     network, params, stats = build(config, seed=None)
     module = network.module(params, stats)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jaxcryo.convert.kinds import KINDS
-from jaxcryo.convert.rules import (
+from jaxcryo.models import architectures
+from jaxcryo.models.naming import (
     Rule,
     adapt_first_conv,
     match_source,
@@ -52,7 +52,7 @@ def test_first_convolution_by_timms_rule() -> None:
     assert adapt_first_conv(rgb, 3) is rgb
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.title)
+@pytest.mark.parametrize("kind", [s for a in architectures().values() for s in a.sources], ids=lambda k: k.title)
 def test_every_rule_has_a_target_or_a_reason(kind: object) -> None:
     for rule in kind.rules:
         assert (rule.target is None) == bool(rule.reason)

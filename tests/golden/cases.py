@@ -12,17 +12,17 @@ from flax import nnx
 from golden.fill import fill, volume
 from golden.quick import compiled
 
-from jaxcryo.config import ConvNeXtConfig, ResNetRSConfig, Yu4uConfig
-from jaxcryo.convert.kinds import KINDS, SourceKind
-from jaxcryo.convert.rules import match_source, to_ours
-from jaxcryo.convert.rules_yu4u import SLICER
 from jaxcryo.models import build
 from jaxcryo.models.layers import Init
+from jaxcryo.models.naming import Source, match_source, to_ours
+from jaxcryo.models.tattaka.config import ResNetRSConfig
 from jaxcryo.models.tattaka.encoder import ResNetRS
+from jaxcryo.models.tattaka.weights import RESNET_RS
+from jaxcryo.models.yu4u.config import ConvNeXtConfig, Yu4uConfig
 from jaxcryo.models.yu4u.encoder import ConvNeXt
+from jaxcryo.models.yu4u.weights import CONVNEXT_FEATURES, PUBLISHED, SLICER
 
 FOLDER = pathlib.Path(__file__).parent
-YU4U, CONVNEXT, CONVNEXT_FEATURES, RESNET_RS = KINDS
 TIMM_NAMES = {"convnext_nano": "convnext_nano.in12k_ft_in1k", "resnetrs50": "resnetrs50.tf_in1k"}
 FEATURE_CASES = (("convnext_nano", 3), ("convnext_nano", 5), ("resnetrs50", 1), ("resnetrs50", 3))
 
@@ -53,7 +53,7 @@ def reference_tensor(key: str, shape: Shape) -> np.ndarray:
     return np.eye(5, dtype=np.float32).reshape(shape) if key == SLICER else fill(key, shape)
 
 
-def ported(shapes: dict[str, Shape], kind: SourceKind) -> dict[str, np.ndarray]:
+def ported(shapes: dict[str, Shape], kind: Source) -> dict[str, np.ndarray]:
     """The reference's tensors under our names and in our layouts."""
     arrays = {}
     for key, shape in shapes.items():
@@ -121,7 +121,7 @@ def feature_errors(model: str, channels: int) -> list[float]:
 
 def yu4u_errors() -> dict[str, float]:
     """The largest absolute difference from each golden array of yu4u's whole network."""
-    arrays = ported(listed("yu4u"), YU4U)
+    arrays = ported(listed("yu4u"), PUBLISHED)
     network, params, stats = build(Yu4uConfig(), seed=None)
     windows = volume("yu4u-input", (2, 1, 16, 128, 128))[:, 0]
     heatmaps = np.asarray(

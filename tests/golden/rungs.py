@@ -11,8 +11,8 @@ from golden import reference
 from golden.cases import (
     CONVNEXT_FEATURES,
     FEATURE_CASES,
+    PUBLISHED,
     RESNET_RS,
-    YU4U,
     below,
     feature_errors,
     feature_names,
@@ -25,10 +25,11 @@ from golden.cases import (
 )
 from golden.fill import volume
 
-from jaxcryo.config import ConvNeXtConfig, ResNetRSConfig
 from jaxcryo.models.layers import ConvBlock, DecoderBlock, Init
+from jaxcryo.models.tattaka.config import ResNetRSConfig
 from jaxcryo.models.tattaka.encoder import Bottleneck, ResNetRSStem
 from jaxcryo.models.tattaka.network import mix_depth
+from jaxcryo.models.yu4u.config import ConvNeXtConfig
 from jaxcryo.models.yu4u.encoder import ConvNeXt, ConvNeXtBlock
 
 LAYER_TOLERANCE = 1e-5
@@ -93,7 +94,9 @@ def conv_block() -> Iterator[Rung]:
     """The first lateral convolution."""
     name = "conv3ds.0.0"
     shapes = only(listed("yu4u"), (f"{name}.",))
-    module = filled(ConvBlock(80, 80, dtype=jnp.float32, init=Init(None)), below(ported(shapes, YU4U), "lateral.0.0."))
+    module = filled(
+        ConvBlock(80, 80, dtype=jnp.float32, init=Init(None)), below(ported(shapes, PUBLISHED), "lateral.0.0.")
+    )
     x = volume("lateral", (2, 80, 4, 6, 6))
     yield _layer("yu4u 3-D block", module, x, reference.conv_block(_wide(x), _tensors(shapes), name))
 
@@ -103,7 +106,8 @@ def decoder_block() -> Iterator[Rung]:
     name = "decoder.blocks.2"
     shapes = only(listed("yu4u"), (f"{name}.",))
     module = filled(
-        DecoderBlock(768, 80, 256, 2, dtype=jnp.float32, init=Init(None)), below(ported(shapes, YU4U), "decoder.2.")
+        DecoderBlock(768, 80, 256, 2, dtype=jnp.float32, init=Init(None)),
+        below(ported(shapes, PUBLISHED), "decoder.2."),
     )
     x, skip = volume("low", (1, 768, 1, 3, 3)), volume("skip", (1, 80, 2, 6, 6))
     expected = reference.decoder_block(_wide(x), _wide(skip), _tensors(shapes), name, 2)

@@ -8,8 +8,9 @@ import pytest
 from golden import reference
 from golden.quick import compiled
 
-from jaxcryo.config import TattakaConfig, Yu4uConfig
+from jaxcryo.config import NetworkConfig
 from jaxcryo.models import build, convolution
+from jaxcryo.recipes import recipe
 
 FORMULATIONS = ("native", "unrolled")
 TOLERANCE = 2e-6
@@ -79,9 +80,11 @@ def test_strided_and_patch_conv2d(stride: int) -> None:
         assert close(convolution.conv2d(jnp.asarray(x), jnp.asarray(kernel), stride=stride, padding=padding), expected)
 
 
-@pytest.mark.parametrize("config", [Yu4uConfig.of_size("tiny"), TattakaConfig.of_size("tiny")], ids=["yu4u", "tattaka"])
+@pytest.mark.parametrize(
+    "config", [recipe("yu4u", "tiny").model, recipe("tattaka", "tiny").model], ids=["yu4u", "tattaka"]
+)
 def test_whole_networks_do_not_depend_on_the_formulation(
-    config: Yu4uConfig | TattakaConfig, monkeypatch: pytest.MonkeyPatch
+    config: NetworkConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network, params, stats = build(config)
     windows = draw(1, 16, 32, 32)

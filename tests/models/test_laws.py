@@ -12,18 +12,19 @@ import numpy as np
 import pytest
 from golden.quick import compiled
 
-from jaxcryo.config import ModelConfig, TattakaConfig, Yu4uConfig
+from jaxcryo.config import NetworkConfig
 from jaxcryo.errors import InputError
 from jaxcryo.models import Network, Weights, build, convolution
 from jaxcryo.models.layers import DecoderBlock, Init, pixel_shuffle, pool_depth
 from jaxcryo.models.tattaka.network import UpBlock
 from jaxcryo.models.yu4u.network import depth_pools, neighbor_slices
+from jaxcryo.recipes import recipe
 
-YU4U, TATTAKA = Yu4uConfig.of_size("tiny"), TattakaConfig.of_size("tiny")
+YU4U, TATTAKA = recipe("yu4u", "tiny").model, recipe("tattaka", "tiny").model
 NETWORKS = pytest.mark.parametrize("config", [YU4U, TATTAKA], ids=["yu4u", "tattaka"])
 
 
-def random_network(config: ModelConfig) -> tuple[Network, Weights, Weights]:
+def random_network(config: NetworkConfig) -> tuple[Network, Weights, Weights]:
     """A network whose norms and layer scales are not at their simple initial values."""
     network, params, stats = build(config, seed=1)
     rng = np.random.default_rng(2)
@@ -36,7 +37,7 @@ def random_network(config: ModelConfig) -> tuple[Network, Weights, Weights]:
 
 
 @functools.cache
-def prepared(config: ModelConfig) -> tuple[Callable[..., jax.Array], Weights, Weights]:
+def prepared(config: NetworkConfig) -> tuple[Callable[..., jax.Array], Weights, Weights]:
     """A random network's compiled function with its arrays."""
     network, params, stats = random_network(config)
     return compiled(network.apply), params, stats
@@ -53,7 +54,7 @@ def quick_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @NETWORKS
-def test_batch_items_do_not_meet(config: ModelConfig) -> None:
+def test_batch_items_do_not_meet(config: NetworkConfig) -> None:
     network, params, stats = random_network(config)
     windows = draw(3, 16, 32, 32)
     gradient = compiled(jax.grad(lambda w: network.apply(params, stats, w)[1].sum()))(windows)
@@ -62,7 +63,7 @@ def test_batch_items_do_not_meet(config: ModelConfig) -> None:
 
 
 @NETWORKS
-def test_an_items_answer_does_not_depend_on_its_batch(config: ModelConfig) -> None:
+def test_an_items_answer_does_not_depend_on_its_batch(config: NetworkConfig) -> None:
     apply, params, stats = prepared(config)
     windows = draw(2, 16, 32, 64)
     together = np.asarray(apply(params, stats, windows))
@@ -120,7 +121,7 @@ def test_tattakas_network_flips_where_its_strided_convolutions_may_be_mirrored()
 
 @NETWORKS
 @pytest.mark.parametrize("size", [(16, 32, 32), (32, 32, 64), (48, 64, 32)])
-def test_any_size_that_the_strides_allow_works(config: ModelConfig, size: tuple[int, int, int]) -> None:
+def test_any_size_that_the_strides_allow_works(config: NetworkConfig, size: tuple[int, int, int]) -> None:
     network, params, stats = build(config, seed=None)
     windows = jax.ShapeDtypeStruct((2, *size), jnp.float32)
     heatmaps = jax.eval_shape(network.apply, params, stats, windows)
@@ -129,7 +130,7 @@ def test_any_size_that_the_strides_allow_works(config: ModelConfig, size: tuple[
 
 @NETWORKS
 @pytest.mark.parametrize("size", [(16, 48, 64), (16, 64, 48), (6, 64, 64), (17, 64, 64), (16, 16, 64)])
-def test_other_sizes_have_a_clear_error(config: ModelConfig, size: tuple[int, int, int]) -> None:
+def test_other_sizes_have_a_clear_error(config: NetworkConfig, size: tuple[int, int, int]) -> None:
     network, params, stats = build(config, seed=None)
     with pytest.raises(InputError, match=f"cannot take windows of {size[0]}x{size[1]}x{size[2]}: .*multiple of"):
         jax.eval_shape(network.apply, params, stats, jax.ShapeDtypeStruct((1, *size), jnp.float32))

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from golden.quick import compiled
 
-from jaxcryo.config import ModelConfig, TattakaConfig, Yu4uConfig
+from jaxcryo.config import NetworkConfig
 from jaxcryo.models import Weights, build, convolution
 from jaxcryo.models.layers import BatchNorm, Conv, Init, LayerNorm
+from jaxcryo.models.yu4u.config import Yu4uConfig
+from jaxcryo.recipes import recipe
 
 NETWORKS = pytest.mark.parametrize(
-    "config", [Yu4uConfig.of_size("tiny"), TattakaConfig.of_size("tiny")], ids=["yu4u", "tattaka"]
+    "config", [recipe("yu4u", "tiny").model, recipe("tattaka", "tiny").model], ids=["yu4u", "tattaka"]
 )
 
 
@@ -92,7 +94,7 @@ def test_training_leaves_the_callers_statistics_alone() -> None:
 
 
 @NETWORKS
-def test_half_precision_computes_with_float32_parameters(config: ModelConfig) -> None:
+def test_half_precision_computes_with_float32_parameters(config: NetworkConfig) -> None:
     full, params, stats = build(config)
     windows = draw(1, 16, 32, 32)
     expected = np.asarray(compiled(full.apply)(params, stats, windows))
@@ -105,7 +107,7 @@ def test_half_precision_computes_with_float32_parameters(config: ModelConfig) ->
 
 
 @NETWORKS
-def test_half_precision_keeps_gradients_and_statistics_in_float32(config: ModelConfig) -> None:
+def test_half_precision_keeps_gradients_and_statistics_in_float32(config: NetworkConfig) -> None:
     half, params, stats = build(config, dtype=jnp.bfloat16)
     windows = draw(1, 16, 32, 32)
 
@@ -124,7 +126,7 @@ def test_shapes_alone_take_no_memory() -> None:
 
 
 @NETWORKS
-def test_a_seed_gives_one_network(config: ModelConfig) -> None:
+def test_a_seed_gives_one_network(config: NetworkConfig) -> None:
     (_, a, _), (_, b, _), (_, c, _) = build(config, seed=1), build(config, seed=1), build(config, seed=2)
     assert all(np.array_equal(a[k], b[k]) for k in a)
     assert not np.array_equal(a["head.kernel"], c["head.kernel"])

@@ -13,7 +13,6 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from torch_reference import encoder, fill_module, timm
 
-from jaxcryo.config import Arch
 from jaxcryo.convert.export import export
 from jaxcryo.convert.port import PortOptions, port
 from jaxcryo.models import build
@@ -26,7 +25,7 @@ CASES = pytest.mark.parametrize(
 
 @CASES
 @pytest.mark.parametrize("rgb", [False, True])
-def test_features_are_timms(tmp_path: pathlib.Path, arch: Arch, name: str, channels: int, rgb: bool) -> None:
+def test_features_are_timms(tmp_path: pathlib.Path, arch: str, name: str, channels: int, rgb: bool) -> None:
     theirs = fill_module(encoder(name, 3 if rgb else channels))
     torch.save(theirs.state_dict(), tmp_path / "a.pth")
     if rgb:
@@ -59,7 +58,7 @@ def test_features_are_timms(tmp_path: pathlib.Path, arch: Arch, name: str, chann
 
 
 @CASES
-def test_an_exported_encoder_loads_into_timm(tmp_path: pathlib.Path, arch: Arch, name: str, channels: int) -> None:
+def test_an_exported_encoder_loads_into_timm(tmp_path: pathlib.Path, arch: str, name: str, channels: int) -> None:
     theirs = fill_module(encoder(name, channels))
     torch.save(theirs.state_dict(), tmp_path / "a.pth")
     _, model = port(tmp_path / "a.pth", PortOptions(arch=arch))

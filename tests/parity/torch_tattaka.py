@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch_reference import encoder
 
-from jaxcryo.config import TattakaConfig
+from jaxcryo.models.tattaka.config import TattakaConfig
 
 
 class ConvNorm(nn.Module):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from jaxcryo.config import ARCHS, SIZES
+from jaxcryo.models import architectures
+from jaxcryo.models.registry import sizes
 from jaxcryo.picking.effort import EFFORTS, stride_of
 from jaxcryo.picking.windows import plan_windows
 from jaxcryo.recipes import recipe
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("size", sizes())
+@pytest.mark.parametrize("arch", tuple(architectures()))
 def test_full_is_the_recipe_and_the_others_are_fewer_windows(arch, size) -> None:
     config = recipe(arch, size)
     patch, own = config.model.patch_zyx, config.inference.stride_zyx
@@ -22,7 +23,7 @@ def test_full_is_the_recipe_and_the_others_are_fewer_windows(arch, size) -> None
     assert all(s <= p for stride in strides for s, p in zip(stride, patch, strict=True))
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", tuple(architectures()))
 def test_the_paper_s_windows(arch) -> None:
     config = recipe(arch)
     plan = plan_windows((184, 630, 630), config.model.patch_zyx, config.inference.stride_zyx)

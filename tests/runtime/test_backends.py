@@ -9,8 +9,7 @@ import jax
 import pytest
 
 from jaxcryo.errors import InputError
-from jaxcryo.runtime import backends
-from jaxcryo.runtime.backends import BACKENDS, choose_backend
+from jaxcryo.runtime.backends import backend, backends, choose_backend
 
 
 @pytest.fixture
@@ -31,9 +30,9 @@ def test_flax_on_other_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_flax_where_openvino_is_not_installed(without_openvino: None) -> None:
     assert choose_backend("auto", pathlib.Path(), []) == ("flax", "OpenVINO is not installed")
     with pytest.raises(InputError, match=r"pip install openvino, or choose --backend flax"):
-        backends._openvino(pathlib.Path(), None)  # type: ignore[arg-type]
+        backend("openvino").open(pathlib.Path(), None)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("backend", BACKENDS[1:])
-def test_what_is_asked_for_is_taken(backend) -> None:
-    assert choose_backend(backend, pathlib.Path(), []) == (backend, "as asked for")
+@pytest.mark.parametrize("name", backends())
+def test_what_is_asked_for_is_taken(name: str) -> None:
+    assert choose_backend(name, pathlib.Path(), []) == (name, "as asked for")

@@ -10,33 +10,32 @@ from typing import Any
 
 import pytest
 
-from jaxcryo.config import InferenceConfig, IntensityConfig, TattakaConfig, TrainConfig, Yu4uConfig
+from jaxcryo.config import InferenceConfig, IntensityConfig, NetworkConfig, TrainConfig
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.errors import InputError
-from jaxcryo.runtime.manifest import EngineEntry, file_sha256, read_manifest, write_manifest
+from jaxcryo.models.tattaka.config import TattakaConfig
+from jaxcryo.models.yu4u.config import Yu4uConfig
+from jaxcryo.recipes import recipe
+from jaxcryo.runtime.manifest import ModelEntry, file_sha256, read_manifest, write_manifest
 from jaxcryo.serialize import from_plain, to_plain
 
 
-def entry_in(folder: pathlib.Path, name: str = "yu4u-fold2", **changes: Any) -> EngineEntry:
+def entry_in(folder: pathlib.Path, name: str = "yu4u-fold2", **changes: Any) -> ModelEntry:
     (folder / f"{name}.onnx").write_bytes(f"graph of {name}".encode())
     (folder / f"{name}.safetensors").write_bytes(f"weights of {name}".encode())
-    entry = EngineEntry(
+    entry = ModelEntry(
         name=name,
-        arch="yu4u",
         size="tiny",
-        model=Yu4uConfig.of_size("tiny"),
+        model=recipe("yu4u", "tiny").model,
         onnx_file=f"{name}.onnx",
         onnx_sha256=file_sha256(folder / f"{name}.onnx"),
         weights_file=f"{name}.safetensors",
         weights_sha256=file_sha256(folder / f"{name}.safetensors"),
-        patch_zyx=(16, 64, 64),
-        stride_zyx=(8, 24, 24),
-        batch=4,
         precision="bfloat16",
         types=tuple(dataclasses.replace(t, threshold=0.125) for t in CZII_TYPES),
         intensity=IntensityConfig(rule="tomogram"),
         spacing_angstrom=10.012444,
-        inference=InferenceConfig(),
+        inference=InferenceConfig(stride_zyx=(8, 24, 24), batch=4),
         source="runs/yu4u/fold2",
     )
     return dataclasses.replace(entry, **changes)
@@ -44,16 +43,16 @@ def entry_in(folder: pathlib.Path, name: str = "yu4u-fold2", **changes: Any) -> 
 
 @pytest.fixture
 def folder(tmp_path: pathlib.Path) -> pathlib.Path:
-    tattaka = {"arch": "tattaka", "model": TattakaConfig.of_size("small"), "patch_zyx": (16, 96, 96)}
-    write_manifest(tmp_path, [entry_in(tmp_path), entry_in(tmp_path, "tattaka-fold0", **tattaka)])
+    tattaka = recipe("tattaka", "small").model
+    write_manifest(tmp_path, [entry_in(tmp_path), entry_in(tmp_path, "tattaka-fold0", model=tattaka)])
     return tmp_path
 
 
 def test_what_is_written_is_read(folder: pathlib.Path) -> None:
     first, second = read_manifest(folder)
     assert first == entry_in(folder)
-    assert second.model == TattakaConfig.of_size("small")
-    assert json.loads((folder / "engines.json").read_text())["format"] == 1
+    assert second.model == recipe("tattaka", "small").model
+    assert json.loads((folder / "engines.json").read_text())["format"] == 2
 
 
 def test_nothing_else_is_left_in_the_folder(folder: pathlib.Path) -> None:
@@ -79,18 +78,21 @@ def edited(change: Callable[[Any], Any]) -> Callable[[pathlib.Path], Any]:
         (lambda f: (f / "yu4u-fold2.onnx").unlink(), r"yu4u-fold2\.onnx: is missing"),
         (lambda f: (f / "yu4u-fold2.onnx").write_bytes(b"x"), r"does not match engines\.json: convert again"),
         (lambda f: (f / "tattaka-fold0.safetensors").write_bytes(b""), r"does not match engines\.json: convert again"),
-        (edited(lambda d: d.update(format=2)), "format is 2; expected 1"),
-        (edited(lambda d: d.update(engines=[])), "lists no model"),
-        (edited(lambda d: d["engines"][0].update(colour=1)), r"engines\[0\]\.colour is not a known field"),
-        (edited(lambda d: d["engines"][1].pop("batch")), r"engines\[1\]\.batch is missing"),
-        (edited(lambda d: d["engines"][1].update(batch=1.5)), r"engines\[1\]\.batch: 1\.5 is not a whole number"),
-        (edited(lambda d: d["engines"][0]["model"].update(arch="unet")), "expected one of yu4u, tattaka"),
-        (edited(lambda d: d["engines"][0]["model"]["encoder"].update(kernel="big")), r"model\.encoder\.kernel: 'big'"),
-        (edited(lambda d: d["engines"][0].update(precision="int8")), r"engines\[0\]\.precision"),
-        (edited(lambda d: d["engines"][0].update(onnx_file="../x.onnx")), "not the name of a file in this folder"),
-        (edited(lambda d: d["engines"][0]["types"].pop()), "5 particle types for 6 classes"),
-        (edited(lambda d: d["engines"][0]["types"].reverse()), "need the same particle types in the same order"),
-        (edited(lambda d: d["engines"][0]["types"][0].update(radius_angstrom=-1)), "the radius is -1"),
+        (edited(lambda d: d.update(format=3)), "format is 3; expected 2"),
+        (edited(lambda d: d.update(models=[])), "lists no model"),
+        (edited(lambda d: d["models"][0].update(colour=1)), r"models\[0\]\.colour is not a known field"),
+        (edited(lambda d: d["models"][1].pop("source")), r"models\[1\]\.source is missing"),
+        (
+            edited(lambda d: d["models"][1]["inference"].update(batch=1.5)),
+            r"inference\.batch: 1\.5 is not a whole number",
+        ),
+        (edited(lambda d: d["models"][0]["model"].update(arch="unet")), "expected one of yu4u, tattaka"),
+        (edited(lambda d: d["models"][0]["model"]["encoder"].update(kernel="big")), r"model\.encoder\.kernel: 'big'"),
+        (edited(lambda d: d["models"][0].update(precision="int8")), r"models\[0\]\.precision"),
+        (edited(lambda d: d["models"][0].update(onnx_file="../x.onnx")), "not the name of a file in this folder"),
+        (edited(lambda d: d["models"][0]["types"].pop()), "5 particle types for 6 classes"),
+        (edited(lambda d: d["models"][0]["types"].reverse()), "need the same particle types in the same order"),
+        (edited(lambda d: d["models"][0]["types"][0].update(radius_angstrom=-1)), "the radius is -1"),
     ],
 )
 def test_a_damaged_folder_is_refused(folder: pathlib.Path, damage: Callable[[pathlib.Path], Any], message: str) -> None:
@@ -117,10 +119,34 @@ def test_models_that_do_not_belong_together_are_not_written(tmp_path: pathlib.Pa
     assert not (tmp_path / "engines.json").exists()
 
 
+def test_format_1_wrote_window_stride_and_batch_twice(folder: pathlib.Path) -> None:
+    """The copies beside the records were those in use, as with `--batch`."""
+    expected = read_manifest(folder)
+
+    def as_before(data: Any) -> None:
+        data["format"], data["engines"] = 1, data.pop("models")
+        for entry in data["engines"]:
+            inference, network = entry["inference"], entry["model"]
+            entry |= {"arch": network["arch"], "patch_zyx": network["patch_zyx"]}
+            entry |= {"stride_zyx": inference["stride_zyx"], "batch": inference["batch"]}
+            inference |= {"stride_zyx": [1, 2, 3], "batch": 9}
+
+    edited(as_before)(folder)
+    assert read_manifest(folder) == expected
+    edited(lambda d: d["engines"][1].update(arch="yu4u"))(folder)
+    with pytest.raises(InputError, match="not a known field"):
+        read_manifest(folder)
+
+
 @pytest.mark.parametrize("model", [Yu4uConfig(), TattakaConfig(classes=2)])
-def test_a_recipe_survives_json(model: Yu4uConfig | TattakaConfig) -> None:
-    recipe = TrainConfig(arch="yu4u", size="paper", model=model)
-    assert from_plain(TrainConfig, json.loads(json.dumps(to_plain(recipe))), "recipe") == recipe
+def test_a_recipe_survives_json(model: NetworkConfig) -> None:
+    config = TrainConfig(arch=model.arch, size="paper", model=model)
+    assert from_plain(TrainConfig, json.loads(json.dumps(to_plain(config))), "recipe") == config
+
+
+def test_a_recipe_is_of_one_architecture() -> None:
+    with pytest.raises(InputError, match="is yu4u, its network tattaka's"):
+        TrainConfig(arch="yu4u", size="paper", model=TattakaConfig())
 
 
 def test_all_faults_of_a_record_are_named_at_once() -> None:

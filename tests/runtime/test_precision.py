@@ -8,23 +8,23 @@ import pathlib
 import pytest
 
 import jaxcryo.runtime.openvino as runtime
-from jaxcryo.config import InferenceConfig, IntensityConfig, Yu4uConfig
+from jaxcryo.config import InferenceConfig, IntensityConfig
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.errors import InputError
-from jaxcryo.runtime.backends import open_engine
-from jaxcryo.runtime.manifest import EngineEntry
-from jaxcryo.runtime.precision import MAX_F4_CHANGE, PRECISIONS, choose_precision
+from jaxcryo.recipes import recipe
+from jaxcryo.runtime.backends import choose_precision, open_engine
+from jaxcryo.runtime.manifest import ModelEntry
+from jaxcryo.runtime.precision import MAX_F4_CHANGE, PRECISIONS
 
 UNKNOWN = "not compared yet, see 'python -m convert check --bfloat16'"
 
 
-def entry_of(name: str, change: float | None, precision: str = "float16") -> EngineEntry:
-    model = Yu4uConfig.of_size("tiny")
-    return EngineEntry(
-        name=name, arch="yu4u", size="tiny", model=model, onnx_file="a.onnx", onnx_sha256="0", weights_file="a",
-        weights_sha256="0", patch_zyx=model.patch_zyx, stride_zyx=(8, 24, 24), batch=1, precision=precision,
-        types=CZII_TYPES, intensity=IntensityConfig(), spacing_angstrom=10.0, inference=InferenceConfig(), source="t",
-        bfloat16_f4_change=change,
+def entry_of(name: str, change: float | None, precision: str = "float16") -> ModelEntry:
+    model = recipe("yu4u", "tiny").model
+    return ModelEntry(
+        name=name, size="tiny", model=model, onnx_file="a.onnx", onnx_sha256="0", weights_file="a",
+        weights_sha256="0", precision=precision, types=CZII_TYPES, intensity=IntensityConfig(), spacing_angstrom=10.0,
+        inference=InferenceConfig(stride_zyx=(8, 24, 24), batch=1), source="t", bfloat16_f4_change=change,
     )  # fmt: skip
 
 

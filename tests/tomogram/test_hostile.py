@@ -27,7 +27,7 @@ from damage import CHANGES, FUZZ, damages, snapshot, spoil, with_other_values
 from hypothesis import currently_in_test_context, event, given
 from hypothesis import strategies as st
 
-from jaxcryo.config import InferenceConfig, IntensityConfig, Yu4uConfig
+from jaxcryo.config import InferenceConfig, IntensityConfig
 from jaxcryo.domain import CZII_TYPES, Picks, Volume, VoxelGrid
 from jaxcryo.errors import InputError
 from jaxcryo.models import build
@@ -37,7 +37,7 @@ from jaxcryo.project.copick import open_project, project_picks, project_runs
 from jaxcryo.project.mask import inside, open_mask
 from jaxcryo.project.particles import read_particles
 from jaxcryo.recipes import recipe
-from jaxcryo.runtime.manifest import EngineEntry, file_sha256, read_manifest, write_manifest
+from jaxcryo.runtime.manifest import ModelEntry, file_sha256, read_manifest, write_manifest
 from jaxcryo.tomogram.volumes import open_volume
 from jaxcryo.weights import TrainedModel, load_model, save_model
 
@@ -143,12 +143,11 @@ def _read_thresholds(folder: pathlib.Path) -> None:
 def _manifest(folder: pathlib.Path) -> None:
     (folder / "a.onnx").write_bytes(b"graph")
     (folder / "a.safetensors").write_bytes(b"weights")
-    entry = EngineEntry(
-        name="a", arch="yu4u", size="tiny", model=Yu4uConfig.of_size("tiny", 2), onnx_file="a.onnx",
+    entry = ModelEntry(
+        name="a", size="tiny", model=recipe("yu4u", "tiny", classes=2).model, onnx_file="a.onnx",
         onnx_sha256=file_sha256(folder / "a.onnx"), weights_file="a.safetensors",
-        weights_sha256=file_sha256(folder / "a.safetensors"), patch_zyx=(16, 64, 64), stride_zyx=(8, 24, 24), batch=4,
-        precision="float32", types=TYPES, intensity=IntensityConfig(), spacing_angstrom=10.0,
-        inference=InferenceConfig(), source="test", skewness=-1.0,
+        weights_sha256=file_sha256(folder / "a.safetensors"), precision="float32", types=TYPES,
+        intensity=IntensityConfig(), spacing_angstrom=10.0, inference=InferenceConfig(), source="test", skewness=-1.0,
     )  # fmt: skip
     write_manifest(folder, [entry])
 

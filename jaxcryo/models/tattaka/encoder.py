@@ -8,8 +8,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxcryo.config import ResNetRSConfig
-from jaxcryo.models.layers import BatchNorm, Conv, Init, run_blocks
+from jaxcryo.models.layers import BatchNorm, Conv, Init, Stage
+from jaxcryo.models.tattaka.config import ResNetRSConfig
 
 
 class ConvNorm(nnx.Module):
@@ -74,12 +74,11 @@ class ResNetRSStem(nnx.Module):
         return x
 
 
-class ResNetRSStage(nnx.Module):
+class ResNetRSStage(Stage):
     """Bottlenecks; the first stage starts with the strided convolution that replaces ResNet's max pooling."""
 
     def __init__(self, inputs: int, width: int, depth: int, config: ResNetRSConfig, *, first: bool, dtype: DTypeLike,
                  init: Init):  # fmt: skip
-        self.rematerialize = False
         self.pool = ConvNorm(inputs, inputs, 3, stride=2, dtype=dtype, init=init) if first else None
         outputs = width * config.expansion
         self.blocks = nnx.List(
@@ -90,7 +89,7 @@ class ResNetRSStage(nnx.Module):
     def __call__(self, x: Float[Array, "n h w i"]) -> Float[Array, "n h2 w2 o"]:
         if self.pool is not None:
             x = jax.nn.relu(self.pool(x))
-        return run_blocks(self.blocks, x, self.rematerialize)
+        return self.run_blocks(x)
 
 
 class ResNetRS(nnx.Module):

@@ -9,10 +9,10 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxcryo.config import TattakaConfig
 from jaxcryo.errors import InputError
 from jaxcryo.models import convolution
 from jaxcryo.models.layers import BatchNorm, Conv, ConvBlock, DecoderBlock, Init, pixel_shuffle, pool_depth
+from jaxcryo.models.tattaka.config import TattakaConfig
 from jaxcryo.models.tattaka.encoder import ResNetRS
 
 

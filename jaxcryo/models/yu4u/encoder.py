@@ -9,8 +9,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxcryo.config import ConvNeXtConfig
-from jaxcryo.models.layers import Conv, Init, LayerNorm, run_blocks
+from jaxcryo.models.layers import Conv, Init, LayerNorm, Stage
+from jaxcryo.models.yu4u.config import ConvNeXtConfig
 
 
 class ConvNeXtBlock(nnx.Module):
@@ -30,13 +30,12 @@ class ConvNeXtBlock(nnx.Module):
         return x + y * self.gamma[...].astype(y.dtype)
 
 
-class ConvNeXtStage(nnx.Module):
+class ConvNeXtStage(Stage):
     """Downsampling (the stem's patches and norm first, norm and 2x2 patches later), then blocks."""
 
     def __init__(self, inputs: int, channels: int, depth: int, config: ConvNeXtConfig, *, stem: bool, dtype: DTypeLike,
                  init: Init):  # fmt: skip
         self.stem = stem
-        self.rematerialize = False
         patch = 4 if stem else 2
         self.norm = LayerNorm(channels if stem else inputs, dtype=dtype)
         self.conv = Conv(inputs, channels, (patch, patch), stride=patch, padding=0, bias=True, dtype=dtype, init=init)
@@ -44,7 +43,7 @@ class ConvNeXtStage(nnx.Module):
 
     def __call__(self, x: Float[Array, "n h w i"]) -> Float[Array, "n h2 w2 o"]:
         x = self.norm(self.conv(x)) if self.stem else self.conv(self.norm(x))
-        return run_blocks(self.blocks, x, self.rematerialize)
+        return self.run_blocks(x)
 
 
 class ConvNeXt(nnx.Module):

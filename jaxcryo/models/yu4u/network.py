@@ -8,9 +8,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxcryo.config import Yu4uConfig
 from jaxcryo.errors import InputError
 from jaxcryo.models.layers import Conv, ConvBlock, DecoderBlock, Init, pixel_shuffle, pool_depth
+from jaxcryo.models.yu4u.config import Yu4uConfig
 from jaxcryo.models.yu4u.encoder import ConvNeXt
 
 

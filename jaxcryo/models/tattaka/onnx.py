@@ -1,22 +1,12 @@
-"""How the two networks become ONNX nodes."""
+"""tattaka's network as ONNX nodes; the encoder's slices are in the batch, channels first."""
 
 from __future__ import annotations
 
 import numpy as np
 
-import jaxcryo.convert.emit_encoders  # noqa: F401  # registers the encoders with `emit`
-from jaxcryo.convert.emit_layers import (
-    NetworkGraph,
-    emit,
-    emit_conv,
-    global_mean,
-    pixel_shuffle,
-    pool_depth,
-    volume,
-    weights,
-)
-from jaxcryo.convert.graph import Value
-from jaxcryo.models.layers import Conv
+from jaxcryo.models.onnx_graph import Value
+from jaxcryo.models.onnx_layers import NetworkGraph, emit, emit_conv, global_mean, pixel_shuffle, pool_depth, volume
+from jaxcryo.models.tattaka.encoder import Bottleneck, ConvNorm, ResNetRSStage, ResNetRSStem, SqueezeExcite
 from jaxcryo.models.tattaka.network import (
     JointPyramidUpsampling,
     SeparableConv,
@@ -24,54 +14,10 @@ from jaxcryo.models.tattaka.network import (
     Tattaka,
     UpBlock,
 )
-from jaxcryo.models.yu4u.network import Yu4u, depth_pools
 
 
-@emit.register
-def _yu4u(module: Yu4u, graph: NetworkGraph, windows: Value) -> Value:
-    x, maps = windows, []
-    pools = depth_pools(windows.shape[1:])
-    for n, (stage, pool, lateral) in enumerate(zip(module.encoder.stages, pools, module.lateral, strict=True)):
-        with graph.scope("encoder.stages", n):
-            if stage.stem:
-                x = _slices_conv(graph, x, stage.conv, module.config.neighbors)
-            x = pool_depth(graph, emit(stage, graph, x), pool)
-        with graph.scope("lateral", n):
-            y = volume(graph, x)
-            for m, layer in enumerate(lateral):
-                with graph.scope(m):
-                    y = emit(layer, graph, y)
-        maps.append(y)
-    y = maps.pop()
-    for n, block in enumerate(module.decoder):
-        with graph.scope("decoder", n):
-            y = emit(block, graph, y, maps.pop())
-    with graph.scope("head"):
-        return pixel_shuffle(graph, emit_conv(graph, y, module.head), module.config.head_stride)
-
-
-def _slices_conv(graph: NetworkGraph, windows: Value, conv: Conv, neighbors: int) -> Value:
-    """The convolution of each slice with its neighbours, (b, d, h, w) to (b·d, c, h2, w2).
-
-    The slices are its input channels and (slice, channel) its outputs, with zeros where a slice is no neighbour: three
-    times the multiplications of a share that is below one in a hundred, but no gathering and no transposition.
-    """
-    b, depth = windows.shape[:2]
-    kernel = weights(conv.kernel)
-    side, outputs = kernel.shape[0], kernel.shape[-1]
-    banded = np.zeros((depth, outputs, depth, side, side))
-    for d in range(depth):
-        for channel, neighbor in enumerate(range(d - neighbors, d + neighbors + 1)):
-            if 0 <= neighbor < depth:
-                banded[d, :, neighbor] = np.moveaxis(kernel[:, :, channel], -1, 0)
-    bias = None if conv.bias is None else np.tile(weights(conv.bias), depth)
-    joined = banded.reshape(depth * outputs, depth, side, side)
-    x = graph.conv(windows, joined, bias, stride=conv.stride, padding=[(0, 0)] * 2)
-    return graph.reshape(x, (b * depth, outputs, *x.shape[2:]))
-
-
-@emit.register
-def _tattaka(module: Tattaka, graph: NetworkGraph, windows: Value) -> Value:
+def write(module: Tattaka, graph: NetworkGraph, windows: Value) -> Value:
+    """Adds the network's nodes; returns its heatmaps."""
     b, d, h, w = windows.shape
     with graph.scope("encoder.stem"):
         x = emit(module.encoder.stem, graph, graph.reshape(windows, (b * d, 1, h, w)))
@@ -137,3 +83,50 @@ def _attention(module: SpatialChannelAttention, graph: NetworkGraph, x: Value) -
     channel = graph.sigmoid(emit_conv(graph, hidden, module.fc2))
     spatial = graph.sigmoid(emit_conv(graph, x, module.spatial))
     return graph.mul(x, graph.add(channel, spatial))
+
+
+@emit.register
+def _stem(module: ResNetRSStem, graph: NetworkGraph, x: Value) -> Value:
+    for name, layer in (("conv1", module.conv1), ("conv2", module.conv2), ("conv3", module.conv3)):
+        with graph.scope(name):
+            x = graph.relu(emit(layer, graph, x))
+    return x
+
+
+@emit.register
+def _stage(module: ResNetRSStage, graph: NetworkGraph, x: Value) -> Value:
+    if module.pool is not None:
+        with graph.scope("pool"):
+            x = graph.relu(emit(module.pool, graph, x))
+    for n, block in enumerate(module.blocks):
+        with graph.scope("blocks", n):
+            x = emit(block, graph, x)
+    return x
+
+
+@emit.register
+def _bottleneck(module: Bottleneck, graph: NetworkGraph, x: Value) -> Value:
+    y = x
+    for name, layer in (("conv1", module.conv1), ("conv2", module.conv2)):
+        with graph.scope(name):
+            y = graph.relu(emit(layer, graph, y))
+    with graph.scope("conv3"):
+        y = emit(module.conv3, graph, y)
+    with graph.scope("se"):
+        y = emit(module.se, graph, y)
+    if module.shortcut is not None:
+        with graph.scope("shortcut"):
+            x = x if module.stride == 1 else graph.mean_pool(x, module.stride)
+            x = emit(module.shortcut, graph, x)
+    return graph.relu(graph.add(x, y))
+
+
+@emit.register
+def _squeeze_excite(module: SqueezeExcite, graph: NetworkGraph, x: Value) -> Value:
+    hidden = graph.relu(emit_conv(graph, global_mean(graph, x), module.fc1))
+    return graph.mul(x, graph.sigmoid(emit_conv(graph, hidden, module.fc2)))
+
+
+@emit.register
+def _conv_norm(module: ConvNorm, graph: NetworkGraph, x: Value) -> Value:
+    return emit_conv(graph, x, module.conv, module.norm)

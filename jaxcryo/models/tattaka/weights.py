@@ -1,18 +1,14 @@
-"""timm's ResNet-RS (`resnetrs50`) to ours."""
+"""How timm's ResNet-RS names its tensors. Nobody has published the whole network's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jaxcryo.convert.rules import Rule, batch_norm, conv
+from jaxcryo.models.naming import Rule, Source, batch_norm, conv, with_prefix
 
 
-def resnet_rs_rules() -> tuple[Rule, ...]:
-    """Rules for the names of a whole timm model; its features alone have the same ones."""
-    return tuple(_rules())
-
-
-def _rules() -> Iterator[Rule]:
+def resnet_rs_rules() -> Iterator[Rule]:
+    """For the names of a whole timm model; its features alone have the same ones."""
     yield from conv("conv1.0", "stem.conv1.conv", "conv2d", first=True)
     yield from batch_norm("conv1.1", "stem.conv1.norm")
     yield from conv("conv1.3", "stem.conv2.conv", "conv2d")
@@ -31,3 +27,6 @@ def _rules() -> Iterator[Rule]:
     yield from batch_norm(f"{theirs}.downsample.2", f"{ours}.shortcut.norm")
     for name in ("fc.weight", "fc.bias"):
         yield Rule(source=name, reason="ImageNet's classifier; the decoder takes its place")
+
+
+RESNET_RS = Source(title="timm's ResNet-RS", form="timm", rules=with_prefix(resnet_rs_rules(), target="encoder."))

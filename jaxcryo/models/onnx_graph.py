@@ -7,16 +7,15 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from jaxcryo.config import Precision
 from jaxcryo.errors import InputError
-
-Precision = Literal["float32", "float16"]
 
 OPSET = 20
 """The last one that TensorRT 10.0 reads, and the first with Gelu."""

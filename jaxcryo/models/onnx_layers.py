@@ -13,8 +13,9 @@ import numpy as np
 from flax import nnx
 from numpy.typing import NDArray
 
-from jaxcryo.convert.graph import Graph, Precision, Value
+from jaxcryo.config import Precision
 from jaxcryo.models.layers import BatchNorm, Conv, ConvBlock, DecoderBlock, UpConv3d
+from jaxcryo.models.onnx_graph import Graph, Value
 
 Upsampling = Literal["folded", "resize"]
 Array = NDArray[np.float64]

@@ -9,11 +9,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, Self
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from jaxcryo.config import NetworkConfig
 
 Layout = Literal["same", "conv2d", "conv3d"]
 _AXES: dict[Layout, tuple[int, ...] | None] = {"same": None, "conv2d": (2, 3, 1, 0), "conv3d": (2, 3, 4, 1, 0)}
@@ -48,6 +50,24 @@ class Match:
     source: str
     target: str | None
     rule: Rule
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """A network as somebody else names its tensors; an architecture lists those that can be ported to it."""
+
+    title: str
+    rules: tuple[Rule, ...]
+    form: str | None = None
+    """What `convert export --to` calls it; None where it is read only."""
+    head: str | None = None
+    """The tensor whose first axis has the classes; None where the source is an encoder alone."""
+    channels_per_class: Callable[[NetworkConfig], int] = lambda config: 1
+    """How many outputs of the head each class has."""
+    fixed: Mapping[str, Callable[[NetworkConfig], NDArray[Any]]] = dataclasses.field(default_factory=dict)
+    """Tensors that must have these values for the rules to be right."""
+    of_the_challenge: bool = False
+    """A whole model with as many classes as the CZII challenge was trained on its tomograms."""
 
 
 def match_source(rules: Sequence[Rule], name: str) -> Match | None:
