@@ -111,6 +111,8 @@ class VoxelGrid:
     spacing_zyx_angstrom: tuple[float, float, float]
     origin_xyz_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Added to positions: not 0 where the grid begins elsewhere than the corner they are counted from."""
+    axes: str = "xyz"
+    """Which axes of the frame of positions the grid's own x, y and z are: `xzy` where y and z have changed places."""
 
     def __post_init__(self) -> None:
         if len(self.shape_zyx) != 3 or min(self.shape_zyx) < 1:
@@ -120,6 +122,8 @@ class VoxelGrid:
                 f"the voxel spacing is {self.spacing_zyx_angstrom} Å; expected values above 0: "
                 "give the true one with --voxel-spacing"
             )
+        if sorted(self.axes) != ["x", "y", "z"]:
+            raise InputError(f"axes are {self.axes[:20]!r}; expected x, y and z in some order, such as xzy")
 
     @property
     def spacing_angstrom(self) -> float:
@@ -134,24 +138,30 @@ class VoxelGrid:
         """
         own = dataclasses.replace(self, origin_xyz_angstrom=(0.0, 0.0, 0.0))
         corner = np.full((1, 3), -0.5)
-        x, y, z = (other.to_angstrom(corner) - own.to_angstrom(corner))[0].tolist()
+        x, y, z = (own._own_xyz(other.to_angstrom(corner)) - own._own_xyz(own.to_angstrom(corner)))[0].tolist()
         return dataclasses.replace(own, origin_xyz_angstrom=(x, y, z))
 
     def to_voxel(self, xyz_angstrom: Float[ArrayLike, "n 3"]) -> Float[NDArray[np.float64], "n 3"]:
         """Sub-voxel z, y, x positions of the given x, y, z: the exact inverse of `to_angstrom`."""
-        xyz = np.asarray(xyz_angstrom, np.float64).reshape(-1, 3) - self.origin_xyz_angstrom
-        return xyz[:, ::-1] / np.asarray(self.spacing_zyx_angstrom) + LABEL_OFFSET_VOXEL - CENTER_OFFSET_VOXEL
+        zyx = self._own_xyz(xyz_angstrom)[:, ::-1]
+        return zyx / np.asarray(self.spacing_zyx_angstrom) + LABEL_OFFSET_VOXEL - CENTER_OFFSET_VOXEL
 
     def to_label_voxel(self, xyz_angstrom: Float[ArrayLike, "n 3"]) -> Int[NDArray[np.int64], "n 3"]:
         """Whole z, y, x voxels as the published training code draws its labels (`02_create_mask.py`)."""
-        xyz = np.asarray(xyz_angstrom, np.float64).reshape(-1, 3) - self.origin_xyz_angstrom
-        return np.trunc(xyz[:, ::-1] / np.asarray(self.spacing_zyx_angstrom) + LABEL_OFFSET_VOXEL).astype(np.int64)
+        zyx = self._own_xyz(xyz_angstrom)[:, ::-1]
+        return np.trunc(zyx / np.asarray(self.spacing_zyx_angstrom) + LABEL_OFFSET_VOXEL).astype(np.int64)
 
     def to_angstrom(self, zyx_voxel: Float[ArrayLike, "n 3"]) -> Float[NDArray[np.float64], "n 3"]:
         """x, y, z in ångströms of z, y, x voxel positions (paper section 2.6)."""
         zyx = np.asarray(zyx_voxel, np.float64).reshape(-1, 3)
         zyx_angstrom = (zyx + CENTER_OFFSET_VOXEL - LABEL_OFFSET_VOXEL) * np.asarray(self.spacing_zyx_angstrom)
-        return zyx_angstrom[:, ::-1] + self.origin_xyz_angstrom
+        own = zyx_angstrom[:, ::-1] + self.origin_xyz_angstrom
+        return own[:, [self.axes.index(axis) for axis in "xyz"]]
+
+    def _own_xyz(self, xyz_angstrom: Float[ArrayLike, "n 3"]) -> Float[NDArray[np.float64], "n 3"]:
+        """Positions along the grid's own axes, from its own corner."""
+        xyz = np.asarray(xyz_angstrom, np.float64).reshape(-1, 3)
+        return xyz[:, ["xyz".index(axis) for axis in self.axes]] - self.origin_xyz_angstrom
 
     def contains(self, zyx_voxel: Float[ArrayLike, "n 3"]) -> NDArray[np.bool_]:
         """Which positions lie in the volume, counting half a voxel around its outermost voxels' centres."""
@@ -203,6 +213,8 @@ class Volume:
         where = f"{self.name}: slices {z.start} to {z.stop - 1}"
         try:
             box = np.asarray(self.voxels[z, y, x], dtype=np.float32)
+        except InputError:
+            raise
         except Exception as error:  # storage backends raise their own kinds for a damaged chunk
             raise InputError(
                 f"{where} cannot be read ({type(error).__name__}: {str(error) or 'damaged chunk'}); the file is "

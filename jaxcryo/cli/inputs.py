@@ -38,6 +38,14 @@ def add_source_options(p: argparse.ArgumentParser, data_help: str) -> None:
     )
     p.add_argument("--voxel-spacing", type=float, metavar="ANGSTROM", help="of level 0, instead of the files' own")
     p.add_argument("--level", type=int, default=0, help="of an OME-Zarr's resolutions; 0 is the full one")
+    p.add_argument(
+        "--axes",
+        metavar="ORDER",
+        help="which axes of the files are x, y and z: xzy for untrimmed IMOD reconstructions; picks stay in the file's",
+    )
+    p.add_argument(
+        "--bytes", default="auto", choices=("auto", "signed", "unsigned"), help="sign of 8-bit MRC files (mode 0)"
+    )
     p.add_argument("--invert", action="store_true", help="dark to bright and bright to dark, before anything else")
 
 
@@ -51,7 +59,13 @@ def add_picks_options(p: argparse.ArgumentParser) -> None:
 
 def reading_of(args: argparse.Namespace) -> Reading:
     """How tomograms are to be read."""
-    return Reading(spacing_angstrom=args.voxel_spacing, level=args.level, invert=args.invert)
+    return Reading(
+        spacing_angstrom=args.voxel_spacing,
+        level=args.level,
+        invert=args.invert,
+        axes=args.axes,
+        bytes_are=args.bytes,
+    )
 
 
 def source_of(args: argparse.Namespace, *, train: bool = False, near_angstrom: float | None = None) -> Source:

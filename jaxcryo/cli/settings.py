@@ -43,6 +43,9 @@ def settings_of(
         "voxel_spacing_angstrom": reading.spacing_angstrom,
         "level": reading.level,
         "invert": reading.invert,
+        # Only where they are given: folders from before these options stay as they are.
+        **({} if reading.axes is None else {"axes": reading.axes}),
+        **({} if reading.bytes_are == "auto" else {"bytes": reading.bytes_are}),
     }
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from jaxcryo.domain import Picks, Volume, VoxelGrid
 from jaxcryo.errors import InputError
 from jaxcryo.project.dataset import find_runs
+from jaxcryo.tomogram.axes import turned
 from jaxcryo.tomogram.volumes import is_tomogram, open_volume
 
 _SLICES = 32
@@ -31,10 +32,13 @@ def open_mask(path: str | pathlib.Path, run: str, grid: VoxelGrid) -> Volume:
         place = path
     else:
         (place,) = (r.volume_path for r in find_runs(path, names=[run]))
-    mask = open_volume(place, name=f"mask of {run}", spacing_angstrom=grid.spacing_angstrom)
+    name = f"mask of {run}"
+    # Bytes of a mask have no sign: 255 is as much above 0 as 1.
+    mask = open_volume(place, name=name, spacing_angstrom=grid.spacing_angstrom, bytes_are="unsigned")
+    mask = turned(mask, grid.axes)
     if mask.grid.shape_zyx == grid.shape_zyx:
         return Volume(name=mask.name, voxels=mask.voxels, grid=grid)
-    return open_volume(place, name=mask.name)
+    return turned(open_volume(place, name=name, bytes_are="unsigned"), grid.axes)
 
 
 def inside(picks: Picks, mask: Volume) -> Picks:

@@ -18,7 +18,7 @@ import scipy.sparse
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from jaxcryo.domain import Volume, VoxelGrid
+from jaxcryo.domain import Volume
 from jaxcryo.errors import InputError
 
 _SLICES = 8
@@ -41,11 +41,7 @@ def resampled(volume: Volume, spacing_angstrom: float) -> Volume:
             f"{spacing_angstrom:g} Å; expected a spacing of that order: give the true one with --voxel-spacing"
         )
     z, y, x = (max(round(n / f), 1) for n, f in zip(grid.shape_zyx, factors, strict=True))
-    fresh = VoxelGrid(
-        shape_zyx=(z, y, x),
-        spacing_zyx_angstrom=(spacing_angstrom,) * 3,
-        origin_xyz_angstrom=grid.origin_xyz_angstrom,
-    )
+    fresh = dataclasses.replace(grid, shape_zyx=(z, y, x), spacing_zyx_angstrom=(spacing_angstrom,) * 3)
     voxels = _Resampled(
         source=volume,
         shape=(z, y, x),

@@ -251,11 +251,12 @@ def test_a_chunk_that_loses_its_end_later_or_is_no_blosc_is_refused_at_reading(
 @pytest.mark.parametrize("suffix", [".mrc", ".rec", ".map"])
 def test_mrc_round_trip(tmp_path: pathlib.Path, dtype: str, suffix: str) -> None:
     voxels = np.random.default_rng(1).integers(0, 99, (4, 5, 6)).astype(dtype)
-    path = write_mrc(tmp_path / f"TS_2{suffix}", voxels, (10.5, 10.25, 13.48))
-    with pytest.warns(UserWarning, match=r"10\.5 × 10\.25 × 13\.48 Å \(x, y, z\); if they are cubes"):
+    path = write_mrc(tmp_path / f"TS_2{suffix}", voxels, (10.5, 10.25, 10.6))
+    with pytest.warns(UserWarning, match=r"10\.5 × 10\.25 × 10\.6 Å \(x, y, z\); if they are cubes") as told:
         volume = open_volume(path)
-    assert volume.name == "TS_2" and isinstance(volume.voxels, np.memmap)
-    assert volume.grid.spacing_zyx_angstrom == pytest.approx((13.48, 10.25, 10.5), rel=1e-6)
+    assert len(told) == 1 or dtype == "int8"
+    assert volume.name == "TS_2" and volume.voxels.base is not None  # in the file, not in memory
+    assert volume.grid.spacing_zyx_angstrom == pytest.approx((10.6, 10.25, 10.5), rel=1e-6)
     np.testing.assert_array_equal(volume.load(), voxels.astype(np.float32))
 
 
@@ -272,7 +273,7 @@ def test_mrc_with_a_bad_machine_stamp_is_read_with_a_warning(tmp_path: pathlib.P
     with path.open("r+b") as stream:
         stream.seek(212)
         stream.write(b"\0\0\0\0")
-    with pytest.warns(UserWarning, match="faulty header.*machine stamp"):
+    with pytest.warns(UserWarning, match="faulty header.*machine stamp.*little-endian"):
         volume = open_volume(path)
     assert volume.load().mean() == 3
 
@@ -284,7 +285,7 @@ def test_mrc_that_is_cut_flat_complex_or_no_mrc(tmp_path: pathlib.Path) -> None:
         open_volume(path)
     with pytest.raises(InputError, match="expected three sizes"):
         open_volume(write_mrc(tmp_path / "flat.mrc", np.ones((5, 6), np.float32), 10))
-    with pytest.raises(InputError, match="complex64"):
+    with pytest.raises(InputError, match="complex"):
         open_volume(write_mrc(tmp_path / "complex.mrc", np.ones((4, 5, 6), np.complex64), 10))
     with pytest.raises(InputError, match="only level 0"):
         open_volume(path, level=1)
@@ -294,14 +295,6 @@ def test_mrc_that_is_cut_flat_complex_or_no_mrc(tmp_path: pathlib.Path) -> None:
     (tmp_path / "junk.mrc").write_bytes(b"\x11" * 2000)
     with pytest.raises(InputError, match="cannot be opened as MRC"):
         open_volume(tmp_path / "junk.mrc")
-
-
-def test_mrc_with_swapped_axes_is_refused(tmp_path: pathlib.Path) -> None:
-    path = write_mrc(tmp_path / "a.mrc", np.ones((4, 5, 6), np.float32), 10)
-    with mrcfile.open(path, mode="r+") as mrc:
-        mrc.header.mapc, mrc.header.maps = 3, 1
-    with pytest.raises(InputError, match=r"order \(3, 2, 1\)"):
-        open_volume(path)
 
 
 def test_voxels_that_are_not_three_dimensional_are_not_written(tmp_path: pathlib.Path) -> None:

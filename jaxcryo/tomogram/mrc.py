@@ -1,0 +1,403 @@
+"""MRC files as the programs of the field write them, which is not always as the standard says.
+
+The voxels stay in the file until they are read. Where a header contradicts itself or the file, what can be decided is
+read right and said, and the rest is refused with the ways to say what is meant.
+"""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import dataclasses
+import functools
+import gzip
+import math
+import mmap
+import pathlib
+import tempfile
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxcryo.domain import Volume, VoxelGrid
+from jaxcryo.errors import InputError
+
+Bytes = Literal["auto", "signed", "unsigned"]
+
+SUFFIXES = (".mrc", ".rec", ".map", ".st", ".ali")
+PACKED: dict[str, Callable[[pathlib.Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open}
+
+_HEADER_BYTES = 1024
+_MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+_REFUSED = {3: "complex integers", 4: "complex numbers (a transform)", 16: "colors (RGB)"}
+_NIBBLES = 101
+_IMOD_STAMP = 1146047817
+_FIELDS = [
+    ("size", "3i4"), ("mode", "i4"), ("start", "3i4"), ("sampling", "3i4"), ("cell", "3f4"), ("angles", "3f4"),
+    ("map", "3i4"), ("least", "f4"), ("most", "f4"), ("mean", "f4"), ("group", "i4"), ("extended", "i4"),
+    ("extra", "V8"), ("exttype", "S4"), ("version", "i4"), ("more", "V40"), ("imod_stamp", "i4"), ("imod_flags", "i4"),
+    ("rest", "V48"), ("word", "S4"), ("stamp", "V4"), ("end", "V808"),
+]  # fmt: skip
+_LARGEST_SIDE = 2**20
+_PIECE = 2**20
+_LARGEST_UNPACKED = 2**37
+_SAMPLE = 2**16
+_GIVE_SPACING = "give the true spacing with --voxel-spacing"
+_SAY_BYTES = "say what they are with --bytes signed or --bytes unsigned"
+
+
+def open_mrc(
+    path: pathlib.Path, *, name: str, spacing_angstrom: float | None = None, bytes_are: Bytes = "auto"
+) -> Volume:
+    """A tomogram in an MRC file. One packed by gzip or bzip2 is unpacked to a temporary file when it is first read.
+
+    `bytes_are` settles mode 0, which is signed by the standard and unsigned by IMOD and many before it; `auto` goes by
+    IMOD's flag, the header's extremes and the voxels, in this order.
+
+    Raises:
+        InputError: it is no MRC file of real numbers, incomplete, or without a credible spacing.
+    """
+    told: list[str] = []
+    with _reported(path), _opener(path)(path) as stream:
+        header = _header(path, stream, told)
+    if path.suffix.lower() in PACKED:
+        voxels: Any = _Packed(path=path, header=header, bytes_are=bytes_are)
+    else:
+        with _reported(path), path.open("rb") as stream:
+            voxels = _voxels(path, stream, header, bytes_are, told)
+    z, y, x = (int(n) for n in voxels.shape)
+    if spacing_angstrom is None:
+        spacing = _spacing_zyx(header)
+        check_spacing(path, spacing, told, (z, y, x), _lengths_zyx(header))
+    else:
+        spacing = (float(spacing_angstrom),) * 3
+    _say(path, told)
+    return Volume(name=name, voxels=voxels, grid=VoxelGrid(shape_zyx=(z, y, x), spacing_zyx_angstrom=spacing))
+
+
+def _opener(path: pathlib.Path) -> Callable[[pathlib.Path], Any]:
+    return PACKED.get(path.suffix.lower(), lambda plain: plain.open("rb"))
+
+
+@contextlib.contextmanager
+def _reported(path: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{path}: cannot be opened as MRC ({error}); it is damaged, or not what its name says: copy or convert it "
+            "again"
+        ) from error
+
+
+def _say(path: pathlib.Path, told: list[str]) -> None:
+    for sentence in told:
+        warnings.warn(f"{path}: {sentence}", stacklevel=4)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Packed:
+    """The voxels of a packed file, unpacked where any is read."""
+
+    path: pathlib.Path
+    header: Any
+    bytes_are: Bytes
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        sections, rows, columns = (int(n) for n in self.header["size"][::-1])
+        own = (sections, rows, columns)
+        return tuple(own[axis] for axis in _array_axes(self.header))
+
+    @property
+    def dtype(self) -> np.dtype[np.float32]:
+        return np.dtype(np.float32)
+
+    def __getitem__(self, key: tuple[slice, slice, slice]) -> NDArray[Any]:
+        return np.asarray(self._voxels[key])
+
+    @functools.cached_property
+    def _voxels(self) -> Any:
+        told: list[str] = []
+        with _reported(self.path), tempfile.TemporaryFile(prefix="jaxcryo-") as copy:
+            with _opener(self.path)(self.path) as packed:
+                while piece := packed.read(_PIECE):
+                    copy.write(piece)
+                    if copy.tell() > _LARGEST_UNPACKED:
+                        raise InputError(f"{self.path}: unpacks to more than {_LARGEST_UNPACKED >> 30} GiB: unpack it")
+            voxels = _voxels(self.path, copy, self.header, self.bytes_are, told)
+        _say(self.path, told)
+        return voxels
+
+
+def check_spacing(
+    path: pathlib.Path,
+    spacing_zyx: tuple[float, float, float],
+    told: list[str],
+    shape_zyx: Sequence[int] = (),
+    lengths_zyx: Sequence[float] = (),
+) -> None:
+    """Voxels of tomograms are cubes of 1 to 100 Å.
+
+    Raises:
+        InputError: these are clearly not.
+    """
+    sizes = " × ".join(f"{s:g}" for s in spacing_zyx[::-1]) + " Å (x, y, z)"
+    if not all(np.isfinite(s) and s > 0 for s in spacing_zyx):
+        raise InputError(f"{path}: its header gives voxels of {sizes}; {_GIVE_SPACING}")
+    if all(abs(s - 1) < 1e-6 for s in spacing_zyx):
+        raise InputError(f"{path}: its header gives a voxel size of 1 Å, which is a writer's default; {_GIVE_SPACING}")
+    if max(spacing_zyx) > 1.05 * min(spacing_zyx) or min(spacing_zyx) < 1 or max(spacing_zyx) > 100:
+        hint = ""
+        if len(shape_zyx) and len(lengths_zyx):
+            own = [length / n for length, n in zip(lengths_zyx, shape_zyx, strict=True)]
+            if max(own) <= 1.01 * min(own) and min(own) > 1 and max(own) < 100:
+                hint = f" (its cell divided by its {' × '.join(map(str, shape_zyx[::-1]))} voxels gives {own[0]:.4g} Å)"
+        raise InputError(
+            f"{path}: its header gives voxels of {sizes}; expected cubes of 1 to 100 Å: {_GIVE_SPACING}{hint}"
+        )
+    if max(spacing_zyx) > 1.01 * min(spacing_zyx):
+        told.append(f"its header gives voxels of {sizes}; if they are cubes, {_GIVE_SPACING}")
+
+
+def _header(path: pathlib.Path, stream: Any, told: list[str]) -> Any:
+    """The header in the byte order in which it makes sense."""
+    start = stream.read(_HEADER_BYTES)
+    if len(start) < _HEADER_BYTES:
+        raise InputError(
+            f"{path}: cannot be opened as MRC ({len(start)} bytes are less than a header's {_HEADER_BYTES}); "
+            "copy or convert it again"
+        )
+    orders: tuple[Literal["<", ">"], ...] = ("<", ">") if start[212:213] != b"\x11" else (">", "<")
+    for order in orders:
+        header = np.frombuffer(start, np.dtype(_FIELDS).newbyteorder(order))[0]
+        sizes = [int(n) for n in header["size"]]
+        known = int(header["mode"]) in {*_MODES, *_REFUSED, _NIBBLES}
+        if known and all(1 <= n <= _LARGEST_SIDE for n in sizes):
+            stamps = (b"\x44\x44", b"\x44\x41") if order == "<" else (b"\x11\x11",)
+            if start[208:212] != b"MAP " or start[212:214] not in stamps:
+                told.append(
+                    "read in spite of a faulty header, without the word MAP or a machine stamp: taken as "
+                    f"{'little' if order == '<' else 'big'}-endian, mode {int(header['mode'])}"
+                )
+            return header
+    header = np.frombuffer(start, np.dtype(_FIELDS).newbyteorder(orders[0]))[0]
+    sizes = [int(n) for n in header["size"]]
+    if all(0 <= n <= _LARGEST_SIDE for n in sizes) and int(header["mode"]) in _MODES:
+        raise InputError(f"{path}: its sizes are {sizes[::-1]}; expected three sizes (z, y, x) above 0")
+    raise InputError(
+        f"{path}: cannot be opened as MRC (sizes {sizes}, mode {int(header['mode'])}); expected modes "
+        f"{', '.join(map(str, (*_MODES, _NIBBLES)))}: copy or convert it again"
+    )
+
+
+def _voxels(path: pathlib.Path, stream: Any, header: Any, bytes_are: Bytes, told: list[str]) -> Any:
+    """The data block as an array of z, y, x that lies in the file."""
+    mode = int(header["mode"])
+    columns, rows, sections = (int(n) for n in header["size"])
+    if mode in _REFUSED:
+        raise InputError(f"{path}: its voxels are {_REFUSED[mode]} (mode {mode}); expected real numbers: convert it")
+    per_volume = int(header["sampling"][2])
+    if int(header["group"]) >= 401 and 0 < per_volume < sections:
+        raise InputError(f"{path}: is a stack of {sections // per_volume} volumes; expected one: take them apart first")
+    if sections == 1 and min(columns, rows) > 1:
+        raise InputError(f"{path}: has one section of {columns} × {rows}; expected three sizes (z, y, x) above 1")
+    row_bytes = (columns + 1) // 2 if mode == _NIBBLES else columns * np.dtype(_MODES[mode]).itemsize
+    needed = row_bytes * rows * sections
+    size = stream.seek(0, 2)
+    kind = np.dtype("u1") if mode == _NIBBLES else np.dtype(_MODES[mode]).newbyteorder(header.dtype["mode"].str[0])
+    block = _Block(path=path, stream=stream, kind=kind, size=size, needed=needed, header=header)
+    offset = block.offset(told)
+    if mode == 0:
+        kind = np.dtype(_byte_kind(path, header, block.sample(offset), bytes_are, told))
+    shape = (sections, rows, row_bytes) if mode == _NIBBLES else (sections, rows, columns)
+    # Mapped by the open file: its name may be gone, and a temporary copy has none.
+    mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    voxels: Any = np.frombuffer(mapped, kind, math.prod(shape), offset).reshape(shape)
+    if mode == _NIBBLES:
+        voxels = Nibbles(packed=voxels, columns=columns)
+    return voxels.transpose(_array_axes(header))
+
+
+def _array_axes(header: Any) -> list[int]:
+    """Of sections, rows and columns those along z, y and x."""
+    columns_rows_sections = [int(n) for n in header["map"]]
+    if sorted(columns_rows_sections) != [1, 2, 3]:  # zeros of an old writer
+        return [0, 1, 2]
+    return [2 - columns_rows_sections.index(axis) for axis in (3, 2, 1)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Block:
+    """Where in a file the voxels are."""
+
+    path: pathlib.Path
+    stream: Any
+    kind: np.dtype[Any]
+    size: int
+    needed: int
+    header: Any
+
+    def offset(self, told: list[str]) -> int:
+        """Raises InputError where that is not clear, or the file is too short."""
+        extended = int(self.header["extended"])
+        announced = _HEADER_BYTES + extended + self.needed
+        if extended >= 0 and self.size == announced:
+            return _HEADER_BYTES + extended
+        if extended > 0 and self.size == _HEADER_BYTES + self.needed:
+            told.append(
+                f"its header announces an extended header of {extended} bytes, which is not there: voxels are read "
+                "from where it would be"
+            )
+            return _HEADER_BYTES
+        if extended < 0 or self.size < announced:
+            sections = max(self.size - _HEADER_BYTES - max(extended, 0), 0) // (
+                self.needed // int(self.header["size"][2])
+            )
+            cause = (
+                f"it is truncated (it holds {sections} of {int(self.header['size'][2])} sections)"
+                if extended == 0 or self.size < _HEADER_BYTES + self.needed
+                else f"it is truncated, or its extended header is shorter than the {extended} bytes it announces"
+            )
+            raise InputError(
+                f"{self.path}: has {self.size} bytes; its header announces {announced} ({_HEADER_BYTES} + {extended} + "
+                f"{self.needed}): {cause}; copy it again, or write it anew"
+            )
+        return self._of_longer_file(extended, announced, told)
+
+    def _of_longer_file(self, extended: int, announced: int, told: list[str]) -> int:
+        """Either the voxels end where the file ends, after a header that is not announced, or something follows them.
+
+        What lies between the two places tells: voxels look like the others.
+        """
+        early, late = _HEADER_BYTES + extended, self.size - self.needed
+        excess = self.size - announced
+        length = min(excess, self.needed) // self.kind.itemsize * self.kind.itemsize
+        shared = early + self.needed - late
+        usual = self._middle(late, shared)  # voxels in either case
+        at_start = _are_alike(self._read(early, length=length, near=early), usual)
+        at_end = _are_alike(self._read(self.size - length, length=length, near=late), usual)
+        section = self.needed // int(self.header["size"][2])
+        longer = f"its file is {excess} bytes longer than its header announces"
+        if at_end and not at_start:
+            told.append(f"{longer}: an extended header of {late - _HEADER_BYTES} bytes was taken for granted")
+            return late
+        if at_start and not at_end:
+            told.append(f"{longer}: what follows the voxels is left out")
+            return early
+        if at_start and excess % section == 0:
+            told.append(f"{longer}, as if it held {excess // section} more sections: those are left out")
+            return early
+        raise InputError(
+            f"{self.path}: {longer} ({self.size} and {announced}), and it cannot be told where its voxels begin: an "
+            "extended header that is not announced (nsymbt), a wrong number of sections, or a wrong mode; write it "
+            "anew with the program that made it"
+        )
+
+    def sample(self, offset: int) -> NDArray[Any]:
+        """Values from the middle of the data block."""
+        return self._middle(offset, self.needed)
+
+    def _middle(self, start: int, length: int) -> NDArray[Any]:
+        taken = min(max(length, 0), _SAMPLE * self.kind.itemsize)
+        return self._read(start + (length - taken) // 2, length=taken, near=start)
+
+    def _read(self, start: int, *, length: int, near: int) -> NDArray[Any]:
+        """At most a sample's values from `start` on, or from the next place that is a whole number of them from `near`;
+        from the end of the file if there are fewer."""
+        length = min(length, _SAMPLE * self.kind.itemsize)
+        start = max(min(start, self.size - length), near)
+        start += (near - start) % self.kind.itemsize
+        self.stream.seek(start)
+        data = self.stream.read(length)
+        return np.frombuffer(data[: len(data) // self.kind.itemsize * self.kind.itemsize], self.kind)
+
+
+def _are_alike(values: NDArray[Any], others: NDArray[Any]) -> bool:
+    """Whether values spread as others do."""
+    one, two = values.astype(np.float64), others.astype(np.float64)
+    if not len(one) or not len(two) or not np.isfinite(one).all() or not np.isfinite(two).all():
+        return False
+    low, quarter, median, three_quarters, high = np.quantile(two, (0, 0.25, 0.5, 0.75, 1))
+    reach = 2 * (high - low)
+    own, usual = float(np.quantile(one, 0.75) - np.quantile(one, 0.25)), three_quarters - quarter
+    return bool(
+        np.mean((one >= low - reach) & (one <= high + reach)) > 0.999
+        and usual / 4 <= own <= 4 * usual
+        and abs(np.median(one) - median) <= 4 * usual
+    )
+
+
+def _byte_kind(
+    path: pathlib.Path, header: Any, sample: NDArray[np.int8], bytes_are: Bytes, told: list[str]
+) -> Literal["i1", "u1"]:
+    if bytes_are != "auto":
+        return "i1" if bytes_are == "signed" else "u1"
+    signed, unsigned = (float(sample.view(kind).std()) for kind in ("i1", "u1"))
+    by_voxels = "u1" if 1.3 * unsigned < signed else "i1" if 1.3 * signed < unsigned else None
+    least, most = float(header["least"]), float(header["most"])
+    by_extremes = "i1" if -128 <= least < 0 < most <= 127 else "u1" if least >= 0 and 127 < most <= 255 else None
+    if sample.min() >= 0 and by_extremes is None:
+        return "i1"  # with or without a sign it is the same
+    names = {"i1": "signed", "u1": "unsigned"}
+    if int(header["imod_stamp"]) == _IMOD_STAMP:
+        kind: Literal["i1", "u1"] = "i1" if int(header["imod_flags"]) & 1 else "u1"
+        if by_voxels not in (None, kind) and by_extremes not in (None, kind):
+            told.append(
+                f"its bytes are {names[kind]} by IMOD's flag, and {names[by_voxels]} by the look of them: read as "
+                f"{names[kind]}; {_SAY_BYTES}"
+            )
+        return kind
+    if by_extremes is not None and by_voxels in (None, by_extremes):
+        return by_extremes  # type: ignore[return-value]
+    if by_voxels is not None:
+        told.append(f"its bytes are read as {names[by_voxels]}, by the look of them; if that is wrong, {_SAY_BYTES}")
+        return by_voxels  # type: ignore[return-value]
+    told.append(f"its bytes are read as signed, as the standard has it; if that is wrong, {_SAY_BYTES}")
+    return "i1"
+
+
+def _lengths_zyx(header: Any) -> tuple[float, float, float]:
+    x, y, z = (float(n) for n in header["cell"])
+    return z, y, x
+
+
+def _spacing_zyx(header: Any) -> tuple[float, float, float]:
+    """Cell size over sampling, to the precision of the header's float32; 0 where the sampling is."""
+    samplings = [int(n) for n in header["sampling"]][::-1]
+    z, y, x = (float(f"{a / n:.7g}") if n else 0.0 for a, n in zip(_lengths_zyx(header), samplings, strict=True))
+    return z, y, x
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Nibbles:
+    """Voxels of four bits, two in a byte, the lower half first; a row begins with a byte."""
+
+    packed: NDArray[np.uint8]
+    columns: int
+    order: tuple[int, int, int] = (0, 1, 2)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        own = (*self.packed.shape[:2], self.columns)
+        return tuple(own[axis] for axis in self.order)
+
+    @property
+    def dtype(self) -> np.dtype[np.uint8]:
+        return np.dtype(np.uint8)
+
+    def transpose(self, order: Sequence[int]) -> Nibbles:
+        first, second, third = (self.order[axis] for axis in order)
+        return dataclasses.replace(self, order=(first, second, third))
+
+    def __getitem__(self, key: tuple[slice, slice, slice]) -> NDArray[np.uint8]:
+        own = [key[self.order.index(axis)] for axis in range(3)]
+        part = self.packed[own[0], own[1]]
+        wide = np.stack([part & 15, part >> 4], axis=-1).reshape(*part.shape[:2], -1)[:, :, : self.columns]
+        return wide[:, :, own[2]].transpose(self.order)
