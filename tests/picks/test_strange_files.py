@@ -311,3 +311,69 @@ def test_tomograms_star_of_the_same_run_under_another_name(tmp_path: pathlib.Pat
     assert given.of("TS_1").pixel_size_angstrom == 2.25 and given.of("TS_1").voxel_spacing_xyz_angstrom == (10, 10, 10)
     assert any("rec_TS_1" in n for n in notes)
     assert read_tomograms(tmp_path / "tomograms.star", TomogramGeometry()).of("TS_1").pixel_size_angstrom == 2.25
+
+
+def test_pytom_counts_voxels_of_its_tomogram(tmp_path: pathlib.Path) -> None:
+    """rlnDetectorPixelSize without a magnification is the tomogram's voxel size; its own columns begin with ptm."""
+    angles = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+    columns = ("rlnMicrographName", *NAMES[1:], *angles, "ptmLCCmax", "rlnDetectorPixelSize")
+    file = star(tmp_path / "ribosome.star", columns, ["TS_1 945 1126 202 0 90 180 0.43 6.65"])
+    picks = read_picks(file, TYPES)["TS_1"]
+    np.testing.assert_allclose(picks.xyz_angstrom, [[945 * 6.65, 1126 * 6.65, 202 * 6.65]])
+    assert picks.score is not None and picks.score.tolist() == [0.43] and picks.orientation is not None
+    text = file.read_text()
+    file.write_text(text.replace("_rln", "_ptm"))
+    assert detect(file).name == "relion4"
+    np.testing.assert_allclose(read_picks(file, TYPES)["TS_1"].xyz_angstrom, picks.xyz_angstrom)
+
+
+def test_pytoms_voxel_size_is_not_what_relion_5_counts_the_center_in(tmp_path: pathlib.Path) -> None:
+    file = star(tmp_path / "ribosome.star", (*CENTERED, "rlnTomoTiltSeriesPixelSize"), ["TS_1 1 2 3 9.0"])
+    with pytest.raises(InputError, match="the pixel size of the unbinned tilt series is not known"):
+        read_picks(file, TYPES, Geometries(default=TomogramGeometry(unbinned_size_xyz=(4000, 4000, 1000))))
+    (tmp_path / "tomograms.star").write_text(TOMOGRAMS)
+    notes: list[str] = []
+    given = known_geometries(TomogramGeometry(), tomograms=tmp_path / "tomograms.star")
+    assert read_picks(file, TYPES, given, note=notes.append)["TS_1"].xyz_angstrom.tolist() == [[4501, 4502, 1128]]
+    assert not notes
+
+
+def test_a_table_without_a_name_for_a_block(tmp_path: pathlib.Path) -> None:
+    """As the package starfile writes one table: data_ alone (3dem/relion, issue 1287)."""
+    file = star(tmp_path / "ribosome.star", (*NAMES, "rlnTomoManifoldIndex"), ["WT_nasal_6w_34 655.838257 1 2 0"])
+    file.write_text(file.read_text().replace("data_particles", "data_"))
+    picks = read_picks(file, TYPES, Geometries(default=TomogramGeometry(pixel_size_angstrom=2)))
+    assert picks["WT_nasal_6w_34"].xyz_angstrom.tolist() == [[1311.676514, 2, 4]]
+
+
+def test_a_row_without_the_name_of_its_tomogram(tmp_path: pathlib.Path) -> None:
+    """An empty last column (EuanPyle/relion4_tomo_robot, issue 3): said, not taken for a tomogram called 1."""
+    file = star(
+        tmp_path / "ribosome.star", (*NAMES[1:], "rlnTomoName", "rlnObjectNumber"), ["568.0\t2460.4\t1596.3\t\t1"]
+    )
+    with pytest.raises(InputError, match="more or fewer cells than there are columns"):
+        read_picks(file, TYPES, Geometries(default=TomogramGeometry(pixel_size_angstrom=2)))
+
+
+def test_picks_of_a_binned_tomogram_taken_for_unbinned_pixels_are_said(tmp_path: pathlib.Path) -> None:
+    """3dem/relion, issues 1059 and 1334: coordinates of a tomogram binned by 7 fill a seventh of it."""
+    (tmp_path / "tomograms.star").write_text(TOMOGRAMS)
+    rng = np.random.default_rng(0)
+    rows = [f"TS_1 {x:.1f} {y:.1f} {z:.1f}" for x, y, z in rng.uniform(0, [570, 570, 140], (30, 3))]
+    file = star(tmp_path / "ribosome.star", NAMES, rows)
+    notes: list[str] = []
+    given = known_geometries(TomogramGeometry(), tomograms=tmp_path / "tomograms.star")
+    read_picks(file, TYPES, given, note=notes.append)
+    assert any("corner" in n for n in notes)
+
+
+def test_copicks_own_table(tmp_path: pathlib.Path) -> None:
+    """run_name,x,y,z and the sixteen numbers of the transformation, whose translation belongs to the position."""
+    matrix = np.array([[0, -1, 0, 5], [1, 0, 0, 6], [0, 0, 1, 7], [0, 0, 0, 1.0]])
+    names = [f"transform_{i}{j}" for i in range(4) for j in range(4)]
+    (tmp_path / "a.csv").write_text(
+        f"run_name,x,y,z,{','.join(names)},score,instance_id\nTS_1,1,2,3,{','.join(map(str, matrix.ravel()))},0.5,0\n"
+    )
+    picks = read_picks(tmp_path / "a.csv", TYPES[2:])["TS_1"]
+    assert picks.xyz_angstrom.tolist() == [[6, 8, 10]] and picks.orientation is not None
+    np.testing.assert_array_equal(picks.orientation[0], matrix[:3, :3])

@@ -169,13 +169,16 @@ def _encode(
 
 
 def _recognizes_centered(path: pathlib.Path) -> bool:
-    return path.suffix.lower() == ".star" and f"_{CENTERED[0]}".encode() in head_of(path)
+    return path.suffix.lower() == ".star" and _has_column(path, CENTERED[0])
 
 
 def _recognizes_pixels(path: pathlib.Path) -> bool:
-    return (
-        path.suffix.lower() == ".star" and f"_{PIXELS[0]}".encode() in head_of(path) and not _recognizes_centered(path)
-    )
+    return path.suffix.lower() == ".star" and _has_column(path, PIXELS[0]) and not _recognizes_centered(path)
+
+
+def _has_column(path: pathlib.Path, name: str) -> bool:
+    head = head_of(path)
+    return f"_{name}".encode() in head or f"_ptm{name[3:]}".encode() in head
 
 
 def _mixed_scores(picks: PicksByRun) -> list[str]:

@@ -23,6 +23,7 @@ from jaxcryo.picks.geometry import Geometries, Note, TomogramGeometry, differ
 PIXEL_SIZE = "rlnTomoTiltSeriesPixelSize"
 _IMAGE_PIXEL_SIZE, _BINNING = "rlnImagePixelSize", "rlnTomoSubtomogramBinning"
 _ORIGIN = ("rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst")
+_COORDINATES = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
 _ORIGIN_PIXELS = ("rlnOriginX", "rlnOriginY", "rlnOriginZ")
 
 
@@ -56,7 +57,7 @@ class Scale:
 
     def by_run(self) -> dict[str, TomogramGeometry]:
         """The geometry of each run. Says where the file's optics groups disagree with what goes before them."""
-        own = self.own(PIXEL_SIZE)
+        own = self._pixel_size()
         sizes = {} if own is None else dict(zip(self.runs, own.tolist(), strict=True))
         found = {run: self.geometry(run, sizes.get(run)) for run in dict.fromkeys(self.runs)}
         other = {
@@ -70,6 +71,23 @@ class Scale:
                 f"given and used; give --pixel-size {file_says:g} if the file is right"
             )
         return found
+
+    def _pixel_size(self) -> Float[NDArray[np.float64], " n"] | None:
+        """Of the unbinned tilt series, or of the tomogram whose voxels the coordinates count.
+
+        pytom puts the tomogram's voxel size into the particles' rlnDetectorPixelSize, without a magnification, and
+        into their rlnTomoTiltSeriesPixelSize for RELION 5, where it is not what the center is counted in.
+        """
+        if PIXEL_SIZE in self.table.columns and not any(n in self.table.columns for n in _COORDINATES):
+            return None
+        own = self.own(PIXEL_SIZE)
+        if (
+            own is None
+            and "rlnDetectorPixelSize" in self.table.columns
+            and "rlnMagnification" not in self.table.columns
+        ):
+            own = self.own("rlnDetectorPixelSize")
+        return own
 
     def from_center(self, given: Float[NDArray[np.float64], "n 3"]) -> Float[NDArray[np.float64], "n 3"]:
         found = self.by_run()

@@ -49,6 +49,11 @@ def read_blocks(path: pathlib.Path, expected: str = _EXPECTED) -> Blocks:
         }
     except Exception as error:  # the parser raises whatever its steps raise
         text = str(error).replace("\n", " ")[:200]
+        if "Length mismatch" in text:
+            raise InputError(
+                f"{path}: rows have more or fewer cells than there are columns ({text}); an empty cell must be written "
+                'as "": complete the rows'
+            ) from error
         raise InputError(
             f"{path}: is not a STAR file ({type(error).__name__}: {text}); {expected}: copy it again"
         ) from error
@@ -56,7 +61,11 @@ def read_blocks(path: pathlib.Path, expected: str = _EXPECTED) -> Blocks:
         linecache.clearcache()
     if not tables:
         raise InputError(f"{path}: holds no table; {expected}")
-    return tables
+    # pytom-match-pick gives what RELION has no column for, in some versions every column, a prefix of its own.
+    return {
+        name: table.rename(columns={c: f"rln{c[3:]}" for c in map(str, table.columns) if c.startswith("ptm")})
+        for name, table in tables.items()
+    }
 
 
 def particles_of(blocks: Blocks, path: pathlib.Path, coordinates: Sequence[str], names: Sequence[str]) -> Any:

@@ -96,9 +96,20 @@ def to_csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
+def translation_of(cells: Mapping[str, str]) -> list[float]:
+    """What copick's tables add to a position: the last column of its transformation, 0 where there is none."""
+    return [0.0 if np.isnan(v) else v for v in (number_or_nan(cells.get(f"transform_{i}3", "")) for i in range(3))]
+
+
 def optional_columns(cells: Mapping[str, str]) -> list[float]:
-    """Score, probability and the nine numbers of the orientation of a row, NaN for what it has not."""
-    return [number_or_nan(cells.get(name, "")) for name in ("score", "probability", *_MATRIX)]
+    """Score, probability and the nine numbers of the orientation of a row, NaN for what it has not.
+
+    The orientation is in columns of this format, or of copick's (transform_00, …).
+    """
+    return [
+        number_or_nan(cells.get(name, cells.get(f"transform_{name[1:]}", "")))
+        for name in ("score", "probability", *_MATRIX)
+    ]
 
 
 def optional_arrays(values: Sequence[Sequence[float]], where: str, note: Note) -> dict[str, Any]:
@@ -143,7 +154,8 @@ def _read(path: pathlib.Path, types: Types, geometries: Geometries, note: Note) 
             raise InputError(f"{where}: unknown particle {reprlib.repr(particle)}; the types are {', '.join(index_of)}")
         runs.append(_cell(cells, _RUN, where))
         kinds.append(index_of[particle])
-        xyz.append([number(_cell(cells, axis, where), axis[0], where) for axis in _AXES])
+        position = [number(_cell(cells, axis, where), axis[0], where) for axis in _AXES]
+        xyz.append([a + b for a, b in zip(position, translation_of(cells), strict=True)])
         values.append(optional_columns(cells))
     rows = Rows(
         where=str(path),
