@@ -47,7 +47,7 @@ class BeadModel:
         """The mass of all beads."""
         return float(self.mass_kilodalton.sum())
 
-    @property
+    @functools.cached_property
     def radius_angstrom(self) -> float:
         """Half the longest extent: how far from the center of mass the body reaches."""
         distance = np.linalg.norm(self.xyz_angstrom, axis=1)

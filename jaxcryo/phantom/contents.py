@@ -36,6 +36,9 @@ _CLUSTERED = {"apo-ferritin": 0.65, "ribosome": 0.35}
 
 _LIPID_KILODALTON_PER_ANGSTROM2 = 0.0105
 """Of one leaflet's heads and what of the tails shows against ice."""
+_PIECES = 60
+"""Different fragments in one phantom; each occurs in many directions."""
+_PIECE_KILODALTON = (25.0, 350.0)
 _GOLD_CONTRAST = 12.0
 """Against protein's interior: 19 g/cm³, dampened by absorption and clipping in the reconstruction."""
 
@@ -133,10 +136,9 @@ def draw_contents(
     for _ in range(_count(rng, ranges.filaments, share)):
         _add_filament(cloud, placer, extent, ice, rng)
     everything = [*company, *(t[2] for t in types)]
-    low, high = (math.log(v) for v in (25.0, 350.0))
+    pieces = [_fragment(everything[int(rng.integers(len(everything)))], _piece_mass(rng), rng) for _ in range(_PIECES)]
     for _ in range(_count(rng, ranges.fragments, share)):
-        mass = math.exp(low + (high - low) * float(rng.uniform()) ** 1.5)
-        piece = _fragment(everything[int(rng.integers(len(everything)))], mass, rng)
+        piece = pieces[int(rng.integers(_PIECES))]
         _try_body(cloud, placer, piece, extent, ice, 0.7, float(rng.uniform(*contrast)), rng, keep=False)
     particles.sort(key=lambda p: p[1])
     return Contents(
@@ -238,6 +240,12 @@ def _try_body(
                 placer.add(center, radius)
             _add_body(cloud, model, center, factor, rng)
             return
+
+
+def _piece_mass(rng: np.random.Generator) -> float:
+    """In kDa; small proteins are the most."""
+    low, high = (math.log(v) for v in _PIECE_KILODALTON)
+    return math.exp(low + (high - low) * float(rng.uniform()) ** 1.5)
 
 
 def _fragment(model: BeadModel, mass_kilodalton: float, rng: np.random.Generator) -> BeadModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,10 +16,12 @@ from jaxcryo.phantom.beads import PROTEIN_KILODALTON_PER_ANGSTROM3, BeadModel, p
 from jaxcryo.phantom.contents import Contents, draw_contents
 from jaxcryo.phantom.settings import DrawConfig, DrawnImaging, draw_imaging
 from jaxcryo.phantom.splatting import splat
-from jaxcryo.phantom.structures import BUILT_IN, COMPANY, STRANGERS, globule_beads, structure_beads
+from jaxcryo.phantom.structures import BUILT_IN, COMPANY, STRANGERS, BuiltIn, globule_beads, structure_beads
 
 _PAD_VOXEL = (8, 8, 8)
-_STAND_IN_SIZES = (0.85, 1.1)
+_FILLING_POINTS = 200
+_TYPE_CONTRAST = 0.15
+"""Deviation of a type's contrast between phantoms, in the logarithm: maps and masses are not that exact."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,7 +71,7 @@ def draw_phantom(config: DrawConfig, seed: int | Sequence[int], shape_zyx: tuple
 
 
 def type_models(config: DrawConfig, rng: np.random.Generator) -> list[tuple[str, float, BeadModel]]:
-    """Name, radius and beads of each type; a stand-in's size is drawn, since the true one's shape is not known."""
+    """Name, radius and beads of each type; what is not known of a built-in one is drawn."""
     models = []
     for index, type_ in enumerate(config.types):
         named = config.structures[index] if config.structures else ""
@@ -76,13 +79,32 @@ def type_models(config: DrawConfig, rng: np.random.Generator) -> list[tuple[str,
         if named:
             beads = structure_beads(named)
         elif built_in is not None:
-            beads = packaged_beads(built_in.beads)
-            if built_in.scale != 1:
-                beads = beads.scaled(built_in.scale * float(rng.uniform(*_STAND_IN_SIZES)))
+            beads = _drawn(built_in, rng)
         else:
             beads = globule_beads(type_.name, type_.radius_angstrom)
+        factor = math.exp(_TYPE_CONTRAST * float(rng.normal()))
+        beads = dataclasses.replace(beads, mass_kilodalton=beads.mass_kilodalton * factor)
         models.append((type_.name, type_.radius_angstrom, beads))
     return models
+
+
+def _drawn(built_in: BuiltIn, rng: np.random.Generator) -> BeadModel:
+    """A built-in shape in one of its sizes, with one of its fillings."""
+    beads = packaged_beads(built_in.beads)
+    scale = float(rng.uniform(*built_in.scales))
+    if scale != 1:
+        beads = beads.scaled(scale)
+    filling = float(rng.uniform(*built_in.filling_kilodalton))
+    if filling <= 0:
+        return beads
+    points = rng.normal(size=(_FILLING_POINTS, 3))
+    reach = built_in.filling_radius_angstrom * rng.uniform(size=(_FILLING_POINTS, 1)) ** (1 / 3)
+    points *= reach / np.linalg.norm(points, axis=1, keepdims=True)
+    return dataclasses.replace(
+        beads,
+        xyz_angstrom=np.concatenate([beads.xyz_angstrom, points]),
+        mass_kilodalton=np.concatenate([beads.mass_kilodalton, np.full(_FILLING_POINTS, filling / _FILLING_POINTS)]),
+    ).centered()
 
 
 def _density(

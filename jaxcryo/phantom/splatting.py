@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-_CHUNK = 100_000
+# Few enough that the voxels around a body's points stay in the cache.
+_CHUNK = 4096
 
 
 def splat(
@@ -15,7 +16,7 @@ def splat(
     mass: Float[NDArray[np.float64], " n"],
 ) -> Float[NDArray[np.float32], "z y x"]:
     """The mass in each voxel; what lies outside is left out."""
-    out = np.zeros(int(np.prod(shape_zyx)), np.float64)
+    out = np.zeros(int(np.prod(shape_zyx)), np.float32)
     inside = np.all((zyx_voxel > 0.51) & (zyx_voxel < np.asarray(shape_zyx) - 1.51), axis=1)
     points, mass = zyx_voxel[inside].astype(np.float32), mass[inside].astype(np.float32)
     _, rows, columns = shape_zyx
@@ -37,4 +38,4 @@ def splat(
                     np.multiply(of_y, line[dx][:, 2], out=value[n])
                     n += 1
         np.add.at(out, index.ravel(), value.ravel())
-    return out.reshape(shape_zyx).astype(np.float32)
+    return out.reshape(shape_zyx)

@@ -210,7 +210,11 @@ class BuiltIn:
     """Which packaged beads a particle's name stands for."""
 
     beads: str
-    scale: float = 1.0
+    scales: tuple[float, float] = (1.0, 1.0)
+    """Sizes that are drawn, where the shape only stands in for the true one."""
+    filling_kilodalton: tuple[float, float] = (0.0, 0.0)
+    """Of nucleic acid inside, which the map does not show and real particles have more or less of."""
+    filling_radius_angstrom: float = 0.0
 
 
 BUILT_IN = {
@@ -218,9 +222,9 @@ BUILT_IN = {
     "beta-galactosidase": BuiltIn(beads="6drv"),
     "ribosome": BuiltIn(beads="6qzp"),
     "thyroglobulin": BuiltIn(beads="7n4y"),
-    "virus-like-particle": BuiltIn(beads="6n4v"),
+    "virus-like-particle": BuiltIn(beads="6n4v", filling_kilodalton=(0.0, 1500.0), filling_radius_angstrom=120.0),
     # No assembled map of the tetramer (224 kDa, 90 to 100 Å) is at hand; RuBisCO's octamer made smaller stands in.
-    "beta-amylase": BuiltIn(beads="1bxn", scale=0.85),
+    "beta-amylase": BuiltIn(beads="1bxn", scales=(0.75, 1.0)),
 }
 
 COMPANY = ("1qvr", "1s3x", "1u6g", "2uv8", "3cf3", "3d2f", "3h84", "4cr2", "6utj")
