@@ -73,10 +73,22 @@ class Score:
 
     @property
     def weighted_f4(self) -> float:
-        """The score of the challenge; 0 where every weight is 0."""
-        weights = [t.weight for t in self.types]
-        total = sum(weights)
-        return sum(w * c.f_beta for w, c in zip(weights, self.counts, strict=True)) / total if total else 0.0
+        """The score of the challenge, in which a type without reference points counts 0; 0 where every weight is 0."""
+        return self._mean(range(len(self.types)))
+
+    @property
+    def weighted_f4_of_known(self) -> float:
+        """The same over the types that have reference points: what the others' picks are worth is not known."""
+        return self._mean([i for i, c in enumerate(self.counts) if c.truth > 0])
+
+    @property
+    def unknown(self) -> tuple[ParticleType, ...]:
+        """Types that count in the score of the challenge, and have no reference point."""
+        return tuple(t for t, c in zip(self.types, self.counts, strict=True) if t.weight > 0 and c.truth == 0)
+
+    def _mean(self, indices: Sequence[int]) -> float:
+        total = sum(self.types[i].weight for i in indices)
+        return sum(self.types[i].weight * self.counts[i].f_beta for i in indices) / total if total else 0.0
 
 
 def count_matches(

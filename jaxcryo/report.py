@@ -34,7 +34,11 @@ def score_table(result: Score, thresholds: Sequence[float] | None = None) -> str
             f"{t.weight:6g}"
         )
         lines.append(line + (f"  {thresholds[i]:9.3f}" if thresholds else ""))
-    lines.append(f"{'weighted F4':{width}}  {'':31}{result.weighted_f4:5.3f}")
+    lines.append(f"{'weighted F4':{width}}  {'':31}{result.weighted_f4_of_known:5.3f}")
+    if result.unknown:
+        missing = ", ".join(t.name for t in result.unknown)
+        lines.append(f"without {missing}, of which no true position is known (the challenge's score counts each as 0: ")
+        lines[-1] += f"{result.weighted_f4:.3f})"
     return "\n".join(lines)
 
 

@@ -20,15 +20,18 @@ from jaxcryo.cli.inputs import add_source_options, picks_to_train_on, reading_of
 from jaxcryo.config import TrainConfig
 from jaxcryo.domain import ParticleType, Picks, Run
 from jaxcryo.errors import InputError
-from jaxcryo.models import Weights, architecture, architectures, build
+from jaxcryo.models import architecture, architectures, build
 from jaxcryo.models.registry import sizes
 from jaxcryo.project.dataset import read_run_picks, within_volume
 from jaxcryo.recipes import recipe
 from jaxcryo.report import score_table
+from jaxcryo.runtime.manifest import file_sha256
 from jaxcryo.tomogram.volumes import Reading
-from jaxcryo.training import distributed as hosts
-from jaxcryo.training.checkpoint import RunDescription
-from jaxcryo.training.fit import Example, Length, Outcome, TrainingStopped, fit
+from jaxcryo.training import distributed
+from jaxcryo.training.fit import Length, Outcome, Start, TrainingStopped, fit
+from jaxcryo.training.run_folder import Fingerprint, RunDescription
+from jaxcryo.training.source import Example, at_one_spacing
+from jaxcryo.training.source import source_of as samples_of
 from jaxcryo.weights import load_model
 
 EXAMPLES = """examples:
@@ -59,7 +62,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "python train.py") ->
     """Runs the command."""
     args = _parser(prog).parse_args(argv)
     keep_freed_memory()
-    hosts.join()
+    distributed.join(sys.argv[1:] if argv is None else argv)
     types = types_of(args)
     config = _config(args, len(types))
     source = source_of(args, train=True)
@@ -71,20 +74,27 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "python train.py") ->
             f"fold {args.fold} does not exist: {source.place} has {len(runs)} runs, folds 0 to {len(runs) - 1}: "
             + ", ".join(f"{i} {r.name}" for i, r in enumerate(runs))
         )
-    initial = _initial(args, config)
+    start = _start(args, config)
     given = picks_to_train_on(args, source, types)
     examples = [_example(r, types, reading_of(args), given.get(r.name)) for r in runs]
+    unknown = [t.name for i, t in enumerate(types) if not any(len(e.picks.of_type(i)) for e in examples)]
+    if unknown:
+        note(f"no run has picks of {', '.join(unknown)}: not learned, and left out of the mean F4")
     config, volumes, skewness = suited(config, [e.volume for e in examples], note)
     examples = [dataclasses.replace(e, volume=v) for e, v in zip(examples, volumes, strict=True)]
+    examples = at_one_spacing(examples, note)
+    fingerprints = {e.volume.name: Fingerprint.of(e.volume, e.picks) for e in examples}
     folds = range(len(runs)) if args.fold == "all" else [args.fold]
     results = []
     try:
         for fold in folds:
-            results.append((runs[fold].name, _train(args, config, types, examples, fold, initial, skewness)))
+            results.append(
+                (runs[fold].name, _train(args, config, types, examples, fold, start, skewness, fingerprints))
+            )
     except TrainingStopped as stopped:
         print(f"stopped: {stopped}", file=sys.stderr)
         return 1
-    if args.fold == "all" and hosts.is_first():
+    if args.fold == "all" and distributed.is_first():
         print("\n" + _fold_table(results))
     return 0
 
@@ -95,8 +105,9 @@ def _train(
     types: tuple[ParticleType, ...],
     examples: Sequence[Example],
     fold: int,
-    initial: tuple[Weights, Weights] | None,
+    start: Start | None,
     skewness: float,
+    fingerprints: dict[str, Fingerprint],
 ) -> Outcome:
     held_out, rest = examples[fold], [*examples[:fold], *examples[fold + 1 :]]
     spacing = held_out.volume.grid.spacing_angstrom
@@ -113,21 +124,22 @@ def _train(
         spacing_angstrom=spacing,
         steps=args.steps,
         skewness=skewness,
+        fingerprints=fingerprints,
+        start=None if start is None else start.sha256,
     )
-    say = print if hosts.is_first() else lambda *_: None
+    say = print if distributed.is_first() else lambda *_: None
     say(
         f"Training {args.arch} ({args.size}) on {len(rest)} runs of {args.copick or args.data} at {spacing:.3f} Å, "
         f"{held_out.volume.name} held out, into {out}"
     )
     began = time.monotonic()
     outcome = fit(
-        rest,
+        samples_of(rest, config, volumes=args.volumes),
         held_out,
         description,
         out,
         length=Length(steps=args.steps, minutes=args.minutes),
-        initial=initial,
-        volumes=args.volumes,
+        start=start,
         save_every_seconds=60 * args.save_minutes,
     )
     result = outcome.result
@@ -145,7 +157,7 @@ def _train(
 
 def _fold_table(results: Sequence[tuple[str, Outcome]]) -> str:
     lines = ["fold  held out          weighted F4  at the best thresholds"]
-    scores = [(o.result.chosen.weighted_f4, o.result.best.weighted_f4) for _, o in results]
+    scores = [(o.result.chosen.weighted_f4_of_known, o.result.best.weighted_f4_of_known) for _, o in results]
     lines += [
         f"{i:4d}  {name:16}  {chosen:11.3f}  {best:22.3f}"
         for i, ((name, _), (chosen, best)) in enumerate(zip(results, scores, strict=True))
@@ -173,7 +185,7 @@ def _config(args: argparse.Namespace, classes: int) -> TrainConfig:
     )
 
 
-def _initial(args: argparse.Namespace, config: TrainConfig) -> tuple[Weights, Weights] | None:
+def _start(args: argparse.Namespace, config: TrainConfig) -> Start | None:
     path = args.init
     if path is None:
         if not config.pretrained:
@@ -191,11 +203,10 @@ def _initial(args: argparse.Namespace, config: TrainConfig) -> tuple[Weights, We
     if taken == 0:
         raise InputError(f"{path}: none of its tensors fits {config.arch} ({config.size}); choose other weights")
     new = sorted(k for k in params if k not in model.params or model.params[k].shape != params[k].shape)
-    print(
-        f"{taken} of {count} tensors start from {path} ({model.source})"
-        + (f"; new: {', '.join(new[:4])}{' …' if len(new) > 4 else ''}" if new else "")
+    about = f"{taken} of {count} tensors start from {path} ({model.source})" + (
+        f"; new: {', '.join(new[:4])}{' …' if len(new) > 4 else ''}" if new else ""
     )
-    return params, stats
+    return Start(params=params, stats=stats, about=about, sha256=file_sha256(path))
 
 
 def _imagenet_weights(folder: pathlib.Path, arch: str) -> pathlib.Path:
@@ -204,7 +215,7 @@ def _imagenet_weights(folder: pathlib.Path, arch: str) -> pathlib.Path:
     if hub_name is None:
         raise InputError(f"{arch} has no ImageNet weights to start from; train with --from-scratch, or give --init")
     path = folder / f"{hub_name.rsplit('/', 1)[-1].split('.')[0]}.safetensors"
-    if not path.exists() and hosts.is_first():
+    if not path.exists() and distributed.is_first():
         print(f"the recipe starts from ImageNet weights, and {path} is not there: downloading and porting them")
         if convert(["port", hub_name, "--arch", arch, "--out", str(path)]) != 0:
             raise InputError(
@@ -213,7 +224,7 @@ def _imagenet_weights(folder: pathlib.Path, arch: str) -> pathlib.Path:
                 "or give a downloaded model.safetensors to the same command; or train with --from-scratch, or from "
                 "weights of your own with --init WEIGHTS"
             )
-    hosts.meet("weights")
+    distributed.meet("weights")
     return path
 
 

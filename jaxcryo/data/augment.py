@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Key
 
 from jaxcryo.config import AugmentConfig
-from jaxcryo.data.loops import each
+
+Result = TypeVar("Result")
 
 
 def augment(
@@ -35,24 +39,24 @@ def _warp(
     scale = 1 + jax.random.uniform(scale_key, minval=-1.0) * config.scale
     size = jnp.array(window.shape[1:], jnp.float32)
     shift = jax.random.uniform(shift_key, (2,), minval=-1.0) * config.shift * size
-    centre = (size - 1) / 2
+    center = (size - 1) / 2
     rotation = jnp.array([[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]])
 
-    moved = (picks[:, 1:] - centre) @ rotation.T * scale + centre + shift
+    moved = (picks[:, 1:] - center) @ rotation.T * scale + center + shift
     inverse = rotation / scale
-    warped = lax.cond(on, lambda: _resample(window, inverse, centre, shift), lambda: window)
+    warped = lax.cond(on, lambda: _resample(window, inverse, center, shift), lambda: window)
     return warped, jnp.where(on, jnp.concatenate([picks[:, :1], moved], axis=1), picks)
 
 
 def _resample(
-    window: Float[Array, "d h w"], inverse: Float[Array, "2 2"], centre: Float[Array, "2"], shift: Float[Array, "2"]
+    window: Float[Array, "d h w"], inverse: Float[Array, "2 2"], center: Float[Array, "2"], shift: Float[Array, "2"]
 ) -> Float[Array, "d h w"]:
-    """Every slice at (p - centre - shift) @ inverse + centre of each pixel p, bilinear, zeros outside."""
+    """Every slice at (p - center - shift) @ inverse + center of each pixel p, bilinear, zeros outside."""
     _, height, width = window.shape
-    rows = jnp.arange(height)[:, None] - centre[0] - shift[0]
-    columns = jnp.arange(width) - centre[1] - shift[1]
-    y = rows * inverse[0, 0] + columns * inverse[1, 0] + centre[0]
-    x = rows * inverse[0, 1] + columns * inverse[1, 1] + centre[1]
+    rows = jnp.arange(height)[:, None] - center[0] - shift[0]
+    columns = jnp.arange(width) - center[1] - shift[1]
+    y = rows * inverse[0, 0] + columns * inverse[1, 0] + center[0]
+    x = rows * inverse[0, 1] + columns * inverse[1, 1] + center[1]
     # Two voxels of zeros all around: what lies further out is moved to where all four neighbours are zeros.
     pad, stride = 2, width + 4
     low_y, low_x = jnp.clip(jnp.floor(y), -pad, height), jnp.clip(jnp.floor(x), -pad, width)
@@ -92,3 +96,15 @@ def _intensity(window: Float[Array, "d h w"], *, key: Key[Array, ""], config: Au
     contrast = jax.random.uniform(contrast_key, minval=-1.0) * config.contrast * on
     brightness = jax.random.uniform(brightness_key, minval=-1.0) * config.brightness * on
     return window * (1 + contrast) + brightness
+
+
+def each(work: Callable[..., Result], *items: Any) -> Result:
+    """`work` on every item along the first axis.
+
+    On CPUs one after the other: an item stays in the cache, and what a condition rules out is not done. Elsewhere all
+    at once: many small kernels would leave the device idle.
+    """
+    if jax.default_backend() == "cpu":
+        result: Result = lax.map(lambda item: work(*item), items)
+        return result
+    return jax.vmap(work)(*items)

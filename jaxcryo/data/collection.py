@@ -21,7 +21,7 @@ from jaxcryo.tomogram.statistics import surveyed
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Collection:
-    """Normalised volumes padded to one shape, and where their picks are.
+    """Normalized volumes padded to one shape, and where their picks are.
 
     Picks stand twice: by run (what a window shows) and by type (what to draw a window around).
     """
@@ -48,19 +48,12 @@ def collect(
     rounded: bool = False,
     load: bool = True,
 ) -> Collection:
-    """Lays picks out, and loads and normalises the volumes unless they stay where they are.
+    """Lays picks out, and loads and normalizes the volumes unless they stay where they are.
 
     Raises:
-        InputError: a volume is smaller than a window, or there is no pick at all.
+        InputError: as `check_sizes`, or a volume cannot be read.
     """
-    for v in volumes:
-        if any(n < w for n, w in zip(v.grid.shape_zyx, patch_zyx, strict=True)):
-            raise InputError(
-                f"{v.name}: the volume is {_x(v.grid.shape_zyx)} voxels, smaller than one training window of "
-                f"{_x(patch_zyx)}; leave it out, or choose another --size"
-            )
-    if sum(map(len, picks)) == 0:
-        raise InputError("the training runs have no pick of any of the particle types; check --data and the names")
+    check_sizes(volumes, picks, patch_zyx)
     shapes = np.array([v.grid.shape_zyx for v in volumes], np.int32)
     stack = None
     if load:
@@ -93,6 +86,18 @@ def collect(
         by_type=jnp.asarray(by_type),
         type_count=jnp.asarray([len(g) for g in groups]),
     )
+
+
+def check_sizes(volumes: Sequence[Volume], picks: Sequence[Picks], patch_zyx: tuple[int, int, int]) -> None:
+    """Raises InputError where a volume is smaller than a window, or there is no pick at all; reads no voxel."""
+    for v in volumes:
+        if any(n < w for n, w in zip(v.grid.shape_zyx, patch_zyx, strict=True)):
+            raise InputError(
+                f"{v.name}: the volume is {_x(v.grid.shape_zyx)} voxels, smaller than one training window of "
+                f"{_x(patch_zyx)}; leave it out, or choose another --size"
+            )
+    if sum(map(len, picks)) == 0:
+        raise InputError("the training runs have no pick of any of the particle types; check --data and the names")
 
 
 def epoch_grid(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,10 +13,21 @@ from jaxtyping import Array, Float, Int, Key
 from numpy.typing import NDArray
 
 from jaxcryo.config import AugmentConfig, CropConfig, TargetConfig
-from jaxcryo.data.augment import augment
+from jaxcryo.data.augment import augment, each
 from jaxcryo.data.collection import Collection
-from jaxcryo.data.loops import each
 from jaxcryo.data.targets import draw_targets
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What one step draws its samples from, on one device; with a first axis for devices before it is shared out."""
+
+    collection: Collection
+    rows: Int[ArrayLike, "*k b 4"]
+    """Run, z, y, x of the epoch's windows."""
+    windows: Float[ArrayLike, "*k b d h w"] | None = None
+    """The voxels at the places that `choose_windows` names, where the collection has no volumes."""
 
 
 def choose_window(
@@ -32,8 +45,8 @@ def choose_window(
     moved = row[1:] + jax.random.randint(grid_key, (3,), -jitter, jnp.maximum(jitter, 1 - jitter))
     kind = jax.random.randint(type_key, (), 0, len(collection.type_count))
     pick = collection.by_type[kind, jax.random.randint(pick_key, (), 0, collection.type_count[kind])]
-    centre = jnp.round(collection.flat_zyx_voxel[pick]).astype(jnp.int32)
-    around = centre - jax.random.randint(place_key, (3,), 0, patch)
+    center = jnp.round(collection.flat_zyx_voxel[pick]).astype(jnp.int32)
+    around = center - jax.random.randint(place_key, (3,), 0, patch)
     near = jax.random.bernoulli(near_key, float(config.near_pick))
     run = jnp.where(near, collection.flat_run[pick], row[0])
     start = jnp.clip(jnp.where(near, around, moved), 0, collection.shapes_zyx[run] - patch)

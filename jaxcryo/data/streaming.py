@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -22,46 +22,66 @@ _AHEAD = 4
 _THREADS = 4
 
 
-def streamed_windows(
-    volumes: Sequence[Volume],
-    collection: Collection,
-    rows_of: Callable[[int], Int[NDArray[np.int32], "b 4"]],
-    places_in_batch: Int[NDArray[np.int32], " b"],
-    *,
-    first_step: int,
-    key: Key[Array, ""],
-    patch_zyx: tuple[int, int, int],
-    crop: CropConfig,
-    intensity: IntensityConfig,
-) -> Iterator[Float[NDArray[np.float32], "b d h w"]]:
-    """The normalised windows of one step after another, a few steps ahead of their use.
+class StreamedWindows:
+    """The normalized windows of one step after another, prepared a few steps ahead of their use.
 
-    `rows_of` gives the grid rows of a step that this host draws, `places_in_batch` where they stand in the whole batch.
-    They are the windows that `draw_samples` would have cut itself.
+    `rows_of` returns the grid rows of a step that this process draws, `places_in_batch` where they stand in the whole
+    batch. They are the windows that `draw_samples` would have cut itself.
     """
-    cpu = jax.local_devices(backend="cpu")[0]
-    volumes = volumes if intensity.rule == "fixed" else [surveyed(v) for v in volumes]
-    rules = [normalization(v, intensity) for v in volumes]
-    with jax.default_device(cpu):
-        collection = jax.device_put(collection, cpu)
-        choose = jax.jit(
-            lambda rows, step: choose_windows(
-                collection, rows, keys=sample_keys(key, step, places_in_batch), patch_zyx=patch_zyx, config=crop
+
+    def __init__(
+        self,
+        volumes: Sequence[Volume],
+        collection: Collection,
+        rows_of: Callable[[int], Int[NDArray[np.int32], "b 4"]],
+        places_in_batch: Int[NDArray[np.int32], " b"],
+        *,
+        key: Key[Array, ""],
+        patch_zyx: tuple[int, int, int],
+        crop: CropConfig,
+        intensity: IntensityConfig,
+    ) -> None:
+        self._volumes = volumes if intensity.rule == "fixed" else [surveyed(v) for v in volumes]
+        self._rules = [normalization(v, intensity) for v in self._volumes]
+        self._rows_of, self._patch_zyx = rows_of, patch_zyx
+        self._cpu = jax.local_devices(backend="cpu")[0]
+        with jax.default_device(self._cpu):
+            collection = jax.device_put(collection, self._cpu)
+            self._choose = jax.jit(
+                lambda rows, step: choose_windows(
+                    collection, rows, keys=sample_keys(key, step, places_in_batch), patch_zyx=patch_zyx, config=crop
+                )
             )
-        )
+        self._pool = concurrent.futures.ThreadPoolExecutor(_THREADS)
+        self._waiting: collections.deque[list[concurrent.futures.Future[NDArray[np.float32]]]] = collections.deque()
+        self._next = 0
+        """The step whose windows are the first that wait."""
 
-    def cut(place: Int[NDArray[np.int32], " 4"]) -> Float[NDArray[np.float32], "d h w"]:
+    def of_step(self, step: int) -> Float[NDArray[np.float32], "b d h w"]:
+        """The windows of a step; at once where it is the one after the last that was asked for."""
+        if step != self._next:
+            self._drop()
+            self._next = step
+        while len(self._waiting) < _AHEAD:
+            ahead = self._next + len(self._waiting)
+            with jax.default_device(self._cpu):
+                places = np.asarray(self._choose(self._rows_of(ahead), np.int32(ahead)))
+            self._waiting.append([self._pool.submit(self._cut, p) for p in places])
+        self._next += 1
+        return np.stack([future.result() for future in self._waiting.popleft()])
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._drop()
+        self._pool.shutdown(cancel_futures=True)
+
+    def _drop(self) -> None:
+        for futures in self._waiting:
+            for future in futures:
+                future.cancel()
+        self._waiting.clear()
+
+    def _cut(self, place: Int[NDArray[np.int32], " 4"]) -> Float[NDArray[np.float32], "d h w"]:
         run, *start = map(int, place)
-        z, y, x = (slice(s, s + n) for s, n in zip(start, patch_zyx, strict=True))
-        return rules[run](volumes[run].read_box(z, y, x))
-
-    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-        waiting: collections.deque[list[concurrent.futures.Future[NDArray[np.float32]]]] = collections.deque()
-        step = first_step
-        while True:
-            while len(waiting) < _AHEAD:
-                with jax.default_device(cpu):
-                    places = np.asarray(choose(rows_of(step), np.int32(step)))
-                waiting.append([pool.submit(cut, p) for p in places])
-                step += 1
-            yield np.stack([future.result() for future in waiting.popleft()])
+        z, y, x = (slice(s, s + n) for s, n in zip(start, self._patch_zyx, strict=True))
+        return self._rules[run](self._volumes[run].read_box(z, y, x))

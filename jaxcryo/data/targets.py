@@ -42,7 +42,7 @@ def draw_targets(
     shape_zyx: tuple[int, int, int],
     config: TargetConfig,
 ) -> Float[Array, "b c d h w"]:
-    """One heatmap per type for each window: a Gaussian of height 1 at every centre, the maximum where they overlap.
+    """One heatmap per type for each window: a Gaussian of height 1 at every center, the maximum where they overlap.
 
     Centres may lie outside the window; what reaches into it is drawn.
     """

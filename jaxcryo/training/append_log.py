@@ -9,8 +9,11 @@ from jaxcryo.errors import OutputError
 from jaxcryo.files import reason
 
 
-class Tail:
-    """The end of a file. What cannot be written waits in memory, and is tried again with the next addition."""
+class AppendLog:
+    """A file that records are added to.
+
+    What cannot be written waits in memory, and is tried again with the next addition.
+    """
 
     def __init__(self, path: pathlib.Path) -> None:
         self.path = path

@@ -1,11 +1,9 @@
-"""Saving and restoring a training: the whole state by Orbax, and the run folder's description."""
+"""Saving and restoring a training's whole state, by Orbax."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
-import json
 import logging
 import os
 import pathlib
@@ -14,78 +12,16 @@ import shutil
 import sys
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxcryo.config import TrainConfig
-from jaxcryo.domain import ParticleType, types_from_json, types_to_json
 from jaxcryo.errors import InputError, OutputError
-from jaxcryo.files import free_space, reason, write_text
-from jaxcryo.serialize import from_plain, to_plain
+from jaxcryo.files import free_space, reason
+from jaxcryo.training import distributed
+from jaxcryo.training.run_folder import RunFolder
 from jaxcryo.training.state import TrainState
-
-BEST, LAST = "best.safetensors", "last.safetensors"
-_CONFIG = "config.json"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RunDescription:
-    """What a run folder trains: written when it starts, compared when it is continued."""
-
-    config: TrainConfig
-    types: tuple[ParticleType, ...]
-    fold: int
-    train_runs: tuple[str, ...]
-    held_out: str
-    spacing_angstrom: float
-    steps: int | None
-    """Asked for by number; None where epochs or minutes set the length."""
-    skewness: float | None = None
-    """Of the training tomograms' intensities, for telling the opposite contrast."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, the run folder's config.json."""
-        return {**to_plain(dataclasses.replace(self, types=())), "types": types_to_json(self.types)}
-
-
-def describe(folder: pathlib.Path, description: RunDescription) -> bool:
-    """Writes the description of a new run; True where the folder already holds this very run.
-
-    Raises:
-        InputError: the folder holds a run of another description; the message names the fields that differ.
-    """
-    new = description.to_json()
-    path = folder / _CONFIG
-    if not path.exists():
-        there = [str(folder / name) for name in (BEST, LAST) if (folder / name).exists()]
-        if there:
-            raise InputError(f"{', '.join(there)}: there already, of no training that is known; choose another --out")
-        write_text(path, json.dumps(new, indent=1) + "\n")
-        return False
-    old = _read(path)
-    now = {**json.loads(json.dumps(new)), "skewness": old.get("skewness")}  # measured, and decides nothing
-    differing = [f"{k}: {a!r} there, {b!r} now" for k, a, b in _differences(old, now)]
-    if differing:
-        raise InputError(
-            f"{folder} holds a training of another configuration ({'; '.join(differing)}); "
-            "continue it with its own options, or give another folder with --out"
-        )
-    return True
-
-
-def read_description(folder: pathlib.Path) -> RunDescription:
-    """The description in a run folder.
-
-    Raises:
-        InputError: it is missing or cannot be used.
-    """
-    fields = _read(folder / _CONFIG)
-    types = types_from_json(fields.pop("types", ()))
-    description = from_plain(RunDescription, {**fields, "types": []}, str(folder / _CONFIG))
-    return dataclasses.replace(description, types=types)
 
 
 class Checkpoints:
@@ -94,8 +30,8 @@ class Checkpoints:
     A save that fails leaves the checkpoints before it as they are, and can be tried again.
     """
 
-    def __init__(self, folder: pathlib.Path) -> None:
-        self._folder = (folder / "checkpoints").absolute()
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder.checkpoints.absolute()
         self._manager = self._opened()
         self._saving: int | None = None
         self._megabytes = 0.0
@@ -152,14 +88,52 @@ class Checkpoints:
         step: int | None = self._manager.latest_step()
         return step
 
-    def restore(self, like: TrainState) -> TrainState | None:
-        """The newest whole state, bit for bit; None where there is none."""
-        step = self._manager.latest_step()
-        if step is None:
-            return None
+    def restore(self, like: TrainState, say: Callable[[str], None]) -> TrainState | None:
+        """The newest state that is whole, bit for bit; None where none was saved.
+
+        A damaged one is moved aside, and `say` hears which steps are lost.
+
+        Raises:
+            InputError: all of them are damaged.
+        """
         shape = jax.tree.map(np.asarray, like)
-        restored: TrainState = self._manager.restore(step, args=ocp.args.StandardRestore(shape))
-        return restored
+        steps: list[int] = sorted(self._manager.all_steps(), reverse=True)
+        damaged: list[str] = []
+        for step in steps:
+            state: TrainState | None = None
+            try:
+                state = self._manager.restore(step, args=ocp.args.StandardRestore(shape))
+            except Exception as error:  # Orbax and TensorStore raise many kinds for a file that is damaged or missing
+                damaged.append(f"{self._folder / str(step)} ({_first_line(error)})")
+            if distributed.agree(int(state is None))[0]:  # all processes go on from one step
+                continue
+            if damaged:
+                self._move_aside(steps[: steps.index(step)])
+                say(
+                    f"warning: damaged checkpoints: {', '.join(damaged)}. Going on from step {step}: steps {step + 1} "
+                    f"to {steps[0]} are computed again; the damaged files are kept in {self._aside}"
+                )
+            return state
+        if steps:
+            raise InputError(
+                f"no checkpoint can be read: {', '.join(damaged)}. Restore one from a copy; or delete "
+                f"{self._folder} to start again from step 0 with the same command"
+            )
+        return None
+
+    @property
+    def _aside(self) -> pathlib.Path:
+        return self._folder.with_name("damaged-checkpoints")
+
+    def _move_aside(self, steps: list[int]) -> None:
+        distributed.meet("damaged checkpoints were looked at")
+        if distributed.is_first():
+            self._aside.mkdir(exist_ok=True)
+            for step in steps:
+                shutil.rmtree(self._aside / str(step), ignore_errors=True)
+                (self._folder / str(step)).rename(self._aside / str(step))
+        distributed.meet("damaged checkpoints are moved aside")
+        self._manager.reload()
 
     def _start(self, step: int, state: TrainState) -> None:
         # A disk that is full already is not filled up to the last byte with half a checkpoint.
@@ -213,20 +187,6 @@ def _not_of_orbax(record: logging.LogRecord) -> bool:
     return not (record.levelno >= logging.ERROR and "orbax" in record.pathname)
 
 
-def _read(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        fields = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); expected a folder that train.py wrote") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be parsed ({error}); the run's description is damaged") from error
-    if not isinstance(fields, dict):
-        raise InputError(f"{path}: expected an object with the run's description")
-    return fields
-
-
-def _differences(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = [*old, *(k for k in new if k not in old)]
-        return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{name}.{k}".lstrip("."))]
-    return [] if old == new else [(name, old, new)]
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__

@@ -1,20 +1,18 @@
-"""The page of the held-out run, written anew at each validation."""
+"""The page of the held-out run, rewritten at each validation."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import pathlib
 
 import jax
 
 from jaxcryo.domain import Picks, Volume
 from jaxcryo.page import Overlay, Page, SliceImages, slice_images, versions, write_page
 from jaxcryo.serialize import to_plain
-from jaxcryo.training.checkpoint import RunDescription
+from jaxcryo.training.run_folder import RunDescription, RunFolder
 from jaxcryo.training.validation import THRESHOLDS, Validation
 
-FILE_NAME = "report.html"
 _COMMAND = "python infer.py --engines out/ --data DATA --out picks/ --thresholds thresholds.json"
 
 
@@ -22,13 +20,13 @@ _COMMAND = "python infer.py --engines out/ --data DATA --out picks/ --thresholds
 class HeldOutPage:
     """What the pages of one training have in common."""
 
-    folder: pathlib.Path
+    folder: RunFolder
     description: RunDescription
     volume: Volume
     truth: Picks
 
     def overlay(self) -> Overlay:
-        """What is to see the heatmaps of a validation."""
+        """Collects heatmaps during a validation."""
         return Overlay(self.volume.grid.shape_zyx, len(self.description.types), floor=float(THRESHOLDS[0]))
 
     def write(self, step: int, result: Validation, overlay: Overlay, *, seconds: float) -> None:
@@ -65,7 +63,7 @@ class HeldOutPage:
             },
             commands=(("The networks of this training, converted to out/, with these thresholds:", _COMMAND),),
         )
-        write_page(self.folder / FILE_NAME, page)
+        write_page(self.folder.report, page)
 
     @functools.cached_property
     def _slices(self) -> SliceImages:

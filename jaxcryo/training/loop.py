@@ -17,35 +17,27 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from jaxcryo.domain import Picks, Volume
 from jaxcryo.errors import OutputError
 from jaxcryo.models import Network
-from jaxcryo.training import distributed as hosts
-from jaxcryo.training.checkpoint import RunDescription
+from jaxcryo.training import distributed
 from jaxcryo.training.held_out_page import HeldOutPage
 from jaxcryo.training.record import METRICS, Record
-from jaxcryo.training.run_writer import Keeper
+from jaxcryo.training.run_folder import RunDescription, RunFolder
+from jaxcryo.training.run_writer import RunWriter
+from jaxcryo.training.source import Example, SampleSource
 from jaxcryo.training.state import TrainState
-from jaxcryo.training.step import Metrics, first_copy
+from jaxcryo.training.step import Metrics, Step, first_copy
 from jaxcryo.training.validation import Validation, flax_engine, validate
 from jaxcryo.weights import TrainedModel
 
 REFIT_STEPS = 25
 """A training that has to end in time fits its length to the measured speed this often."""
 _AGREE_STEPS = 5
-"""How often several hosts agree on whether to stop or to save, since each has its own signals and its own clock."""
+"""How often several processes agree on whether to stop or to save, since each has its own signals and its own clock."""
 
 
 class TrainingStopped(Exception):  # noqa: N818
     """A training ended before its end; the message says why, and what is kept."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Example:
-    """A tomogram with its picks."""
-
-    volume: Volume
-    picks: Picks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,12 +57,13 @@ class Trainer:
     """Runs one training; what it has to know beside the state."""
 
     description: RunDescription
-    folder: pathlib.Path
+    folder: RunFolder
     network: Network
+    source: SampleSource
     held_out: Example
     page: HeldOutPage
     record: Record
-    keeper: Keeper
+    writer: RunWriter
     say: Callable[[str], None]
     began: float = dataclasses.field(default_factory=time.monotonic)
     validation_seconds: float = 0.0
@@ -78,16 +71,13 @@ class Trainer:
     validating_seconds: float = 0.0
     """Of all of them."""
 
-    def run(
-        self, step: Callable[[TrainState, int], tuple[TrainState, Metrics]], state: TrainState, timing: Timing,
-        stop: list[int],
-    ) -> tuple[Validation, int]:  # fmt: skip
+    def run(self, step: Step, state: TrainState, timing: Timing, stop: list[int]) -> tuple[Validation, int]:
         """Dispatches step after step; what step n - 1 measured is read while step n runs.
 
         Returns the last validation and the number of steps.
 
         Raises:
-            TrainingStopped: `stop` holds a signal, or the loss is not a number.
+            TrainingStopped: `stop` holds a signal, or the loss is non-finite.
         """
         pending: Metrics | None = None
         saved = marked = time.monotonic()
@@ -95,21 +85,21 @@ class Trainer:
         total = timing.total
         with tqdm(
             total=total, initial=n, unit="step", desc=self.description.config.arch, mininterval=1.0,
-            disable=not hosts.is_first(),
+            disable=not distributed.is_first(),
         ) as bar:  # fmt: skip
             while n < total:
-                state, metrics = step(state, n)
+                state, metrics = step(state, self.source.batch(n))
                 if pending is not None:
                     self._read(n, pending, bar)
                 pending, n = metrics, n + 1
                 bar.update()
-                self.keeper.look()
+                self.writer.look()
                 due = time.monotonic() - saved > timing.save_every_seconds
                 stopping, saving = 0, 0
                 if jax.process_count() == 1 or n % _AGREE_STEPS == 0:
-                    stopping, saving = hosts.agree(stop[0] if stop else 0, int(due))
+                    stopping, saving = distributed.agree(stop[0] if stop else 0, int(due))
                 validating = n % timing.validate_every == 0 and n < total
-                if stopping or saving or validating:  # a state is kept once it is known that its loss is a number
+                if stopping or saving or validating:  # a state is saved once its loss is known to be finite
                     self._read(n, pending, bar)
                     pending = None
                 if stopping:
@@ -120,7 +110,7 @@ class Trainer:
                     if done > REFIT_STEPS:  # the first steps compile
                         pace = (now - marked) / (n - marked_step)
                         left = max(timing.deadline - now - self.validation_seconds, 0)
-                        (total,) = hosts.agree(n + int(left / pace))
+                        (total,) = distributed.agree(n + int(left / pace))
                         bar.total = total
                         state = _with_total(state, max(total, 1))
                     marked, marked_step = now, n
@@ -128,17 +118,16 @@ class Trainer:
                     self._validate(state, n, bar)
                     marked, marked_step = time.monotonic(), n
                 if saving or (validating and n < total):
-                    self.keeper.save_if_possible(first_copy(state))
+                    self.writer.save_if_possible(first_copy(state))
                     saved = time.monotonic()
             if pending is not None:
                 self._read(n, pending, bar)
             result = self._validate(state, n, bar)
         try:
-            self.keeper.finish(first_copy(state))
+            self.writer.finish(first_copy(state))
         except OutputError as error:
             raise TrainingStopped(
-                f"all {n} steps are done, but {error}. Free some space: the same command goes on; "
-                f"{self.keeper.last_good()}"
+                f"all {n} steps are done, but {error}. Free some space and rerun to finish; {self.writer.last_good()}"
             ) from error
         return result, n
 
@@ -153,7 +142,7 @@ class Trainer:
             self._refuse(n, host, metrics)
         host["samples_per_second"] = (bar.format_dict["rate"] or 0.0) * config.optim.batch
         self.record.step(n, {name: host[name] for name in METRICS})
-        score = f", F4 {self.keeper.best:.3f}" if self.keeper.best >= 0 else ""
+        score = f", F4 {self.writer.best:.3f}" if self.writer.best >= 0 else ""
         speed = f"{host['samples_per_second']:.1f} samples/s"
         bar.set_postfix_str(f"loss {host['loss']:.4f}{score}, {speed}, {memory_gb():.1f} GB", refresh=False)
 
@@ -161,16 +150,17 @@ class Trainer:
         losses, places = (
             np.concatenate([np.asarray(s.data)[0] for s in metrics[k].addressable_shards]) for k in _PER_SAMPLE
         )
-        off = np.flatnonzero(~np.isfinite(losses))
-        where = "no single sample of this host is off"
-        if len(off):
-            run, z, y, x = places[off[0]]
-            name = self.description.train_runs[run]
-            where = f"the first sample that is off was cut from {name} at voxel z={z} y={y} x={x}"
+        bad = np.flatnonzero(~np.isfinite(losses))
+        where = "no single sample of this process is non-finite"
+        if len(bad):
+            run, z, y, x = places[bad[0]].tolist()
+            name = self.source.run_name(n - 1, run)
+            where = f"the first non-finite sample was cut from {name} at voxel z={z} y={y} x={x}"
         raise TrainingStopped(
-            f"the loss of step {n} is {host['loss']} (positive part {host['loss_positive']:.3g}, negative part "
-            f"{host['loss_negative']:.3g}, gradient norm {host['gradient_norm']:.3g}); {where}. "
-            f"Nothing of it was kept: {self.keeper.last_good()}. Lower the learning rate or look at that place"
+            f"the loss of step {n} is non-finite: {host['loss']} (positive part {host['loss_positive']:.3g}, "
+            f"negative part {host['loss_negative']:.3g}, gradient norm {host['gradient_norm']:.3g}); {where}. "
+            f"Nothing of that step was saved: {self.writer.last_good()}. Lower the learning rate (--lr), or look "
+            "at that place"
         )
 
     def _validate(self, state: TrainState, n: int, bar: Any) -> Validation:
@@ -182,7 +172,7 @@ class Trainer:
         def show(done: int, count: int) -> None:
             bar.set_postfix_str(f"validating on {held_out.volume.name}: {done} of {count} windows")
 
-        overlay = self.page.overlay() if hosts.is_first() else None
+        overlay = self.page.overlay() if distributed.is_first() else None
         result = validate(
             engine,
             held_out.volume,
@@ -192,7 +182,7 @@ class Trainer:
             on_windows=show,
             on_slab=None if overlay is None else overlay.add,
         )
-        self.keeper.validated(n, result, self._model(host, n, result))
+        self.writer.validated(n, result, self._model(host, n, result))
         if overlay is not None:
             try:
                 self.page.write(n, result, overlay, seconds=time.monotonic() - began)
@@ -203,8 +193,8 @@ class Trainer:
         share = self.validating_seconds / (time.monotonic() - self.began)
         bar.clear()
         self.say(
-            f"step {n}: weighted F4 {result.chosen.weighted_f4:.3f} on {held_out.volume.name} "
-            f"({result.best.weighted_f4:.3f} at the best thresholds), {self.validation_seconds:.1f} s; "
+            f"step {n}: weighted F4 {result.chosen.weighted_f4_of_known:.3f} on {held_out.volume.name} "
+            f"({result.best.weighted_f4_of_known:.3f} at the best thresholds), {self.validation_seconds:.1f} s; "
             f"validation took {share:.0%} of the time so far"
         )
         return result
@@ -217,19 +207,19 @@ class Trainer:
             skewness=self.description.skewness,
             params=host.ema_params,
             stats=host.ema_stats,
-            source=f"{self.folder.name}, step {n}, fold {self.description.fold}, "
-            f"weighted F4 {result.chosen.weighted_f4:.3f} on {self.held_out.volume.name}",
+            source=f"{self.folder.path.name}, step {n}, fold {self.description.fold}, "
+            f"weighted F4 {result.chosen.weighted_f4_of_known:.3f} on {self.held_out.volume.name}",
         )
 
     def _leave(self, state: TrainState, n: int, number: int) -> None:
         name = signal.Signals(number).name
         try:
-            self.keeper.finish(first_copy(state))
+            self.writer.finish(first_copy(state))
         except OutputError as error:
             raise TrainingStopped(
-                f"{name} came, but {error}. Free some space: the same command goes on; {self.keeper.last_good()}"
+                f"received {name}, but {error}. Free some space and rerun to resume; {self.writer.last_good()}"
             ) from error
-        raise TrainingStopped(f"{name} came: step {n} is saved in {self.folder}; the same command continues")
+        raise TrainingStopped(f"received {name}; saved step {n} in {self.folder}, rerun to resume")
 
 
 _PER_SAMPLE = ("sample_loss", "place")

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from jaxcryo.domain import ParticleType, Picks, Volume
 from jaxcryo.files import atomic_path
 from jaxcryo.report import draw_picks
-from jaxcryo.training.append_log import Tail
-from jaxcryo.training.tensorboard import Board
+from jaxcryo.training.append_log import AppendLog
+from jaxcryo.training.run_folder import RunFolder
+from jaxcryo.training.tensorboard import EventFile
 from jaxcryo.training.validation import Validation, above_thresholds
 
 METRICS = ("loss", "loss_positive", "loss_negative", "learning_rate", "gradient_norm", "samples_per_second")
@@ -26,24 +27,24 @@ SCORE_DIGITS = 4
 class Record:
     """The run folder's tables; rows from beyond the step that a training resumes at are dropped.
 
-    Rows are written as they come; on a full disk they wait until `flush`. With several hosts only the one that
+    Rows are written as they come; on a full disk they wait until `flush`. With several processes only the one that
     `writes` does.
     """
 
     def __init__(
-        self, folder: pathlib.Path, types: Sequence[ParticleType], resume_step: int, *, writes: bool = True
+        self, folder: RunFolder, types: Sequence[ParticleType], resume_step: int, *, writes: bool = True
     ) -> None:
         self._folder = folder
         self._writes = writes
         self._names = [t.name for t in types]
         columns = ("weighted_f4", "weighted_f4_best", *self._names)
         columns += tuple(f"{name} {what}" for what in ("threshold", "best", "best_threshold") for name in self._names)
-        self._metrics = _Table(folder / "metrics.csv", ("step", *METRICS))
-        self._validation = _Table(folder / "validation.csv", ("step", *columns))
+        self._metrics = _Table(folder.metrics, ("step", *METRICS))
+        self._validation = _Table(folder.validation, ("step", *columns))
         if writes:
             self._metrics.keep_until(resume_step)
             self._validation.keep_until(resume_step)
-            self._board = Board(folder / "tensorboard", resume_step + 1)
+            self._events = EventFile(folder.tensorboard, resume_step + 1)
 
     def best_score(self) -> float:
         """The best weighted F4 so far, -1 before the first validation."""
@@ -55,18 +56,18 @@ class Record:
         if not self._writes:
             return
         self._metrics.append([step, *(f"{values[name]:.6g}" for name in METRICS)])
-        self._board.scalars(step, {f"train/{name}": values[name] for name in METRICS})
+        self._events.scalars(step, {f"train/{name}": values[name] for name in METRICS})
 
     def validation(self, step: int, result: Validation) -> None:
         """One validation."""
         chosen, best = ([c.f_beta for c in s.counts] for s in (result.chosen, result.best))
-        row = [result.chosen.weighted_f4, result.best.weighted_f4, *chosen]
+        row = [result.chosen.weighted_f4_of_known, result.best.weighted_f4_of_known, *chosen]
         thresholds = [t.threshold for t in result.types]
         self._validation.append(
             [step, *(f"{v:.{SCORE_DIGITS}f}" for v in (*row, *thresholds, *best, *result.best_thresholds))]
         )
         tags = (f"validation/{name}" for name in ("weighted_f4", "weighted_f4_best", *self._names))
-        self._board.scalars(step, dict(zip(tags, row, strict=True)))
+        self._events.scalars(step, dict(zip(tags, row, strict=True)))
 
     def flush(self) -> None:
         """Writes what could not be written before.
@@ -75,13 +76,13 @@ class Record:
             OutputError: it still cannot be.
         """
         if self._writes:
-            self._metrics.tail.flush()
-            self._validation.tail.flush()
-            self._board.flush()
+            self._metrics.log.flush()
+            self._validation.log.flush()
+            self._events.flush()
 
     def draw(self, volume: Volume, truth: Picks, result: Validation) -> tuple[pathlib.Path, ...]:
         """The curves, and slices of the held-out run with heatmaps, picks and truth; returns the pictures' paths."""
-        curves, slices = self._folder / "curves.png", self._folder / "validation.png"
+        curves, slices = self._folder.curves, self._folder.picture
         figure = _curves(self._metrics.values(), self._validation.values(), self._names)
         with atomic_path(curves) as temporary:
             figure.savefig(temporary, format="png", dpi=110)
@@ -117,7 +118,7 @@ def _curves(
 class _Table:
     def __init__(self, path: pathlib.Path, columns: Sequence[str]) -> None:
         self._path, self._columns = path, columns
-        self.tail = Tail(path)
+        self.log = AppendLog(path)
 
     def keep_until(self, step: int) -> None:
         """Makes the file, with the rows that it has up to a step."""
@@ -133,7 +134,7 @@ class _Table:
     def append(self, row: Sequence[object]) -> None:
         text = io.StringIO()
         csv.writer(text).writerow(row)
-        self.tail.add(text.getvalue().encode())
+        self.log.add(text.getvalue().encode())
 
     def values(self) -> Float[NDArray[np.float64], "n m"]:
         if not self._path.exists():

@@ -6,37 +6,36 @@ import pathlib
 from collections.abc import Callable
 
 from jaxcryo.errors import OutputError
-from jaxcryo.training import distributed as hosts
-from jaxcryo.training.checkpoint import BEST, LAST, Checkpoints
+from jaxcryo.training import distributed
+from jaxcryo.training.checkpoint import Checkpoints
 from jaxcryo.training.record import SCORE_DIGITS, Record
+from jaxcryo.training.run_folder import RunFolder
 from jaxcryo.training.state import TrainState
 from jaxcryo.training.validation import Validation
 from jaxcryo.weights import TrainedModel, save_model
 
 
-class Keeper:
+class RunWriter:
     """Writes models, then the tables' rows, then the state.
 
     In this order a checkpoint never stands without what came before it. What cannot be written waits in memory and is
     written with the next save, so a full disk loses nothing once there is space again.
     """
 
-    def __init__(
-        self, folder: pathlib.Path, record: Record, checkpoints: Checkpoints, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, folder: RunFolder, record: Record, checkpoints: Checkpoints, say: Callable[[str], None]) -> None:
         self._folder, self._record, self._checkpoints, self._say = folder, record, checkpoints, say
-        self._models: dict[str, TrainedModel] = {}
+        self._models: dict[pathlib.Path, TrainedModel] = {}
         self._results: list[tuple[int, Validation]] = []
         self.best = record.best_score()
 
     def validated(self, step: int, result: Validation, model: TrainedModel) -> None:
         """A model and what the held-out run says of it, for the next save."""
         self._results.append((step, result))
-        self._models[LAST] = model
-        score = round(result.chosen.weighted_f4, SCORE_DIGITS)  # as a training that goes on reads it back
+        self._models[self._folder.last] = model
+        score = round(result.chosen.weighted_f4_of_known, SCORE_DIGITS)  # as a training that goes on reads it back
         if score >= self.best:
             self.best = score
-            self._models[BEST] = model
+            self._models[self._folder.best] = model
 
     def save(self, state: TrainState) -> None:
         """Writes what waits, and starts to save the state.
@@ -49,13 +48,13 @@ class Keeper:
         except OutputError as error:  # of an earlier state, which this one replaces
             self._warn(error)
         problem = None
-        if hosts.is_first():
+        if distributed.is_first():
             try:
                 self._write()
             except OutputError as error:
                 problem = error
-        # All hosts take part in saving, or none.
-        if hosts.agree(int(problem is not None))[0]:
+        # All processes take part in saving, or none.
+        if distributed.agree(int(problem is not None))[0]:
             raise problem or OutputError("the first process cannot write")
         self._checkpoints.save(state)
 
@@ -85,12 +84,12 @@ class Keeper:
         return f"the last good checkpoint in {self._folder} is that of step {step}"
 
     def _warn(self, error: OutputError) -> None:
-        self._say(f"warning: {error}. The training goes on and tries again at the next save; {self.last_good()}")
+        self._say(f"warning: {error}. Training continues and will retry at the next save; {self.last_good()}")
 
     def _write(self) -> None:
-        for name, model in list(self._models.items()):
-            save_model(self._folder / name, model)
-            del self._models[name]
+        for path, model in list(self._models.items()):
+            save_model(path, model)
+            del self._models[path]
         for step, result in self._results:
             self._record.validation(step, result)
         self._results.clear()

@@ -1,4 +1,4 @@
-"""Everything that a training has learnt so far, as one tree of arrays."""
+"""Everything that a training has learned so far, as one tree of arrays, and what moves it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from jaxcryo.config import OptimConfig
@@ -53,6 +54,19 @@ def optimizer(config: OptimConfig) -> optax.GradientTransformation:
         optax.scale_by_adam(b1=0.9, b2=0.999, eps=config.epsilon),
         optax.add_decayed_weights(config.weight_decay),
     )
+
+
+def learning_rate(step: ArrayLike, total_steps: ArrayLike, config: OptimConfig) -> Float[Array, ""]:
+    """Linear from 0, then a cosine to 0 (tables 1 and 2), at step 0, 1, ... `total_steps` - 1.
+
+    The share of warm-up stays when a training is cut short. The cosine runs over the whole training and the
+    warm-up replaces its beginning, as in timm's scheduler.
+    """
+    step, total = jnp.asarray(step, jnp.float32), jnp.asarray(total_steps, jnp.float32)
+    warmup = total * (config.warmup_epochs / config.epochs)
+    rising = config.learning_rate * step / jnp.maximum(warmup, 1e-9)
+    falling = 0.5 * config.learning_rate * (1 + jnp.cos(jnp.pi * jnp.clip(step / total, 0, 1)))
+    return jnp.where(step < warmup, rising, falling)
 
 
 def initial_state(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,28 +12,24 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 from numpy.typing import NDArray
 
 from jaxcryo.config import TrainConfig
-from jaxcryo.data.collection import Collection
-from jaxcryo.data.samples import draw_samples, sample_keys
+from jaxcryo.data.samples import Batch, draw_samples, sample_keys
 from jaxcryo.errors import InputError
 from jaxcryo.models import Network, Weights
 from jaxcryo.training.loss import loss_parts, sample_losses
-from jaxcryo.training.schedule import learning_rate
-from jaxcryo.training.state import TrainState, optimizer
+from jaxcryo.training.state import TrainState, learning_rate, optimizer
 
 AXIS = "devices"
 Metrics = dict[str, Array]
-Step = Callable[[TrainState, Collection, Any, Any], tuple[TrainState, Metrics]]
+Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 def train_step(
     state: TrainState,
-    collection: Collection,
-    rows: Int[Array, "b 4"],
-    windows: Float[Array, "b d h w"] | None,
+    batch: Batch,
     *,
     key: Key[Array, ""],
     network: Network,
@@ -40,17 +37,18 @@ def train_step(
     sigma_voxel: Float[NDArray[np.float32], " c"],
     axis: str | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """Draws a batch of samples, takes one optimiser step, moves the averages.
+    """Draws a batch of samples, takes one optimizer step, moves the averages.
 
     Sample i of a step has the same key on any number of devices. Gradients that are not finite move nothing but the
     loss scale; the metrics tell.
     """
+    rows = jnp.asarray(batch.rows)
     first = 0 if axis is None else lax.axis_index(axis) * len(rows)
     step_key = jax.random.fold_in(key, state.step)
     windows, targets, places = draw_samples(
-        collection,
+        batch.collection,
         rows,
-        windows,
+        None if batch.windows is None else jnp.asarray(batch.windows),
         keys=sample_keys(key, state.step, first + jnp.arange(len(rows))),
         patch_zyx=config.model.patch_zyx,
         sigma_voxel=sigma_voxel,
@@ -113,10 +111,9 @@ def over_devices(
     sigma_voxel: Float[NDArray[np.float32], " c"],
     devices: Sequence[jax.Device] | None = None,
 ) -> Step:
-    """`train_step` replicated over devices (None: all of all hosts).
+    """`train_step` replicated over devices (None: all of all processes).
 
-    It takes this host's share of the batch's rows as (local devices, b, 4), and where the collection has no volumes the
-    windows cut for them as (local devices, b, d, h, w).
+    It takes this process's share of a batch, every array with the local devices as its first axis.
 
     Raises:
         InputError: the batch does not divide.
@@ -128,23 +125,14 @@ def over_devices(
         )
     if config.augment.mixup_probability > 0 and config.optim.batch // parts % 2:
         raise InputError(f"mixup pairs samples: {config.optim.batch} over {parts} parts leaves an odd number in each")
-    key = jax.random.key(config.seed)
-
-    def step(
-        state: TrainState, collection: Collection, rows: Array, windows: Array | None
-    ) -> tuple[TrainState, Metrics]:
-        return train_step(
-            state,
-            collection,
-            rows,
-            windows,
-            key=key,
-            network=network,
-            config=config,
-            sigma_voxel=sigma_voxel,
-            axis=AXIS,
-        )
-
+    step = functools.partial(
+        train_step,
+        key=jax.random.key(config.seed),
+        network=network,
+        config=config,
+        sigma_voxel=sigma_voxel,
+        axis=AXIS,
+    )
     return jax.pmap(step, axis_name=AXIS, donate_argnums=0, devices=devices)
 
 
@@ -169,7 +157,7 @@ def _mixing(key: Key[Array, ""], config: TrainConfig) -> Float[Array, ""]:
 
 
 def _partners(batch: Float[Array, b * rest]) -> Float[Array, b * rest]:
-    """Each sample's partner in mixup: its neighbour.
+    """Each sample's partner in mixup: its neighbor.
 
     Samples are drawn independently of their place in the batch, so this is as good as a random pairing, and partners
     are on one device however many there are.

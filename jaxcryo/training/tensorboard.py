@@ -17,16 +17,16 @@ from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from jaxcryo.training.append_log import Tail
+from jaxcryo.training.append_log import AppendLog
 
 
-class Board:
+class EventFile:
     """One event file of a run; events that an earlier one holds from `first_step` on are hidden."""
 
     def __init__(self, folder: pathlib.Path, first_step: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
-        self._tail = Tail(folder / name)
+        self._log = AppendLog(folder / name)
         self._add(file_version="brain.Event:2")
         self._add(step=first_step, session_log=SessionLog(status=SessionLog.START))
 
@@ -36,13 +36,13 @@ class Board:
             self._add(step=step, summary=scalar(tag, value))
 
     def flush(self) -> None:
-        """Raises as `Tail.flush` does."""
-        self._tail.flush()
+        """Raises as `AppendLog.flush` does."""
+        self._log.flush()
 
     def _add(self, **fields: Any) -> None:
         data = Event(wall_time=time.time(), **fields).SerializeToString()
         length = struct.pack("<Q", len(data))
-        self._tail.add(length + _masked_crc(length) + data + _masked_crc(data))
+        self._log.add(length + _masked_crc(length) + data + _masked_crc(data))
 
 
 def _masked_crc(data: bytes) -> bytes:

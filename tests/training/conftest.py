@@ -11,8 +11,8 @@ from jaxcryo.config import TrainConfig
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.phantom import PhantomConfig, make_phantom
 from jaxcryo.recipes import recipe
-from jaxcryo.training.checkpoint import RunDescription
-from jaxcryo.training.fit import Example
+from jaxcryo.training.run_folder import RunDescription
+from jaxcryo.training.source import Example
 
 TYPES = CZII_TYPES[:3]
 

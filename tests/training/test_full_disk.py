@@ -14,21 +14,20 @@ import pytest
 from jaxcryo import files as atomic
 from jaxcryo.config import OptimConfig
 from jaxcryo.errors import OutputError
-from jaxcryo.training import append_log as tail
-from jaxcryo.training import checkpoint
-from jaxcryo.training import run_writer as keeper
-from jaxcryo.training.append_log import Tail
+from jaxcryo.training import checkpoint, run_writer
+from jaxcryo.training.append_log import AppendLog
 from jaxcryo.training.checkpoint import Checkpoints
 from jaxcryo.training.fit import Length, Outcome, TrainingStopped, fit
+from jaxcryo.training.run_folder import RunFolder
+from jaxcryo.training.source import source_of
 from jaxcryo.training.state import TrainState, initial_state
 from jaxcryo.weights import load_model
 
 
 def train(folder: pathlib.Path, description, examples, say=lambda _: None) -> Outcome:
     """Four steps with a save after each."""
-    return fit(
-        examples[1:], examples[0], description, folder, length=Length(steps=4), save_every_seconds=0, say=say
-    )  # fmt: skip
+    source = source_of(examples[1:], description.config)
+    return fit(source, examples[0], description, folder, length=Length(steps=4), save_every_seconds=0, say=say)
 
 
 class Disk:
@@ -36,8 +35,8 @@ class Disk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.full = False
-        for module, name in ((keeper, "save_model"), (tail.Tail, "_write")):
-            monkeypatch.setattr(module, name, self._guarded(getattr(module, name), returns=module is tail.Tail))
+        for module, name in ((run_writer, "save_model"), (AppendLog, "_write")):
+            monkeypatch.setattr(module, name, self._guarded(getattr(module, name), returns=module is AppendLog))
         manager = checkpoint.ocp.CheckpointManager
         monkeypatch.setattr(manager, "save", self._guarded(manager.save))
 
@@ -110,7 +109,7 @@ def test_a_save_that_fails_in_the_background_is_told_and_the_next_one_works(tmp_
         wait(manager)
         raise ValueError("RESOURCE_EXHAUSTED: Failed to write 174 bytes to file 11 [os_error_code='28']")
 
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(RunFolder(tmp_path)) as checkpoints:
         checkpoints.save(state(1))
         checkpoints.wait()
         checkpoints.save(state(2))
@@ -123,12 +122,12 @@ def test_a_save_that_fails_in_the_background_is_told_and_the_next_one_works(tmp_
         checkpoints.save(state(3))
         checkpoints.wait()
         assert checkpoints.latest_step() == 3
-        restored = checkpoints.restore(before)
+        restored = checkpoints.restore(before, print)
     assert restored is not None and int(restored.step) == 3
 
 
 def test_half_a_row_is_not_left_behind(tmp_path, monkeypatch) -> None:
-    table = Tail(tmp_path / "rows.csv")
+    table = AppendLog(tmp_path / "rows.csv")
     table.add(b"1,2\n")
     opened = pathlib.Path.open
 

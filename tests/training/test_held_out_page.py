@@ -14,8 +14,8 @@ from jaxtyping import Array, Float
 
 from jaxcryo.runtime.engine import Engine
 from jaxcryo.training import held_out_page
-from jaxcryo.training.checkpoint import RunDescription
 from jaxcryo.training.held_out_page import HeldOutPage
+from jaxcryo.training.run_folder import RunDescription, RunFolder
 from jaxcryo.training.validation import validate
 
 
@@ -34,7 +34,7 @@ def test_each_validation_replaces_the_page(config, examples, tmp_path: pathlib.P
         spacing_angstrom=volume.grid.spacing_angstrom,
         steps=2,
     )
-    page = HeldOutPage(folder=tmp_path, description=description, volume=volume, truth=truth)
+    page = HeldOutPage(folder=RunFolder(tmp_path), description=description, volume=volume, truth=truth)
     for step in (1, 2):
 
         def predict(windows: Float[Array, "b d h w"], step: int = step) -> Float[Array, "b c d h w"]:

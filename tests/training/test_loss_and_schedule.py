@@ -10,9 +10,9 @@ import pytest
 from jaxcryo.config import LossConfig, OptimConfig
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.recipes import recipe
-from jaxcryo.training.checkpoint import RunDescription, describe, read_description
 from jaxcryo.training.loss import loss
-from jaxcryo.training.schedule import learning_rate
+from jaxcryo.training.run_folder import RunDescription, RunFolder, describe, read_description
+from jaxcryo.training.state import learning_rate
 
 RNG = np.random.default_rng(0)
 P, Y = RNG.normal(size=(4, 2, 3, 5, 5)), RNG.uniform(size=(4, 2, 3, 5, 5)) ** 4
@@ -100,7 +100,7 @@ def test_hyperparameters_are_read_back_from_a_run(tmp_path, arch, table, loss_ki
         config=recipe(arch), types=CZII_TYPES, fold=0, train_runs=("a", "b"), held_out="c", spacing_angstrom=10.012444,
         steps=None,
     )  # fmt: skip
-    describe(tmp_path, description)
+    describe(RunFolder(tmp_path), description)
     config = json.loads((tmp_path / "config.json").read_text())["config"]
     assert config["optim"] == table
     assert config["augment"] == AUGMENT
@@ -110,7 +110,7 @@ def test_hyperparameters_are_read_back_from_a_run(tmp_path, arch, table, loss_ki
     assert config["intensity"] == {"rule": "fixed", "mean": 5.2577832e-08, "std": 7.199929e-06}
     assert (config["model"]["patch_zyx"], config["inference"]["stride_zyx"]) == (patch, stride)
     assert config["pretrained"] and not config["sync_batch_norm"]
-    assert read_description(tmp_path) == description
+    assert read_description(RunFolder(tmp_path)) == description
 
 
 def test_recipes_are_the_paper_s_tables() -> None:

@@ -8,12 +8,12 @@ import pytest
 
 from jaxcryo.config import TrainConfig
 from jaxcryo.data.collection import Collection, collect, epoch_grid, rows_of_step
-from jaxcryo.data.samples import choose_windows, cut_windows, sample_keys
-from jaxcryo.data.streaming import streamed_windows
+from jaxcryo.data.samples import Batch, choose_windows, cut_windows, sample_keys
+from jaxcryo.data.streaming import StreamedWindows
 from jaxcryo.data.targets import sigmas_voxel
 from jaxcryo.errors import InputError
 from jaxcryo.models import build
-from jaxcryo.training.fit import Example
+from jaxcryo.training.source import Example
 from jaxcryo.training.state import TrainState, initial_state
 from jaxcryo.training.step import AXIS, first_copy, over_devices, replicate
 
@@ -38,7 +38,7 @@ def run(
     shared, losses = replicate(collection, chosen), []
     for n in range(steps):
         rows = rows_of_step(grid, seed=0, step=n, batch=config.optim.batch).reshape(devices, -1, 4)
-        state, metrics = step(state, shared, rows, None)
+        state, metrics = step(state, Batch(collection=shared, rows=rows))
         losses.append(float(metrics["loss"][0]))
     return first_copy(state), losses, np.asarray(metrics["place"]).reshape(-1, 4)
 
@@ -106,14 +106,14 @@ def test_windows_cut_from_files_are_those_cut_on_the_device(config, examples) ->
 
     collection = collect(volumes, picks, config.intensity, patch)
     key = jax.random.key(config.seed)
-    stream = streamed_windows(
-        volumes, dataclasses.replace(collection, volumes=None), rows, np.arange(4), first_step=2, key=key,
+    stream = StreamedWindows(
+        volumes, dataclasses.replace(collection, volumes=None), rows, np.arange(4), key=key,
         patch_zyx=patch, crop=config.crop, intensity=config.intensity,
     )  # fmt: skip
-    for n in (2, 3):
+    for n in (2, 3, 7, 3):  # in order or not
         keys = sample_keys(key, n, np.arange(4))
         places = choose_windows(collection, rows(n), keys=keys, patch_zyx=patch, config=config.crop)
-        np.testing.assert_array_equal(next(stream), cut_windows(collection.volumes, places, patch))
+        np.testing.assert_array_equal(stream.of_step(n), cut_windows(collection.volumes, places, patch))
     stream.close()
 
 

@@ -1,0 +1,194 @@
+"""Where the batches of a training come from."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+
+from jaxcryo.config import TrainConfig
+from jaxcryo.data.collection import Collection, check_sizes, collect, epoch_grid, rows_of_step
+from jaxcryo.data.samples import Batch
+from jaxcryo.data.streaming import StreamedWindows
+from jaxcryo.domain import Picks, Volume
+from jaxcryo.picking.preprocess import SPACING_TOLERANCE
+from jaxcryo.tomogram.resample import resampled
+from jaxcryo.training.step import replicate
+
+# Volumes stay on the device up to this size; beyond it windows are cut from the files.
+_RESIDENT_BYTES_CPU = 6e9
+_RESIDENT_SHARE_GPU = 0.3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Example:
+    """A tomogram with its picks."""
+
+    volume: Volume
+    picks: Picks
+
+
+def at_one_spacing(examples: Sequence[Example], note: Callable[[str], object]) -> list[Example]:
+    """The examples at the voxel spacing that is in the middle of theirs; each that is resampled to it is said.
+
+    Raises:
+        InputError: spacings are so far apart that one of them cannot be right.
+    """
+    own = sorted(e.volume.grid.spacing_angstrom for e in examples)
+    spacing = own[len(own) // 2]
+    return [dataclasses.replace(e, volume=_at_spacing(e.volume, spacing, note)) for e in examples]
+
+
+def _at_spacing(volume: Volume, spacing_angstrom: float, note: Callable[[str], object]) -> Volume:
+    own = volume.grid.spacing_zyx_angstrom
+    if all(abs(s / spacing_angstrom - 1) <= SPACING_TOLERANCE for s in own):
+        return volume
+    note(
+        f"{volume.name}: resampled from {' × '.join(f'{s:.3f}' for s in own)} Å to {spacing_angstrom:.3f} Å, the "
+        "spacing of this training (if the file's spacing is wrong, give the true one with --voxel-spacing)"
+    )
+    return resampled(volume, spacing_angstrom)
+
+
+class SampleSource(Protocol):
+    """What `fit` trains on: `batch(n)` returns what step n (from 0) takes, on this process's devices.
+
+    A batch is a function of the step alone, on any number of processes, so a training that was cut off asks for the
+    steps that are left and gets what it would have got; steps are asked for in order, and a source may prepare those to
+    come in the background. The collection within a batch may be another one at every step (tomograms that are renewed
+    while a training runs): as long as its arrays keep their shapes and types the step is compiled once.
+    """
+
+    @property
+    def epoch_steps(self) -> int:
+        """Steps that make an epoch, by which the recipe's length and the validations are counted."""
+
+    @property
+    def about(self) -> str:
+        """What it draws from, for people."""
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step; every array has the local devices as its first axis.
+
+        Raises:
+            InputError: the tomograms cannot be read.
+        """
+
+    def run_name(self, step: int, run: int) -> str:
+        """The name of the tomogram that is number `run` in the collection of a step."""
+
+    def close(self) -> None:
+        """Ends what goes on in the background."""
+
+
+def source_of(
+    examples: Sequence[Example], config: TrainConfig, *, volumes: Literal["auto", "device", "stream"] = "auto"
+) -> SampleSource:
+    """A source of windows of some tomograms, kept on the device or cut from the files; the samples are the same.
+
+    Raises:
+        InputError: a volume is smaller than a window, or there is no pick at all.
+    """
+    if volumes == "device" or (volumes == "auto" and _fit_on_device(examples)):
+        return ResidentSource(examples, config)
+    return StreamedSource(examples, config)
+
+
+class _ExampleSource:
+    """What the two have in common: the grid of windows of an epoch, and this process's share of a step's rows."""
+
+    _where: str
+
+    def __init__(self, examples: Sequence[Example], config: TrainConfig) -> None:
+        check_sizes([e.volume for e in examples], [e.picks for e in examples], config.model.patch_zyx)
+        self._examples, self._config = examples, config
+        self._grid = epoch_grid([e.volume.grid.shape_zyx for e in examples], config.model.patch_zyx, config.crop)
+        share = config.optim.batch // jax.process_count()
+        self._places = np.arange(jax.process_index() * share, (jax.process_index() + 1) * share)
+
+    @property
+    def epoch_steps(self) -> int:
+        return max(len(self._grid) // self._config.optim.batch, 1)
+
+    @property
+    def about(self) -> str:
+        count = len(self._examples)
+        return f"{count} run{'s' if count > 1 else ''} {self._where}, {len(self._grid)} windows an epoch"
+
+    def batch(self, step: int) -> Batch:
+        rows = self._rows(step).reshape(jax.local_device_count(), -1, 4)
+        return Batch(collection=self._on_devices, rows=rows, windows=self._windows(step))
+
+    def run_name(self, step: int, run: int) -> str:
+        return self._examples[run].volume.name
+
+    def close(self) -> None:
+        """Nothing goes on in the background."""
+
+    def _rows(self, step: int) -> Int[NDArray[np.int32], "b 4"]:
+        return rows_of_step(self._grid, seed=self._config.seed, step=step, batch=self._config.optim.batch)[self._places]
+
+    def _windows(self, step: int) -> Float[NDArray[np.float32], "k b d h w"] | None:
+        return None
+
+    @functools.cached_property
+    def _collection(self) -> Collection:
+        return collect(
+            [e.volume for e in self._examples],
+            [e.picks for e in self._examples],
+            self._config.intensity,
+            self._config.model.patch_zyx,
+            rounded=self._config.target.rounded,
+            load=isinstance(self, ResidentSource),
+        )
+
+    @functools.cached_property
+    def _on_devices(self) -> Collection:
+        copies: Collection = replicate(self._collection)
+        return copies
+
+
+class ResidentSource(_ExampleSource):
+    """Whole tomograms on every device; windows are cut there."""
+
+    _where = "on the device"
+
+
+class StreamedSource(_ExampleSource):
+    """Windows cut from the files in the background, a few steps ahead."""
+
+    _where = "read as needed"
+
+    def close(self) -> None:
+        if "_stream" in vars(self):
+            self._stream.close()
+
+    def _windows(self, step: int) -> Float[NDArray[np.float32], "k b d h w"] | None:
+        return self._stream.of_step(step).reshape(jax.local_device_count(), -1, *self._config.model.patch_zyx)
+
+    @functools.cached_property
+    def _stream(self) -> StreamedWindows:
+        return StreamedWindows(
+            [e.volume for e in self._examples],
+            self._collection,
+            self._rows,
+            self._places,
+            key=jax.random.key(self._config.seed),
+            patch_zyx=self._config.model.patch_zyx,
+            crop=self._config.crop,
+            intensity=self._config.intensity,
+        )
+
+
+def _fit_on_device(examples: Sequence[Example]) -> bool:
+    size = 4 * len(examples) * math.prod(np.max([e.volume.grid.shape_zyx for e in examples], axis=0).tolist())
+    statistics = jax.local_devices()[0].memory_stats()
+    limit = _RESIDENT_SHARE_GPU * statistics["bytes_limit"] if statistics else _RESIDENT_BYTES_CPU
+    return size * (1 if statistics else jax.local_device_count()) <= limit
