@@ -38,6 +38,7 @@ def atomic_path(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
     """
     path = pathlib.Path(path).absolute()
     fresh = path.with_name(f".{os.getpid()}-new-{path.name}")
+    _unfinished.add(fresh)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove(fresh)
@@ -48,6 +49,17 @@ def atomic_path(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
             raise
         raise OutputError(f"{path}: cannot be written ({reason(error, path)}); {_ADVICE[error.errno]}") from error
     finally:
+        with contextlib.suppress(OSError):
+            _remove(fresh)
+        _unfinished.discard(fresh)
+
+
+_unfinished: set[pathlib.Path] = set()
+
+
+def remove_unfinished() -> None:
+    """Removes what this process has half written, before it ends without an orderly end."""
+    for fresh in list(_unfinished):
         with contextlib.suppress(OSError):
             _remove(fresh)
 

@@ -9,14 +9,13 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any, Generic, TypeVar
 
 from jaxcryo.errors import InputError
+from jaxcryo.interrupt import ends_at_once
 from jaxcryo.runtime.cuda import Gpu, gpu_environment
 from jaxcryo.runtime.engine import EngineError
 
@@ -199,7 +198,11 @@ def _hire(place: Place, open_work: Callable[[], Work[Task, Result]]) -> _Member:
 
 def _serve(connection: Connection, open_work: Callable[[], Work[Any, Any]]) -> None:
     """A process: does what it is sent, until the other end is closed."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # ends it in order
+    with ends_at_once(signal.SIGTERM, code=128 + signal.SIGTERM):  # within a native call too
+        _work(connection, open_work)
+
+
+def _work(connection: Connection, open_work: Callable[[], Work[Any, Any]]) -> None:
     try:
         work = open_work()
     except InputError as error:
@@ -222,17 +225,15 @@ def _as_at(place: Place) -> Iterator[None]:
     """This process's environment and cores as they are to be of one that is started meanwhile, before JAX is there."""
     before = {name: os.environ.get(name) for name in place.environment}
     cores = os.sched_getaffinity(0) if place.cores else set()
-    # Ctrl-C is the parent's to answer; an ignored signal stays so in what is started.
-    is_main = threading.current_thread() is threading.main_thread()
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN) if is_main else None
+    # Ctrl-C is the parent's to answer: a blocked signal stays so in what is started, and reaches the parent afterwards.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     os.environ.update(place.environment)
     if place.cores:
         os.sched_setaffinity(0, place.cores)
     try:
         yield
     finally:
-        if is_main:
-            signal.signal(signal.SIGINT, interrupt)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for name, value in before.items():
             if value is None:
                 del os.environ[name]

@@ -15,10 +15,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from jaxcryo.errors import OutputError
+from jaxcryo.interrupt import first_one_is_ours
 from jaxcryo.models import Network
+from jaxcryo.progress import Progress
 from jaxcryo.training import distributed
 from jaxcryo.training.held_out_page import HeldOutPage
 from jaxcryo.training.record import METRICS, Record
@@ -83,7 +84,7 @@ class Trainer:
         saved = marked = time.monotonic()
         n = marked_step = timing.first
         total = timing.total
-        with tqdm(
+        with Progress(
             total=total, initial=n, unit="step", desc=self.description.config.arch, mininterval=1.0,
             disable=not distributed.is_first(),
         ) as bar:  # fmt: skip
@@ -238,7 +239,8 @@ def stop_signals() -> Iterator[list[int]]:
     for number in map(int, (signal.SIGTERM, signal.SIGINT)):
         previous[number] = signal.signal(number, handle)
     try:
-        yield seen
+        with first_one_is_ours():
+            yield seen
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

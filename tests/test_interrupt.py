@@ -1,0 +1,97 @@
+"""Ctrl-C ends a process at once, with one line and its code, wherever it is."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+HEAD = """
+import ctypes, multiprocessing, os, pathlib, sys, threading, time
+from jaxcryo.files import atomic_path
+from jaxcryo.interrupt import ends_at_once, first_one_is_ours
+from jaxcryo.runtime.workers import Place, in_turn, side_by_side
+
+def native():
+    ctypes.CDLL(None).sleep(60)  # returns to Python only when it is over
+
+def work(task, advance):
+    native()
+
+def open_work():
+    return work
+
+def announce():
+    print("ready", *(child.pid for child in multiprocessing.active_children()), flush=True)
+
+def main(body):
+    with ends_at_once(message="interrupted; completed files were kept"):
+        body()
+"""
+BODIES = {
+    "python": "def body():\n    print('ready', flush=True)\n    while True: pass\n",
+    "native": (
+        "def body():\n    with atomic_path(sys.argv[1]) as fresh:\n        fresh.write_text('half')\n"
+        "        print('ready', flush=True)\n        native()\n"
+    ),
+    "native threads": (
+        "def body():\n    for _ in range(4): threading.Thread(target=native).start()\n"
+        "    print('ready', flush=True)\n    native()\n"
+    ),
+    "processes": (
+        "def body():\n"
+        "    threading.Timer(4, announce)"
+        ".start()\n"
+        "    places = [Place(name='a'), Place(name='b')]\n"
+        "    list(side_by_side([1, 2], open_work, places, sizes=[1, 1], on_advance=print, on_loss=print))\n"
+    ),
+}
+
+
+def start(folder: pathlib.Path, body: str) -> subprocess.Popen[str]:
+    script = folder / "work.py"
+    script.write_text(f"{HEAD}\n{body}\nif __name__ == '__main__':\n    main(body)\n")
+    root = str(pathlib.Path(__file__).parents[1])
+    return subprocess.Popen(
+        [sys.executable, str(script), str(folder / "out.txt")],
+        env={**os.environ, "PYTHONPATH": root},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_ctrl_c_is_one_line_and_130(tmp_path, kind) -> None:
+    process = start(tmp_path, BODIES[kind])
+    ready, *children = process.stdout.readline().split()
+    assert ready == "ready"
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == "interrupted; completed files were kept\n"
+    assert time.monotonic() - began < 10
+    assert [p.name for p in tmp_path.iterdir()] == ["work.py"]
+    assert len(children) == (2 if kind == "processes" else 0)
+    for child in children:
+        assert not pathlib.Path("/proc", child).exists() or not pathlib.Path("/proc").exists()
+
+
+def test_the_first_one_can_be_somebody_s(tmp_path) -> None:
+    body = (
+        "import signal\n"
+        "def body():\n    seen = []\n    signal.signal(signal.SIGINT, lambda *_: seen.append(1))\n"
+        "    with first_one_is_ours():\n        print('ready', flush=True)\n        while not seen: time.sleep(0.01)\n"
+        "        print('saved', flush=True)\n        native()\n"
+    )
+    process = start(tmp_path, body)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "saved\n"
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
