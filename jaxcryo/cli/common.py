@@ -10,6 +10,8 @@ from typing import ParamSpec
 
 from jaxcryo.calling import as_called
 from jaxcryo.errors import InputError
+from jaxcryo.interrupt import ends_at_once
+from jaxcryo.output import forgiving_output
 
 PARTICLES_HELP = (
     "other particle types than the challenge's: a copick config.json, or a short .toml file (docs/formats.md)"
@@ -23,14 +25,12 @@ def reports_errors(main: Callable[P, int]) -> Callable[P, int]:
 
     @functools.wraps(main)
     def run(*args: P.args, **kwargs: P.kwargs) -> int:
-        try:
-            return main(*args, **kwargs)
-        except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt:
-            print("stopped; what was written whole stays", file=sys.stderr)
-            return 130
+        with forgiving_output(), ends_at_once(message="interrupted; completed files were kept"):
+            try:
+                return main(*args, **kwargs)
+            except InputError as error:
+                print(f"error: {error}", file=sys.stderr)
+                return 2
 
     return run
 
