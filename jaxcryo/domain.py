@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from jaxcryo.errors import InputError
 
@@ -141,17 +141,17 @@ class VoxelGrid:
         x, y, z = (own._own_xyz(other.to_angstrom(corner)) - own._own_xyz(own.to_angstrom(corner)))[0].tolist()
         return dataclasses.replace(own, origin_xyz_angstrom=(x, y, z))
 
-    def to_voxel(self, xyz_angstrom: Float[ArrayLike, "n 3"]) -> Float[NDArray[np.float64], "n 3"]:
+    def to_voxel(self, xyz_angstrom: Rows) -> Float[NDArray[np.float64], "n 3"]:
         """Sub-voxel z, y, x positions of the given x, y, z: the exact inverse of `to_angstrom`."""
         zyx = self._own_xyz(xyz_angstrom)[:, ::-1]
         return zyx / np.asarray(self.spacing_zyx_angstrom) + LABEL_OFFSET_VOXEL - CENTER_OFFSET_VOXEL
 
-    def to_label_voxel(self, xyz_angstrom: Float[ArrayLike, "n 3"]) -> Int[NDArray[np.int64], "n 3"]:
+    def to_label_voxel(self, xyz_angstrom: Rows) -> Int[NDArray[np.int64], "n 3"]:
         """Whole z, y, x voxels as the published training code draws its labels (`02_create_mask.py`)."""
         zyx = self._own_xyz(xyz_angstrom)[:, ::-1]
         return np.trunc(zyx / np.asarray(self.spacing_zyx_angstrom) + LABEL_OFFSET_VOXEL).astype(np.int64)
 
-    def to_angstrom(self, zyx_voxel: Float[ArrayLike, "n 3"]) -> Float[NDArray[np.float64], "n 3"]:
+    def to_angstrom(self, zyx_voxel: Rows) -> Float[NDArray[np.float64], "n 3"]:
         """x, y, z in ångströms of z, y, x voxel positions (paper section 2.6)."""
         zyx = np.asarray(zyx_voxel, np.float64).reshape(-1, 3)
         zyx_angstrom = (zyx + CENTER_OFFSET_VOXEL - LABEL_OFFSET_VOXEL) * np.asarray(self.spacing_zyx_angstrom)
@@ -163,7 +163,7 @@ class VoxelGrid:
         xyz = np.asarray(xyz_angstrom, np.float64).reshape(-1, 3)
         return xyz[:, ["xyz".index(axis) for axis in self.axes]] - self.origin_xyz_angstrom
 
-    def contains(self, zyx_voxel: Float[ArrayLike, "n 3"]) -> NDArray[np.bool_]:
+    def contains(self, zyx_voxel: Rows) -> NDArray[np.bool_]:
         """Which positions lie in the volume, counting half a voxel around its outermost voxels' centres."""
         zyx = np.asarray(zyx_voxel, np.float64).reshape(-1, 3)
         return np.all((zyx >= -CENTER_OFFSET_VOXEL) & (zyx <= np.asarray(self.shape_zyx) - CENTER_OFFSET_VOXEL), axis=1)

@@ -20,8 +20,11 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import pytest
 from hypothesis import settings
+from jaxtyping import install_import_hook
 
-sys.path.extend(str(pathlib.Path(__file__).parent / name) for name in ("bindings", "fuzzing"))
+sys.path.extend(str(pathlib.Path(__file__).parent / name) for name in (".", "bindings", "fuzzing"))
+
+install_import_hook("jaxcryo", "annotations.checked")  # shapes, kinds and types of arguments are checked in every call
 
 # `pytest --hypothesis-profile fuzz tests/io/test_hostile.py tests/io/test_formats_hostile.py` looks longer.
 settings.register_profile("fuzz", max_examples=2000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import warnings
@@ -123,14 +124,14 @@ def test_what_is_done_to_a_volume_is_said(tmp_path: pathlib.Path, fine: np.ndarr
     with pytest.warns(UserWarning) as told:
         none = jaxcryo.find(jaxcryo.Volume.open(other), engines)
     messages = " ".join(str(w.message) for w in told)
-    assert "b: bright things stand out in it, dark ones did in training" in messages and "--invert" in messages
-    assert "not on the training's scale" in messages and len(none) == 0
-    with pytest.warns(UserWarning, match="not on the training's scale") as told:
+    assert "b: " in messages and "--invert" in messages and "scale" in messages
+    assert len(none) == 0
+    with pytest.warns(UserWarning, match="scale") as told:
         picks = jaxcryo.find(jaxcryo.Volume.open(other), engines, invert=True)
     assert len(told) == 1 and len(picks) == len(expected) == len(CENTRES)
     with pytest.warns(UserWarning) as told:
         jaxcryo.find(jaxcryo.Volume.open(other, spacing_angstrom=FINE), engines, invert=True)
-    assert "resampled from 7.843 to the engines' 10.012 Å" in str(told[-1].message)
+    assert re.search(r"7\.843.*10\.012 Å", str(told[-1].message))
 
 
 def test_save(tmp_path: pathlib.Path, phantom: np.ndarray, engines: Any) -> None:
@@ -142,7 +143,7 @@ def test_save(tmp_path: pathlib.Path, phantom: np.ndarray, engines: Any) -> None
         jaxcryo.save(picks, tmp_path / "a.csv")
     jaxcryo.save(picks, tmp_path / "a.csv", force=True)
     assert (tmp_path / "a.tbl") in jaxcryo.save(picks, tmp_path / "a.tbl", volume=volume)
-    with pytest.raises(jaxcryo.InputError, match="none of the particle types; they are ribosome"):
+    with pytest.raises(jaxcryo.InputError, match=r"apo-ferritin.*ribosome"):
         picks.of("apo-ferritin")
 
 
@@ -150,5 +151,5 @@ def test_nothing_heavy_is_imported_before_it_is_used() -> None:
     script = "import jaxcryo, sys; assert not {'jax', 'numpy', 'zarr', 'scipy'} & set(sys.modules); jaxcryo.find"
     subprocess.run([sys.executable, "-c", script], check=True)
     assert set(jaxcryo.__all__) <= set(dir(jaxcryo))
-    with pytest.raises(AttributeError, match="no attribute 'fnid'"):
+    with pytest.raises(AttributeError, match="fnid"):
         jaxcryo.fnid  # noqa: B018

@@ -44,7 +44,7 @@ class Slab:
     """Heatmaps of consecutive slices, in voxels of the volume."""
 
     z_start: int
-    heatmap: Float[Array, "c z y x"]
+    heatmap: Float[Array | np.ndarray, "c z y x"]
 
 
 def heatmap_slabs(
@@ -139,7 +139,7 @@ def _where_data_is(slabs: Iterator[Slab], read: ReadSlices) -> Iterator[Slab]:
         del slab  # before the next one is made
 
 
-_PASSED = Slab(z_start=0, heatmap=np.zeros((0, 0, 0, 0), np.float32))  # type: ignore[arg-type]
+_PASSED = Slab(z_start=0, heatmap=np.zeros((0, 0, 0, 0), np.float32))
 
 
 def stitch(volume: Volume, engines: Sequence[Engine]) -> Float[NDArray[np.float32], "c z y x"]:

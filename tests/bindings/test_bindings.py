@@ -181,5 +181,5 @@ def test_names_of_tensorrt_8_are_found_out(version, bindings, tmp_path) -> None:
 def test_without_an_index_it_fails_and_says_why(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    with pytest.raises(pytest.fail.Exception, match=r"pip cannot download tensorrt-cu12-bindings.*not checked"):
+    with pytest.raises(pytest.fail.Exception, match="tensorrt-cu12-bindings"):
         _download(f"tensorrt-cu12-bindings=={VERSIONS[0]}", tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -68,10 +69,10 @@ def test_a_run_stands_for_its_best_weights(tmp_path: pathlib.Path, files: tuple[
 
 
 def test_what_cannot_be_exported(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(InputError, match="no published code names its tensors"):
+    with pytest.raises(InputError, match=r"tattaka.*lightning"):
         export(tiny_model("tattaka"), "lightning")
     assert main(["export", str(tmp_path), "--to", "timm", str(tmp_path / "x")]) == 2
-    assert "holds neither best.safetensors nor last.safetensors" in capsys.readouterr().err
+    assert re.search(r"best\.safetensors.*last\.safetensors", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("arch", tuple(architectures()))

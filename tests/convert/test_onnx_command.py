@@ -119,7 +119,7 @@ def test_models_of_different_particles(run_folder: pathlib.Path, tmp_path: pathl
     model = model_of("yu4u")
     types = (dataclasses.replace(CZII_TYPES[0], name="ferritin"), *CZII_TYPES[1:])
     save_model(tmp_path / "b.safetensors", dataclasses.replace(model, types=types))
-    with pytest.raises(InputError, match=r"different particle types: .*b\.safetensors finds ferritin"):
+    with pytest.raises(InputError, match=r"b\.safetensors.*ferritin"):
         convert_models([run_folder, tmp_path / "b.safetensors"], tmp_path / "out", FOUR)
     assert not (tmp_path / "out").exists()
 
@@ -127,7 +127,7 @@ def test_models_of_different_particles(run_folder: pathlib.Path, tmp_path: pathl
 def test_a_spacing_that_nobody_knows(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "a.safetensors"
     save_model(file, dataclasses.replace(model_of("yu4u"), spacing_angstrom=None))
-    with pytest.raises(InputError, match=r"does not say which voxel spacing .* --voxel-spacing"):
+    with pytest.raises(InputError, match=r"a\.safetensors.*--voxel-spacing"):
         convert_models([file], tmp_path / "out", FOUR)
     options = dataclasses.replace(FOUR, spacing_angstrom=7.84)
     (entry,) = convert_models([file], tmp_path / "out", options)
@@ -138,8 +138,8 @@ def test_a_spacing_that_nobody_knows(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (OnnxOptions(batch=0), "--batch is 0; expected at least 1"),
-        (OnnxOptions(spacing_angstrom=-1), "--voxel-spacing is -1; expected"),
+        (OnnxOptions(batch=0), r"--batch.*\b0\b.*\b1\b"),
+        (OnnxOptions(spacing_angstrom=-1), r"--voxel-spacing.*-1"),
     ],
 )
 def test_options_out_of_range(run_folder: pathlib.Path, tmp_path: pathlib.Path, options: OnnxOptions,
@@ -150,16 +150,16 @@ def test_options_out_of_range(run_folder: pathlib.Path, tmp_path: pathlib.Path, 
 
 def test_sources_that_cannot_be_used(run_folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match=r"none\.safetensors"):
         convert_models([tmp_path / "none.safetensors"], out, FOUR)
-    with pytest.raises(InputError, match="given more than once"):
+    with pytest.raises(InputError, match=r"yu4u-tiny-fold0/best\.safetensors"):
         convert_models([run_folder, run_folder / "best.safetensors"], out, FOUR)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"holds neither best\.safetensors nor last\.safetensors"):
+    with pytest.raises(InputError, match=r"empty.*best\.safetensors.*last\.safetensors"):
         convert_models([tmp_path / "empty"], out, FOUR)
     file = tmp_path / "mine.safetensors"
     save_model(file, model_of("yu4u"))
-    with pytest.raises(InputError, match="would be overwritten"):
+    with pytest.raises(InputError, match=r"mine\.safetensors"):
         convert_models([file], tmp_path, FOUR)
 
 
@@ -174,7 +174,7 @@ def test_larger_windows_overlap_by_as_many_voxels(run_folder: pathlib.Path, tmp_
     assert [d.dim_value for d in graph.input[0].type.tensor_type.shape.dim] == [1, 32, 96, 128]
 
 
-@pytest.mark.parametrize(("window", "message"), [((16, 70, 64), "multiple of"), ((4, 64, 64), "choose a larger one")])
+@pytest.mark.parametrize(("window", "message"), [((16, 70, 64), "multiple"), ((4, 64, 64), "4")])
 def test_windows_that_the_network_cannot_take(
     run_folder: pathlib.Path, tmp_path: pathlib.Path, window: tuple[int, int, int], message: str
 ) -> None:

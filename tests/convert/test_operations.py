@@ -41,10 +41,10 @@ def test_matrix_products() -> None:
 
 def test_what_cannot_be_counted_is_refused() -> None:
     conv = helper.make_node("Conv", ["x", "a"], ["y"], name="first")
-    with pytest.raises(InputError, match="first: the size of y is not static"):
+    with pytest.raises(InputError, match=r"first.*\by\b"):
         multiply_adds(model_of([conv], (3, 8, 8), {"a": (6, 3, 3, 3)}, batch="n"))
     transposed = helper.make_node("ConvTranspose", ["x", "a"], ["y"], name="up")
-    with pytest.raises(InputError, match="up: the multiply-adds of ConvTranspose are not counted"):
+    with pytest.raises(InputError, match=r"up.*ConvTranspose"):
         multiply_adds(model_of([transposed], (3, 8, 8), {"a": (3, 6, 3, 3)}))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
 import sys
 
 import numpy as np
@@ -65,10 +66,13 @@ def test_all_faults_are_reported_at_once() -> None:
     with pytest.raises(InputError) as error:
         plan_port(unread(names, "model."), YU4U, file="x.ckpt")
     message = str(error.value)
-    assert "x.ckpt" in message and "3 faults" in message
-    assert "missing: model.decoder.blocks.1.conv1.block.1.running_var (768, for decoder.1.norm.var)" in message
-    assert "unknown: model.decoder.blocks.3.conv1.block.0.weight (1x2x3x3x3)" in message
-    assert "shape: model.segmentation_head.bias is 383, expected 384 (for head.bias)" in message
+    assert "x.ckpt" in message and "3 " in message
+    for facts in (
+        r"missing.*model\.decoder\.blocks\.1\.conv1\.block\.1\.running_var.*768.*decoder\.1\.norm\.var",
+        r"unknown.*model\.decoder\.blocks\.3\.conv1\.block\.0\.weight.*1x2x3x3x3",
+        r"shape.*model\.segmentation_head\.bias.*383.*384.*head\.bias",
+    ):
+        assert re.search(facts, message), facts
 
 
 @pytest.mark.parametrize(
@@ -82,15 +86,15 @@ def test_all_faults_are_reported_at_once() -> None:
     ],
 )
 def test_an_extra_tensor_is_a_fault(prefix: str, extra: str) -> None:
-    with pytest.raises(InputError, match=rf"1 fault:\n  unknown: {extra} \(1x2\)"):
+    with pytest.raises(InputError, match=rf"unknown.*{extra}.*1x2"):
         plan_port(unread(listed("yu4u"), prefix) | unread({extra: (1, 2)}), YU4U, file="x")
 
 
 @pytest.mark.parametrize(
     ("prefix", "extra", "averaged", "reason"),
     [
-        ("model_ema.module.", "model.stem.conv.weight", True, "the averaged ones (EMA) are used"),
-        ("model.", "model_ema.module.stem.conv.weight", False, "the plain ones are used"),
+        ("model_ema.module.", "model.stem.conv.weight", True, "averaged"),
+        ("model.", "model_ema.module.stem.conv.weight", False, "plain"),
     ],
 )
 def test_the_other_weights_are_ignored(prefix: str, extra: str, averaged: bool, reason: str) -> None:
@@ -108,14 +112,14 @@ def test_a_trainings_state_is_ignored() -> None:
 def test_whole_numbers_where_weights_belong_and_colliding_names_are_faults() -> None:
     source = unread(listed("convnext_nano-timm"))
     source["stem.0.bias"] = unread({"x.num_batches_tracked": (80,)})["x.num_batches_tracked"]
-    with pytest.raises(InputError, match=r"type: stem\.0\.bias is int64"):
+    with pytest.raises(InputError, match=r"stem\.0\.bias.*int64"):
         plan_port(source, YU4U, file="x")
 
 
 def test_the_other_network_is_recognised() -> None:
-    with pytest.raises(InputError, match="timm's ResNet-RS, which is for --arch tattaka"):
+    with pytest.raises(InputError, match=r"ResNet-RS.*--arch tattaka"):
         plan_port(unread(listed("resnetrs50-timm")), YU4U, file="x")
-    with pytest.raises(InputError, match=r"holds no tensors for --arch yu4u.*its names: a, b"):
+    with pytest.raises(InputError, match=r"--arch yu4u.*a, b"):
         plan_port(unread({"a": (1,), "b": (2,)}), YU4U, file="x")
 
 
@@ -124,7 +128,7 @@ def test_averaged_weights_are_preferred_and_plain_ones_given_on_request(tmp_path
     path = write_torch_zip(tmp_path / "a.ckpt", lightning(plain, averaged))
     plan, model = port(path, TINY_YU4U)
     assert same(model, averaged)
-    assert "the averaged ones (EMA) are used" in {s.reason.split("; ")[-1] for s in plan.steps}
+    assert any("EMA" in s.reason for s in plan.steps)
     _, model = port(path, PortOptions(arch="yu4u", size="tiny", averaged=False))
     assert same(model, plain)
     _, model = port(write_torch_zip(tmp_path / "b.ckpt", lightning(plain)), TINY_YU4U)
@@ -134,7 +138,7 @@ def test_averaged_weights_are_preferred_and_plain_ones_given_on_request(tmp_path
 def test_an_incomplete_average_is_not_replaced_by_the_plain_weights(tmp_path: pathlib.Path) -> None:
     content = lightning(tiny_model("yu4u"), tiny_model("yu4u"))
     del content["state_dict"]["model_ema.module.segmentation_head.bias"]
-    with pytest.raises(InputError, match=r"missing: state_dict\.model_ema\.module\.segmentation_head\.bias"):
+    with pytest.raises(InputError, match=r"missing.*state_dict\.model_ema\.module\.segmentation_head\.bias"):
         port(write_torch_zip(tmp_path / "a.ckpt", content), TINY_YU4U)
 
 
@@ -173,11 +177,11 @@ def test_another_slicing_kernel_or_values_that_are_not_finite_are_refused(tmp_pa
     content = lightning(tiny_model("yu4u"))
     kernel = content["state_dict"]["model.stem.conv.weight"]
     content["state_dict"]["model.stem.conv.weight"] = kernel[::-1].copy()
-    with pytest.raises(InputError, match="does not have the values"):
+    with pytest.raises(InputError, match=r"stem\.conv\.weight"):
         port(write_torch_zip(tmp_path / "a.ckpt", content), TINY_YU4U)
     content["state_dict"]["model.stem.conv.weight"] = kernel
     content["state_dict"]["model.segmentation_head.bias"][3] = np.nan
-    with pytest.raises(InputError, match=r"model\.segmentation_head\.bias hold NaN"):
+    with pytest.raises(InputError, match=r"model\.segmentation_head\.bias.*NaN"):
         port(write_torch_zip(tmp_path / "a.ckpt", content), TINY_YU4U)
 
 
@@ -185,10 +189,10 @@ def test_types_follow_the_number_of_classes(tmp_path: pathlib.Path) -> None:
     five = write_torch_zip(tmp_path / "five.ckpt", lightning(tiny_model("yu4u", classes=5)))
     assert port(five, TINY_YU4U)[1].types == CZII_TYPES[:5]
     three = write_torch_zip(tmp_path / "three.ckpt", lightning(tiny_model("yu4u", classes=3)))
-    with pytest.raises(InputError, match=r"has 3 classes.*--particles"):
+    with pytest.raises(InputError, match=r"\b3\b.*--particles"):
         port(three, TINY_YU4U)
     assert port(three, PortOptions(arch="yu4u", size="tiny", types=CZII_TYPES[3:]))[1].types == CZII_TYPES[3:]
-    with pytest.raises(InputError, match="3 classes, --particles lists 2"):
+    with pytest.raises(InputError, match=r"\b3\b.*--particles.*\b2\b"):
         port(three, PortOptions(arch="yu4u", size="tiny", types=CZII_TYPES[:2]))
 
 
@@ -217,7 +221,7 @@ def test_command_ports_several_sources_to_a_folder(tmp_path: pathlib.Path, capsy
     (tmp_path / "other").mkdir()
     twin = write_torch_zip(tmp_path / "other" / "fold0.ckpt", lightning(models[0]))
     assert main(["port", str(sources[0]), str(twin), *command[3:]]) == 2
-    assert "several sources are called fold0" in capsys.readouterr().err
+    assert "fold0" in capsys.readouterr().err
 
 
 def test_command_takes_types_from_a_copick_config(tmp_path: pathlib.Path) -> None:
@@ -280,5 +284,5 @@ def test_a_file_that_is_there_stays_without_force(tmp_path: pathlib.Path, capsys
     (tmp_path / "w.safetensors").write_text("mine")
     (tmp_path / "a.pt").write_text("x")
     assert main(["port", str(tmp_path / "a.pt"), "--arch", "yu4u", "--out", str(tmp_path / "w.safetensors")]) == 2
-    assert "replace it with --force" in capsys.readouterr().err
+    assert "--force" in capsys.readouterr().err
     assert (tmp_path / "w.safetensors").read_text() == "mine"

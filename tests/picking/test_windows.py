@@ -60,13 +60,13 @@ def test_weight_sums_are_the_sum_over_all_windows() -> None:
 
 
 def test_a_volume_smaller_than_a_window_names_both_shapes() -> None:
-    with pytest.raises(InputError, match=r"8 x 128 x 128 .* 16 x 128 x 128.*smaller windows"):
+    with pytest.raises(InputError, match=r"8 x 128 x 128.*16 x 128 x 128"):
         plan_windows((8, 128, 128), (16, 128, 128), (8, 48, 48))
 
 
 @pytest.mark.parametrize("stride", [0, 17])
 def test_a_stride_that_leaves_voxels_out_is_refused(stride: int) -> None:
-    with pytest.raises(InputError, match="expected 1 to 16"):
+    with pytest.raises(InputError, match=r"\b1\b.*\b16\b"):
         plan_axis(100, 16, stride)
 
 

@@ -143,7 +143,7 @@ def test_nothing_compiles_again_within_a_tomogram(onnx_path: pathlib.Path) -> No
 def test_bfloat16_is_close(onnx_path: pathlib.Path) -> None:
     capable = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if not capable:
-        with pytest.raises(InputError, match="does not compute in bfloat16"):
+        with pytest.raises(InputError, match="bfloat16"):
             load(onnx_path, precision="bfloat16")
         return
     windows = windows_of(1)
@@ -161,18 +161,18 @@ def test_what_the_engine_says_reaches_the_caller(onnx_path: pathlib.Path, monkey
 
     monkeypatch.setattr(engine.predict, "_request", _Broken())
     volume = volume_of(np.zeros((9, 17, 14), np.float32))
-    with pytest.raises(EngineError, match=r"^model: no memory for the layer's output$") as raised:
+    with pytest.raises(EngineError, match=r"^model: .*no memory for the layer's output") as raised:
         stitch(volume, [engine])
     assert isinstance(raised.value.__cause__, MemoryError)
 
 
 def test_a_graph_that_is_not_what_was_asked_for(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match=r"none\.onnx"):
         load(tmp_path / "none.onnx")
     (tmp_path / "bad.onnx").write_bytes(b"not a graph")
-    with pytest.raises(InputError, match="cannot compile it"):
+    with pytest.raises(InputError, match=r"bad\.onnx"):
         load(tmp_path / "bad.onnx")
-    with pytest.raises(InputError, match=r"expected one 'heatmaps' of shape \[2, 2, 4, 8, 6\]"):
+    with pytest.raises(InputError, match=r"'heatmaps'.* \[2, 2, 4, 8, 6\]"):
         load(save_graph(tmp_path / "three.onnx", scales=(1.0, 2.0, 3.0)))
-    with pytest.raises(InputError, match=r"has logits .* expected one 'heatmaps'"):
+    with pytest.raises(InputError, match=r"logits.*'heatmaps'"):
         load(save_graph(tmp_path / "name.onnx", output="logits"))

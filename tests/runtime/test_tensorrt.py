@@ -84,8 +84,8 @@ def test_it_stitches(engine_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("enqueue", r"^model: TensorRT could not enqueue the engine \(an illegal memory access was encountered\)$"),
-        ("address", r"^model: TensorRT refused the address 0x[0-9a-f]+ of 'windows' .* multiples of 256$"),
+        ("enqueue", r"^model: .*an illegal memory access was encountered"),
+        ("address", r"^model: .*0x[0-9a-f]+.*'windows'.*256"),
     ],
 )
 def test_a_failed_enqueue_says_why_and_the_next_one_works(engine_path: pathlib.Path, trt, fault, message) -> None:
@@ -100,24 +100,20 @@ def test_a_failed_enqueue_says_why_and_the_next_one_works(engine_path: pathlib.P
 
 def test_engines_that_cannot_be_loaded(engine_path: pathlib.Path, trt) -> None:
     trt.said = {"context"}
-    with pytest.raises(InputError, match=r"cannot make room for it on the card \(out of memory\)"):
+    with pytest.raises(InputError, match="out of memory"):
         load(engine_path)
     engine_path.write_bytes(plan_of(version="10.9.0"))
-    with pytest.raises(
-        InputError, match=r"TensorRT 10\.12\.0\.36 cannot load it \(.*not compatible.*python -m convert"
-    ):
+    with pytest.raises(InputError, match=r"10\.12\.0\.36.*convert engine"):
         load(engine_path)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match=r"none.engine"):
         load(engine_path.with_name("none.engine"))
 
 
 def test_engines_that_are_not_what_was_asked_for(engine_path: pathlib.Path) -> None:
-    with pytest.raises(
-        InputError, match=r"has windows .* expected 'windows' \[2, 4, 8, 6\], 'heatmaps' \[2, 3, 4, 8, 6"
-    ):
+    with pytest.raises(InputError, match=r"windows.*\[2, 4, 8, 6\].*heatmaps.*\[2, 3, 4, 8, 6"):
         load(engine_path, classes=3)
     engine_path.write_bytes(plan_of(output="logits"))
-    with pytest.raises(InputError, match=r"logits .* expected 'windows'"):
+    with pytest.raises(InputError, match=r"logits.*'heatmaps'"):
         load(engine_path)
 
 
@@ -125,5 +121,5 @@ def test_jax_must_run_on_the_gpu(engine_path: pathlib.Path, monkeypatch: pytest.
     import jaxcryo.runtime.tensorrt as runtime
 
     monkeypatch.setattr(runtime, "_platform", lambda: "cpu")
-    with pytest.raises(InputError, match=r"JAX runs on cpu, .*pip install 'jax\[cuda12\]'"):
+    with pytest.raises(InputError, match=r"cpu.*jax\[cuda12\]"):
         load(engine_path)

@@ -133,9 +133,9 @@ def test_processes_on_the_cpu_share_its_cores(monkeypatch: pytest.MonkeyPatch) -
     assert [p.cores for p in plan_places(2, (), tasks=9)] == [{0, 1}, {2, 3, 4}]
     assert len(plan_places(None, (), tasks=9)) == 1
     assert len(plan_places(5, (), tasks=0)) == 1
-    with pytest.raises(InputError, match="--processes is 6; expected 1 to 5, one for each core at most"):
+    with pytest.raises(InputError, match=r"--processes.*\b6\b.*\b5\b"):
         plan_places(6, (), tasks=9)
-    with pytest.raises(InputError, match="--processes is 3; expected 1 to 2, one for each GPU at most"):
+    with pytest.raises(InputError, match=r"--processes.*\b3\b.*\b2\b"):
         plan_places(3, [gpu(0), gpu(1)], tasks=9)
-    with pytest.raises(InputError, match="--processes is 0"):
+    with pytest.raises(InputError, match=r"--processes.*\b0\b"):
         plan_places(0, (), tasks=9)

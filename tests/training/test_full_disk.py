@@ -83,13 +83,13 @@ def test_a_disk_that_is_full_at_the_end_is_told_and_the_same_command_goes_on(
     def say(text: str) -> None:
         disk.full = disk.full or text.startswith("step 4")
 
-    with pytest.raises(TrainingStopped, match=r"all 4 steps are done, but .*No space .*good checkpoint .* of step 4"):
+    with pytest.raises(TrainingStopped, match=r"\b4 steps.*No space.*step 4"):
         train(out, description, examples, say=say)
     assert not (out / "result.json").exists()
     disk.full = False
     said: list[str] = []
     again = train(out, description, examples, say=said.append)
-    assert "after step 4 of 4" in said[0]
+    assert "step 4 of 4" in said[0]
     assert again.result == straight.result
     assert_same(tmp_path / "straight", out)
 
@@ -117,7 +117,7 @@ def test_a_save_that_fails_in_the_background_is_told_and_the_next_one_works(tmp_
             broken.setattr(checkpoint.ocp.CheckpointManager, "wait_until_finished", no_space)
             while (problem := checkpoints.problem()) is None:
                 time.sleep(0.01)
-        assert "checkpoint of step 2" in str(problem) and ": No space left on device (" in str(problem)
+        assert "step 2" in str(problem) and "No space left on device" in str(problem)
         assert checkpoints.problem() is None
         checkpoints.save(state(3))
         checkpoints.wait()
@@ -155,7 +155,7 @@ def test_half_a_row_is_not_left_behind(tmp_path, monkeypatch) -> None:
     with monkeypatch.context() as full:
         full.setattr(pathlib.Path, "open", lambda *args, **options: Short(opened(*args, **options)))
         table.add(b"3,4\n")
-        with pytest.raises(OutputError, match=r"rows.csv: cannot be written \(No space left on device"):
+        with pytest.raises(OutputError, match=r"rows\.csv.*No space left on device"):
             table.flush()
     assert table.path.read_bytes() == b"1,2\n"
     table.add(b"5,6\n")
