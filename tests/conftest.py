@@ -9,6 +9,8 @@ import sys
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# XLA compiles in half the time; what it makes is run a few times only.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 # What XLA compiled is found again by later tests, by the processes that they start and by later runs on this machine.
 # With a bound on its size JAX locks the folder, so that any number of processes can share it.

@@ -52,7 +52,7 @@ def unpacked(wheel: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> p
 
 
 def run(unpacked: pathlib.Path, cwd: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(unpacked)}
+    environment = {**os.environ, "PYTHONPATH": str(unpacked), "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
     return subprocess.run(
         [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )

@@ -7,9 +7,7 @@ import json
 import pathlib
 import shutil
 import sys
-from collections.abc import Iterator
 
-import jax
 import mrcfile
 import numpy as np
 import pytest
@@ -59,15 +57,6 @@ def stock(dataset: pathlib.Path, engines: pathlib.Path, tmp_path_factory: pytest
     head = "".join(f"_rln{name} #{i}\n" for i, name in enumerate(columns, 1))
     (folder / "tomograms.star").write_text(f"data_global\n\nloop_\n{head}" + "\n".join(sizes) + "\n")
     return folder
-
-
-@pytest.fixture
-def quick_compilation() -> Iterator[None]:
-    """XLA compiles in half the time; what it makes is run a few times only."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def _write_mrc(path: pathlib.Path, voxels: np.ndarray, spacing_angstrom: float) -> None:
