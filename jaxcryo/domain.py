@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from numpy.typing import NDArray
 
 from jaxcryo.errors import InputError
@@ -22,6 +22,8 @@ from jaxcryo.errors import InputError
 LABEL_OFFSET_VOXEL = 1.0
 # Truncation moves a position half a voxel down on average; added back when a voxel is reported (section 2.6).
 CENTER_OFFSET_VOXEL = 0.5
+
+Rows = Num[np.ndarray, "n 3"] | Sequence[Sequence[float]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -52,13 +52,15 @@ def test_types_survive_json() -> None:
     assert types_from_json(json.loads(json.dumps(types_to_json(CZII_TYPES)))) == CZII_TYPES
 
 
-def test_non_finite_voxels_are_refused() -> None:
+def test_infinite_voxels_are_refused_and_empty_ones_kept() -> None:
     voxels = np.zeros((4, 4, 4), np.float32)
     voxels[2, 1, 1] = np.nan
     grid = VoxelGrid(shape_zyx=(4, 4, 4), spacing_zyx_angstrom=(10.0,) * 3)
     volume = Volume(name="TS_1", voxels=voxels, grid=grid)
     assert volume.read(0, 2).shape == (2, 4, 4)
-    with pytest.raises(InputError, match="TS_1: slices 0 to 3: 1 voxels are NaN"):
+    assert np.isnan(volume.load()).sum() == 1
+    voxels[2, 1, 1] = np.inf
+    with pytest.raises(InputError, match=r"TS_1.*\b1\b.*infinite"):
         volume.load()
 
 

@@ -297,7 +297,7 @@ def _advance(block: Float[Array, "c z y x"]) -> Float[Array, "c z y x"]:
     return lax.fori_loop(0, block.shape[1] - _STEP_SLICES, move, block)
 
 
-def _outside(like: Float[Array, "c _ y x"], slices: int) -> Float[Array, "c z y x"]:
+def _outside(like: Float[Array | np.ndarray, "c _ y x"], slices: int) -> Float[Array, "c z y x"]:
     return jnp.full((like.shape[0], slices, *like.shape[2:]), -jnp.inf, like.dtype)
 
 

@@ -13,8 +13,8 @@ from doc_pages import ROOT, prose
 FOREIGN = {"requires a different Python", "jaxcryo: command not found"}
 ROW = re.compile(r"^\| `([^`]+)`[^|]* \|", re.MULTILINE)
 SHARED = 0.6
-"""Share of a listed message's words that one string of the sources must have, so that somebody who searches the page for
-what they read on the screen arrives at the row."""
+"""Share of a listed message's words that one string of the sources must have: who searches the page for what they read
+on the screen arrives at the row."""
 
 
 def words(text: str) -> frozenset[str]:

@@ -30,7 +30,7 @@ def test_flax_on_other_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_flax_where_openvino_is_not_installed(without_openvino: None) -> None:
     assert choose_backend("auto", pathlib.Path(), []) == ("flax", "OpenVINO is not installed")
     with pytest.raises(InputError, match=r"pip install openvino.*--backend flax"):
-        backends._openvino(pathlib.Path(), None)  # type: ignore[arg-type]
+        backend("openvino").open(pathlib.Path(), None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", backends())
