@@ -94,6 +94,7 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> None:
     backends.register(Everywhere())
 
 
+@pytest.mark.slow
 def test_an_architecture_from_outside_is_trained_converted_and_used(toys, dataset, tmp_path, capsys) -> None:
     run, out, picks = tmp_path / "run", tmp_path / "out", tmp_path / "picks"
     command = ["--arch", "toy", "--size", "tiny", "--fold", "1", "--data", str(dataset), "--steps", "2"]

@@ -14,10 +14,10 @@ ROOT = pathlib.Path(__file__).parents[1]
     [
         ["ruff", "check", "--quiet", "."],
         ["ruff", "format", "--check", "--quiet", "."],
-        ["mypy"],
+        pytest.param(["mypy"], marks=pytest.mark.slow),
         ["importlinter.cli", "lint"],
     ],
-    ids=lambda c: c[0],
+    ids=["check", "format", "mypy", "imports"],
 )
 def test_is_clean(command: list[str]) -> None:
     if command[0] == "importlinter.cli":

@@ -76,6 +76,7 @@ def test_brings_the_command(unpacked: pathlib.Path) -> None:
     assert dict(entries["console_scripts"]) == {"jaxcryo": "jaxcryo.cli.console:main"}
 
 
+@pytest.mark.slow
 def test_demo_writes_to_its_folder_alone(unpacked: pathlib.Path, tmp_path: pathlib.Path) -> None:
     script, cwd = tmp_path / "demo.py", tmp_path / "empty"
     script.write_text(SMALL_DEMO)

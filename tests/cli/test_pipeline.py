@@ -26,6 +26,7 @@ def run_folder(dataset: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) 
     return out
 
 
+@pytest.mark.slow
 def test_train_convert_infer_score(dataset, run_folder, tmp_path, capsys) -> None:
     assert load_model(run_folder / "best.safetensors").config.arch == "tattaka"
     assert convert(["onnx", str(run_folder), "--out", str(tmp_path / "out")]) == 0
@@ -57,6 +58,7 @@ def test_ensemble_writes_everything_and_goes_on_where_it_was(dataset, engines, t
     assert (out / "pictures" / "PT_000.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_backends_and_precisions_agree(dataset, engines, tmp_path, capsys) -> None:
     def picked(name: str, *options: str) -> Picks:
         command = ["--engines", str(engines), "--data", str(dataset), "--out", str(tmp_path / name), *options]
@@ -94,6 +96,7 @@ def test_truth_scores_one(dataset, tmp_path, capsys) -> None:
     assert json.loads(capsys.readouterr().out)["weighted_f4"] == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_init_takes_what_fits(dataset, run_folder, tmp_path, capsys) -> None:
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"pickable_objects": [{"name": "ribosome", "is_particle": True, "radius": 150}]}))

@@ -25,6 +25,7 @@ def picks_of(dataset: pathlib.Path, engines: pathlib.Path, out: pathlib.Path, *o
     return infer([*command, *options])
 
 
+@pytest.mark.slow
 @needs_two_cores
 def test_two_processes_find_what_one_finds(dataset, engines, tmp_path, capsys) -> None:
     assert picks_of(dataset, engines, tmp_path / "one") == 0
@@ -39,6 +40,7 @@ def test_two_processes_find_what_one_finds(dataset, engines, tmp_path, capsys) -
     assert len(files[0]) == len(files[1])
 
 
+@pytest.mark.slow
 @needs_two_cores
 def test_a_killed_process_does_not_lose_the_other_run(dataset, engines, tmp_path, capsys, monkeypatch) -> None:
     out, at_work = tmp_path / "picks", set()

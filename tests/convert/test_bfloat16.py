@@ -29,6 +29,7 @@ def engines(tmp_path: pathlib.Path) -> pathlib.Path:
     return folder
 
 
+@pytest.mark.slow
 def test_trained_engines_pass_and_are_measured(engines: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["check", str(engines), "--windows", "1", "--bfloat16", "1", "--shape", *map(str, SHAPE)]
     if not cpu_has_bfloat16():

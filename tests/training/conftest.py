@@ -1,7 +1,6 @@
 """A small world to train in."""
 
 import dataclasses
-from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -15,21 +14,6 @@ from jaxcryo.training.run_folder import RunDescription
 from jaxcryo.training.source import Example
 
 TYPES = CZII_TYPES[:3]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Trainings of one configuration share their compiled programs."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 @pytest.fixture(scope="session")

@@ -54,6 +54,7 @@ class Disk:
         return guarded
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_for_a_while_changes_nothing(tmp_path, description, examples, monkeypatch) -> None:
     straight = train(tmp_path / "straight", description, examples)
     disk, said = Disk(monkeypatch), []
@@ -74,6 +75,7 @@ def test_a_disk_that_is_full_for_a_while_changes_nothing(tmp_path, description, 
     assert_same(tmp_path / "straight", out)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_at_the_end_is_told_and_the_same_command_goes_on(
     tmp_path, description, examples, monkeypatch
 ) -> None:

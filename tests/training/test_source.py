@@ -41,6 +41,7 @@ class Renewed:
         self.closed = True
 
 
+@pytest.mark.slow
 def test_a_source_that_renews_its_tomograms_is_resumed_where_it_was(tmp_path, description, examples) -> None:
     def train(name: str, source: Renewed) -> None:
         fit(source, examples[0], description, tmp_path / name, length=Length(steps=4), say=lambda _: None)

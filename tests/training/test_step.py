@@ -53,6 +53,7 @@ def single(synced: TrainConfig, examples: list[Example]) -> tuple[TrainState, li
     return run(synced, examples, devices=1)
 
 
+@pytest.mark.slow
 def test_two_devices_train_as_one(synced, examples, single) -> None:
     state, losses, places = run(synced, examples, devices=2)
     np.testing.assert_array_equal(places, single[2])
@@ -63,6 +64,7 @@ def test_two_devices_train_as_one(synced, examples, single) -> None:
         np.testing.assert_allclose(state.stats[name], value, rtol=2e-2, atol=2e-3, err_msg=name)
 
 
+@pytest.mark.slow
 def test_learning_moves_everything(synced, single) -> None:
     _, params, stats = build(synced.model)
     state = single[0]
@@ -72,6 +74,7 @@ def test_learning_moves_everything(synced, single) -> None:
     assert all(not np.array_equal(state.params[k], state.ema_params[k]) for k in params)
 
 
+@pytest.mark.slow
 def test_accumulated_parts_see_the_same_samples(config, examples, single) -> None:
     parts = dataclasses.replace(config, optim=dataclasses.replace(config.optim, accumulate=2))
     state, losses, _ = run(parts, examples, devices=1, steps=1)
@@ -79,6 +82,7 @@ def test_accumulated_parts_see_the_same_samples(config, examples, single) -> Non
     assert losses[0] == pytest.approx(single[1][0], rel=0.2)  # BatchNorm sees one part at a time
 
 
+@pytest.mark.slow
 def test_gradients_that_are_not_finite_move_nothing(config, examples) -> None:
     half = dataclasses.replace(config, precision="float16")
     state, losses, _ = run(half, examples, devices=1, steps=1, broken=True)
@@ -117,6 +121,7 @@ def test_windows_cut_from_files_are_those_cut_on_the_device(config, examples) ->
     stream.close()
 
 
+@pytest.mark.slow
 def test_rematerialised_gradients_are_the_same(config) -> None:
     windows = jax.random.normal(jax.random.key(0), (2, *config.model.patch_zyx))
 
