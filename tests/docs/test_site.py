@@ -10,7 +10,6 @@ import urllib.parse
 import pytest
 from doc_pages import PAGES, ROOT, links
 
-
 pytestmark = pytest.mark.slow
 
 
