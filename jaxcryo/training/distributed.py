@@ -107,9 +107,11 @@ def group_of(environment: Mapping[str, str], *, say: Callable[[str], object] = p
     job = [environment.get(name, "0") for name in ("SLURM_JOB_ID", "SLURM_STEP_ID")]
     number = sum(int(n) for n in job if n.isdigit())  # each step of a job has a port of its own
     local = environment.get("SLURM_LOCALID", "")
-    # One process a GPU, unless SLURM shows each process its own one only.
-    own = len(environment.get("CUDA_VISIBLE_DEVICES", "0,1").split(",")) == 1
-    ids = (int(local),) if local.isdigit() and not own else None
+    # A process alone on its node takes all GPUs; of several each takes its own, unless it sees no other anyway.
+    nodes = environment.get("SLURM_STEP_NUM_NODES", "")
+    alone = nodes.isdigit() and int(nodes) >= count
+    sees_one = len(environment.get("CUDA_VISIBLE_DEVICES", "0,1").split(",")) == 1
+    ids = (int(local),) if local.isdigit() and not alone and not sees_one else None
     return Group(host=host, port=61440 + number % 4096, count=count, index=index, local_device_ids=ids)
 
 

@@ -31,6 +31,8 @@ def test_the_step_says_who_is_there() -> None:
     assert group.local_device_ids == (2,)
     one_each = group_of({**STEP, "CUDA_VISIBLE_DEVICES": "2"})
     assert one_each is not None and one_each.local_device_ids is None
+    whole_nodes = group_of({**STEP, "SLURM_STEP_NUM_NODES": "4", "SLURM_LOCALID": "0"})
+    assert whole_nodes is not None and whole_nodes.local_device_ids is None
     other_step = group_of({**STEP, "SLURM_STEP_ID": "1"})
     assert other_step is not None and other_step.port != group.port
     single = group_of({**STEP, "SLURM_STEP_NODELIST": "host2"})
