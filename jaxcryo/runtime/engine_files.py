@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from typing import Any, Literal
+from typing import Literal
 
 from jaxcryo.errors import InputError
-from jaxcryo.files import atomic_path, write_text
+from jaxcryo.files import atomic_path, read_json, write_text
 from jaxcryo.runtime.manifest import ModelEntry, file_sha256
 from jaxcryo.runtime.tensorrt_target import Target
 from jaxcryo.serialize import from_plain, to_plain
@@ -113,10 +113,7 @@ def read_record(path: pathlib.Path) -> EngineRecord:
     Raises:
         InputError: the file is missing or not as it was written.
     """
-    try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); build the engine again") from error
+    data = read_json(path, "expected what was noted when the engine was built: build it again")
     return from_plain(EngineRecord, data, str(path))
 
 

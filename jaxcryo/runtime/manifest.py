@@ -17,7 +17,7 @@ from typing import Any, Literal
 from jaxcryo.config import InferenceConfig, IntensityConfig, NetworkConfig, Precision
 from jaxcryo.domain import ParticleType, check_types
 from jaxcryo.errors import InputError
-from jaxcryo.files import write_text
+from jaxcryo.files import read_json, write_text
 from jaxcryo.models import Architecture  # noqa: F401  # the registry reads `model`
 from jaxcryo.serialize import from_plain, to_plain
 
@@ -110,14 +110,9 @@ def read_manifest(folder: str | pathlib.Path) -> tuple[ModelEntry, ...]:
     path = folder / FILE_NAME
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected the output of convert: convert a checkpoint first")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{folder}: has no {FILE_NAME}; expected the output of convert: convert again") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); expected the output of convert") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not JSON ({error}); do not edit it by hand: convert again") from error
+    if not path.exists():
+        raise InputError(f"{folder}: has no {FILE_NAME}; expected the output of convert: convert again")
+    data = read_json(path, "expected the output of convert")
     if isinstance(data, dict) and data.get("format") not in _FORMATS:
         raise InputError(
             f"{path}: its format is {reprlib.repr(data.get('format'))}; expected {FORMAT} or older: convert again"
