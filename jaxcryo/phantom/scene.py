@@ -95,7 +95,7 @@ def make_scene(
     spacing = np.asarray(grid.spacing_zyx_angstrom)
     extent = (np.asarray(grid.shape_zyx) - 1) * spacing
     volume = float(np.prod(np.asarray(grid.shape_zyx) * spacing))
-    radii = np.array([t.radius_angstrom for t in types])
+    radii = np.array([t.radius_angstrom for t in types], np.float64)
     zyx, type_index = _place_particles(np.random.default_rng(particle_seed), extent, volume, types, clearance)
     rotations = Rotation.random(len(zyx), rng=np.random.default_rng(turn_seed)).as_matrix() if len(zyx) else None
     membranes = _place_membranes(
