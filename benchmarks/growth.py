@@ -73,13 +73,13 @@ def _free_engines():  # type: ignore[no-untyped-def]
     """Windows of both architectures at paper size, averaged; six times the input is the answer."""
     import jax.numpy as jnp
 
-    from jaxcryo.config import ARCHS
     from jaxcryo.domain import CZII_TYPES
+    from jaxcryo.models import architectures
     from jaxcryo.recipes import recipe
     from jaxcryo.runtime.engine import Engine
 
     engines = []
-    for arch in ARCHS:
+    for arch in architectures():
         config = recipe(arch)
         engines.append(
             Engine(

@@ -20,6 +20,7 @@ from jaxcryo.convert.port import PortOptions, plan_port, port
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.errors import InputError
 from jaxcryo.models import architectures, build
+from jaxcryo.runtime.manifest import read_manifest
 from jaxcryo.weights import TrainedModel, load_model
 
 YU4U, TATTAKA = (PortOptions(arch=arch) for arch in tuple(architectures()))
@@ -286,3 +287,97 @@ def test_a_file_that_is_there_stays_without_force(tmp_path: pathlib.Path, capsys
     assert main(["port", str(tmp_path / "a.pt"), "--arch", "yu4u", "--out", str(tmp_path / "w.safetensors")]) == 2
     assert "--force" in capsys.readouterr().err
     assert (tmp_path / "w.safetensors").read_text() == "mine"
+
+
+CHAINS = ["module.", "_orig_mod.", "model._orig_mod.module.", "model_state_dict.", "state_dict.model.module.", "model."]
+
+
+@pytest.mark.parametrize("prefix", CHAINS)
+def test_any_chain_of_containers_is_stripped(prefix: str) -> None:
+    plan, _, _ = plan_port(unread(listed("yu4u"), prefix), YU4U, file="x")
+    assert plan.recognized.prefix == prefix and not plan.fresh and not plan.recognized.is_averaged
+
+
+@pytest.mark.parametrize(
+    ("averaged", "plain"),
+    [
+        ("state_dict_ema.module.", "state_dict."),
+        ("state_dict.model_ema.module._orig_mod.", "state_dict.model._orig_mod."),
+        ("model_ema.module._orig_mod.", "model."),
+        ("ema_state_dict.", "model_state_dict."),
+    ],
+)
+def test_averaged_weights_are_found_in_any_container(averaged: str, plain: str) -> None:
+    source = unread(listed("yu4u"), averaged) | unread(listed("yu4u"), plain) | unread({averaged + "n_averaged": ()})
+    plan, _, _ = plan_port(source, YU4U, file="x")
+    assert plan.recognized.prefix == averaged
+    assert {s.reason.split(";")[0] for s in plan.steps if s.source.startswith(plain)} == {"plain weights"}
+    plan, _, _ = plan_port(source, PortOptions(arch="yu4u", averaged=False), file="x")
+    assert plan.recognized.prefix == plain and not plan.recognized.notes
+
+
+def test_averaged_weights_that_cannot_be_used_are_told(tmp_path: pathlib.Path, capsys) -> None:
+    content = lightning(tiny_model("yu4u"))
+    weights = content["state_dict"]
+    weights |= {f"model_ema.module.net.{k.removeprefix('model.')}": v for k, v in dict(weights).items()}
+    path = write_torch_zip(tmp_path / "a.ckpt", content)
+    assert main(["port", str(path), "--arch", "yu4u", "--size", "tiny", "--out", str(tmp_path / "w.safetensors")]) == 0
+    said = capsys.readouterr().out
+    assert "'state_dict.model_ema.module.'" in said and "EMA" in said and "plain weights are used" in said
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "facts"),
+    [
+        (unread(listed("yu4u"), "learner.net."), YU4U, "begin with 'learner.net.'"),
+        (unread({f"student.layer.{n}": (1,) for n in range(3)}), YU4U, "all begin with 'student.layer.'"),
+        (unread(listed("yu4u"), "model_ema.module."), PortOptions(arch="yu4u", averaged=False), "leave out --plain"),
+    ],
+)  # fmt: skip
+def test_where_nothing_fits_the_common_prefix_is_named(names, options: PortOptions, facts: str) -> None:
+    with pytest.raises(InputError, match=facts):
+        plan_port(names, options, file="x")
+
+
+def test_a_published_network_becomes_a_model_in_two_commands(tmp_path: pathlib.Path, capsys) -> None:
+    """README.md's path: port, then onnx, without being asked which tomograms it was trained on."""
+    checkpoint = write_torch_zip(tmp_path / "checkpoint.ckpt", lightning(tiny_model("yu4u")))
+    weights, out = tmp_path / "yu4u.safetensors", tmp_path / "out"
+    assert main(["port", str(checkpoint), "--arch", "yu4u", "--size", "tiny", "--out", str(weights)]) == 0
+    said = capsys.readouterr().out
+    assert all(fact in said for fact in ("6 particle types", "10.012444 Å", "5.25778e-08", "--voxel-spacing"))
+    assert main(["onnx", str(weights), "--out", str(out)]) == 0
+    (entry,) = read_manifest(out)
+    assert entry.spacing_angstrom == 10.012444 and entry.types == CZII_TYPES
+    assert (entry.intensity.rule, entry.intensity.std) == ("fixed", 7.199929e-06)
+
+
+def test_other_particles_are_not_taken_for_the_challenges(tmp_path: pathlib.Path) -> None:
+    three = write_torch_zip(tmp_path / "three.ckpt", lightning(tiny_model("yu4u", classes=3)))
+    options = PortOptions(arch="yu4u", size="tiny", types=CZII_TYPES[3:])
+    assert port(three, options)[1].spacing_angstrom is None
+    six = write_torch_zip(tmp_path / "six.ckpt", lightning(tiny_model("yu4u")))
+    options = PortOptions(arch="yu4u", size="tiny", spacing_angstrom=7.84)
+    assert port(six, options)[1].spacing_angstrom == 7.84
+    save_file(export(tiny_model("yu4u"), "timm"), tmp_path / "encoder.safetensors")
+    assert port(tmp_path / "encoder.safetensors", TINY_YU4U)[1].spacing_angstrom is None
+
+
+def test_a_checkpoint_in_several_parts(tmp_path: pathlib.Path) -> None:
+    model = tiny_model("tattaka")
+    arrays = list(export(model, "timm").items())
+    parts = {f"model-0000{n + 1}-of-00002.safetensors": dict(arrays[n::2]) for n in range(2)}
+    for name, part in parts.items():
+        save_file(part, tmp_path / name)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": {k: f for f, part in parts.items() for k in part}}))
+    assert same(port(index, TINY_TATTAKA)[1], model, "encoder.")
+    first, second = (tmp_path / name for name in parts)
+    with pytest.raises(InputError, match=r"one of 2 parts of a checkpoint; .*model\.safetensors\.index\.json"):
+        port(first, TINY_TATTAKA)
+    second.unlink()
+    with pytest.raises(InputError, match=r"lists 2 parts, 1 of them missing \(model-00002"):
+        port(index, TINY_TATTAKA)
+    index.write_text(json.dumps({"weight_map": {"a": "../../etc/passwd"}}))
+    with pytest.raises(InputError, match="not all beside it"):
+        port(index, TINY_TATTAKA)
