@@ -79,9 +79,9 @@ def depthwise3d(
 
 
 def conv3d(
-    x: Float[Array, "b d h w i"], kernel: Float[Array, "kd kh kw i o"], formulation: Formulation
+    x: Float[Array, "b d h w i"], kernel: Float[Array, "kd kh kw i o"], formulation: Formulation, *, dilation: int = 1
 ) -> Float[Array, "b d h w o"]:
-    """A 3-D convolution.
+    """A 3-D convolution; a dilated one is `native` only.
 
     `unrolled`: a sum over the kernel's depth of 2-D convolutions of all slices at once; slices that a tap would take
     from the depth padding are not computed, so at depth 1 only the middle tap remains.
@@ -92,7 +92,8 @@ def conv3d(
             x,
             kernel,
             (1, 1, 1),
-            [(k // 2, k // 2) for k in (kd, kh, kw)],
+            [(dilation * (k // 2),) * 2 for k in (kd, kh, kw)],
+            rhs_dilation=(dilation,) * 3,
             dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
         )
     padding = ((kh // 2, kh // 2), (kw // 2, kw // 2))

@@ -77,7 +77,7 @@ class Conv(nnx.Module):
         elif self.spatial == 3 and self.depthwise:
             y = convolution.depthwise3d(x, kernel, self.dilation, formulation)
         elif self.spatial == 3:
-            y = convolution.conv3d(x, kernel, formulation)
+            y = convolution.conv3d(x, kernel, formulation if self.dilation == 1 else "native", dilation=self.dilation)
         elif self.depthwise:
             y = convolution.depthwise2d(x, kernel, formulation)
         elif kernel.shape[:2] == (1, 1) and self.stride == 1:
@@ -104,15 +104,25 @@ class UpConv3d(nnx.Module):
         kernel = self.kernel[...].astype(self.dtype)
         formulation = convolution.best_formulation()
         if formulation == "native":
-            up = convolution.upsample(x, self.depth_factor)
-            joined = up if skip is None else jnp.concatenate([up, skip.astype(up.dtype)], axis=-1)
-            return convolution.conv3d(joined.astype(self.dtype), kernel, formulation)
+            return self.of_joined(self.joined(x, skip))
         y = convolution.upsampled_conv3d(
             x.astype(self.dtype), kernel[..., : self.inputs, :], self.depth_factor, formulation
         )
         if skip is None:
             return y
         return y + convolution.conv3d(skip.astype(self.dtype), kernel[..., self.inputs :, :], formulation)
+
+    def joined(
+        self, x: Float[Array, "b d h w i"], skip: Float[Array, "b d2 h2 w2 s"] | None
+    ) -> Float[Array, "b d2 h2 w2 is"]:
+        """The upsampled map with the skip after it."""
+        up = convolution.upsample(x, self.depth_factor)
+        return up if skip is None else jnp.concatenate([up, skip.astype(up.dtype)], axis=-1)
+
+    def of_joined(self, joined: Float[Array, "b d h w is"]) -> Float[Array, "b d h w o"]:
+        """The convolution of such maps."""
+        kernel = self.kernel[...].astype(self.dtype)
+        return convolution.conv3d(joined.astype(self.dtype), kernel, convolution.best_formulation())
 
 
 class BatchNorm(nnx.Module):
@@ -191,7 +201,11 @@ class DecoderBlock(nnx.Module):
     def __call__(
         self, x: Float[Array, "b d h w i"], skip: Float[Array, "b d2 h2 w2 s"] | None
     ) -> Float[Array, "b d2 h2 w2 o"]:
-        return self.refine(jax.nn.relu(self.norm(self.up(x, skip))))
+        return self.of_convolved(self.up(x, skip))
+
+    def of_convolved(self, y: Float[Array, "b d h w o"]) -> Float[Array, "b d h w o"]:
+        """What follows the first convolution."""
+        return self.refine(jax.nn.relu(self.norm(y)))
 
 
 class Stage(nnx.Module):

@@ -136,15 +136,28 @@ def _decoder_block(module: DecoderBlock, graph: NetworkGraph, x: Value, skip: Va
 
 
 def _up_conv(graph: NetworkGraph, x: Value, skip: Value | None, up: UpConv3d, norm: BatchNorm) -> Value:
+    if graph.upsampling == "resize" and (x.rank == 5 or up.depth_factor == 1):
+        return joined_conv(graph, joined_upsampled(graph, x, skip, up), up, norm)
     factor, bias = scale_and_shift(norm)
     kernel = weights(up.kernel) * factor
-    if graph.upsampling == "resize" and (x.rank == 5 or up.depth_factor == 1):
-        fine = graph.upsample(x, (2, 2) if x.rank == 4 else (up.depth_factor, 2, 2))
-        return volume_conv(graph, fine if skip is None else graph.concat([fine, skip], axis=1), kernel, bias)
     above, beside = np.split(kernel, [up.inputs], axis=3)
     upsampled_conv = _upsampled_slice_conv if x.rank == 4 else _upsampled_volume_conv
     y = upsampled_conv(graph, x, above, bias if skip is None else None, up.depth_factor)
     return y if skip is None else graph.add(volume_conv(graph, skip, beside, bias), y)
+
+
+def joined_upsampled(graph: NetworkGraph, x: Value, skip: Value | None, up: UpConv3d) -> Value:
+    """The upsampled map with the skip after it."""
+    if x.rank == 4 and up.depth_factor > 1:
+        x = graph.reshape(x, (*x.shape[:2], 1, *x.shape[2:]))
+    fine = graph.upsample(x, (2, 2) if x.rank == 4 else (up.depth_factor, 2, 2))
+    return fine if skip is None else graph.concat([fine, skip], axis=1)
+
+
+def joined_conv(graph: NetworkGraph, joined: Value, up: UpConv3d, norm: BatchNorm) -> Value:
+    """The convolution of such maps, and the normalization after it."""
+    factor, bias = scale_and_shift(norm)
+    return volume_conv(graph, joined, weights(up.kernel) * factor, bias)
 
 
 def _upsampled_volume_conv(

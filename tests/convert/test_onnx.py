@@ -52,6 +52,12 @@ TENSORRT_OPSETS = range(9, 21)
 TENSORRT_MAX_RANK = 8
 
 
+FASTFCN = dataclasses.replace(
+    recipe("tattaka", "tiny").model, jpu_coarsest_first=True, scse_before=True, scse_full_width=True, scse_last=False
+)
+"""The decoder of the author's earlier code."""
+
+
 def config_of(arch: str, size: str) -> NetworkConfig:
     return recipe(arch, size).model
 
@@ -138,8 +144,11 @@ def test_another_size(arch: str) -> None:
         dataclasses.replace(recipe("tattaka", "tiny").model, patch_zyx=(4, 32, 32), decoder_widths=(16, 8, 8)),
         dataclasses.replace(recipe("tattaka", "tiny").model, patch_zyx=(8, 32, 64), depth_pool_counts_padding=False),
         dataclasses.replace(recipe("yu4u", "tiny").model, patch_zyx=(32, 32, 64), classes=2),
+        dataclasses.replace(FASTFCN, patch_zyx=(8, 32, 64), decoder_widths=(12, 8, 8)),
+        dataclasses.replace(FASTFCN, patch_zyx=(4, 32, 32), decoder_widths=(12, 8), aspp_dilations=(1, 3)),
+        dataclasses.replace(FASTFCN, patch_zyx=(8, 32, 64), aspp_dilations=(2, 4)),
     ],
-    ids=["tattaka-depth-1", "tattaka-other-mean", "yu4u-deep"],
+    ids=["tattaka-depth-1", "tattaka-other-mean", "yu4u-deep", "fastfcn", "fastfcn-depth-1", "fastfcn-aspp"],
 )
 @pytest.mark.parametrize("upsampling", UPSAMPLINGS)
 def test_other_windows_and_choices(config: NetworkConfig, upsampling: Upsampling) -> None:

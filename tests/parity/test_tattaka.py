@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -17,8 +19,10 @@ from jaxcryo.weights import TrainedModel
 pytestmark = pytest.mark.parity
 
 
-def test_heatmaps_are_those_of_pytorch() -> None:
-    config = recipe("tattaka")
+@pytest.mark.parametrize(("size", "dilations"), [("paper", ()), ("paper-fastfcn", ()), ("paper-fastfcn", (1, 2))])
+def test_heatmaps_are_those_of_pytorch(size: str, dilations: tuple[int, ...]) -> None:
+    config = recipe("tattaka", size)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, aspp_dilations=dilations))
     network, params, stats = build(config.model)
     params["head.kernel"] = 100 * params["head.kernel"]
     model = TrainedModel(

@@ -1,9 +1,14 @@
-"""tattaka's network and recipes (paper section 2.4 and table 2). Its code is not public; what is open is assumed."""
+"""tattaka's network and recipes (paper section 2.4 and table 2). Its code is not public; what is open is assumed.
+
+Where the author's earlier public code for 2-D images (`FastFCNImproveHead` of his solutions to the contrail and lumbar
+spine challenges) decides otherwise than the defaults here, a field allows for it, and the sizes `paper-fastfcn` and
+`small-fastfcn` choose it throughout.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jaxcryo.config import InferenceConfig, LossConfig, NetworkConfig, OptimConfig, TargetConfig, TrainConfig
 
@@ -36,8 +41,20 @@ class TattakaConfig(NetworkConfig):
     """FastFCN's four branches."""
     decoder_widths: tuple[int, ...] = (128, 64, 32)
     """Assumed: halved at each step. Fewer than three end at a higher stride, the rest by pixel shuffle."""
+    jpu_coarsest_first: bool = False
+    """The order in which the pyramid's maps are concatenated. Only names of weights depend on it."""
+    aspp_dilations: tuple[int, ...] = ()
+    """Atrous spatial pyramid pooling after the joint pyramid upsampling, as wide as that; none if empty. Assumed: the
+    paper names none. The earlier code has dilations of 4, 8 and 12 beside a 1x1 convolution and the global mean."""
     scse_reduction: int = 16
     """Assumed: the value of the attention's paper and of the common implementations."""
+    scse_before: bool = False
+    """Attention on the concatenation with a skip too, before the convolutions, as in the earlier code."""
+    scse_full_width: bool = False
+    """The spatial half weighs each channel on its own (channels to channels), as in the earlier code, instead of all
+    alike (channels to 1), as in the attention's paper."""
+    scse_last: bool = True
+    """Attention after the last block, the one without a skip; the earlier code has none there."""
     depth_pool_counts_padding: bool = True
     """Assumed: PyTorch's default, zeros beyond the ends count in the mean of the 3-slice pooling."""
 
@@ -73,6 +90,25 @@ def small(classes: int) -> TrainConfig:
     return TrainConfig.for_phantoms(model, size="small", sigma_voxel=5.0)
 
 
+_FASTFCN: dict[str, Any] = {
+    "jpu_coarsest_first": True, "scse_before": True, "scse_full_width": True, "scse_last": False,
+}  # fmt: skip
+
+
+def paper_fastfcn(classes: int) -> TrainConfig:
+    """`paper` with the decoder of the author's earlier code."""
+    config = paper(classes)
+    model = TattakaConfig(classes=classes, jpu_width=256, decoder_widths=(128, 64, 64), **_FASTFCN)
+    return dataclasses.replace(config, size="paper-fastfcn", model=model)
+
+
+def small_fastfcn(classes: int) -> TrainConfig:
+    """`small` with the attention and the order of the author's earlier code; its widths stay."""
+    config = small(classes)
+    model = dataclasses.replace(config.model, **_FASTFCN)
+    return dataclasses.replace(config, size="small-fastfcn", model=model)
+
+
 def tiny(classes: int) -> TrainConfig:
     """For tests."""
     model = TattakaConfig(
@@ -86,4 +122,10 @@ def tiny(classes: int) -> TrainConfig:
     return TrainConfig.for_phantoms(model, size="tiny", sigma_voxel=5.0)
 
 
-RECIPES = {"paper": paper, "small": small, "tiny": tiny}
+RECIPES = {
+    "paper": paper,
+    "small": small,
+    "tiny": tiny,
+    "paper-fastfcn": paper_fastfcn,
+    "small-fastfcn": small_fastfcn,
+}

@@ -33,8 +33,10 @@ class JointPyramidUpsampling(nnx.Module):
     """The three lowest maps brought to the first one's size, then seen at several dilations (paper reference 15)."""
 
     def __init__(
-        self, inputs: tuple[int, ...], width: int, dilations: tuple[int, ...], *, dtype: DTypeLike, init: Init
-    ):
+        self, inputs: tuple[int, ...], width: int, dilations: tuple[int, ...], coarsest_first: bool, *,
+        dtype: DTypeLike, init: Init,
+    ):  # fmt: skip
+        self.coarsest_first = coarsest_first
         self.project = nnx.List(ConvBlock(i, width, dtype=dtype, init=init) for i in inputs)
         self.branches = nnx.List(
             SeparableConv(len(inputs) * width, width, d, dtype=dtype, init=init) for d in dilations
@@ -47,39 +49,73 @@ class JointPyramidUpsampling(nnx.Module):
             for _ in range(n):
                 y = convolution.upsample(y, 1)
             projected.append(y)
-        joined = jnp.concatenate(projected, axis=-1)
+        joined = jnp.concatenate(projected[::-1] if self.coarsest_first else projected, axis=-1)
         return jnp.concatenate([branch(joined) for branch in self.branches], axis=-1)
 
 
 class SpatialChannelAttention(nnx.Module):
     """Concurrent spatial and channel squeeze-and-excitation (paper reference 12): x cSE(x) + x sSE(x)."""
 
-    def __init__(self, channels: int, reduction: int, *, dtype: DTypeLike, init: Init):
+    def __init__(self, channels: int, reduction: int, full_width: bool, *, dtype: DTypeLike, init: Init):
         hidden = max(1, channels // reduction)
         self.fc1 = Conv(channels, hidden, (1, 1, 1), bias=True, dtype=dtype, init=init)
         self.fc2 = Conv(hidden, channels, (1, 1, 1), bias=True, dtype=dtype, init=init)
-        self.spatial = Conv(channels, 1, (1, 1, 1), bias=True, dtype=dtype, init=init)
+        self.spatial = Conv(channels, channels if full_width else 1, (1, 1, 1), bias=True, dtype=dtype, init=init)
 
     def __call__(self, x: Float[Array, "b d h w c"]) -> Float[Array, "b d h w c"]:
-        mean = x.mean(axis=(1, 2, 3), keepdims=True, dtype=jnp.promote_types(x.dtype, jnp.float32)).astype(x.dtype)
-        channel = jax.nn.sigmoid(self.fc2(jax.nn.relu(self.fc1(mean))))
+        channel = jax.nn.sigmoid(self.fc2(jax.nn.relu(self.fc1(volume_mean(x)))))
         return x * (channel + jax.nn.sigmoid(self.spatial(x)))
 
 
+class AtrousPyramidPooling(nnx.Module):
+    """A 1x1x1 convolution, dilated ones and the mean of everything side by side, brought back to `width` channels.
+
+    The dropout that usually follows is left out.
+    """
+
+    def __init__(self, inputs: int, width: int, dilations: tuple[int, ...], *, dtype: DTypeLike, init: Init):
+        self.near = Conv(inputs, width, (1, 1, 1), dtype=dtype, init=init)
+        self.near_norm = BatchNorm(width, dtype=dtype)
+        self.far = nnx.List(Conv(inputs, width, (3, 3, 3), dilation=d, dtype=dtype, init=init) for d in dilations)
+        self.far_norms = nnx.List(BatchNorm(width, dtype=dtype) for _ in dilations)
+        self.whole = Conv(inputs, width, (1, 1, 1), dtype=dtype, init=init)
+        self.whole_norm = BatchNorm(width, dtype=dtype)
+        self.project = Conv((len(dilations) + 2) * width, width, (1, 1, 1), dtype=dtype, init=init)
+        self.norm = BatchNorm(width, dtype=dtype)
+
+    def __call__(self, x: Float[Array, "b d h w i"]) -> Float[Array, "b d h w o"]:
+        parts = [jax.nn.relu(self.near_norm(self.near(x)))]
+        parts += [jax.nn.relu(norm(conv(x))) for conv, norm in zip(self.far, self.far_norms, strict=True)]
+        whole = jax.nn.relu(self.whole_norm(self.whole(volume_mean(x))))
+        parts.append(jnp.broadcast_to(whole, parts[0].shape))
+        return jax.nn.relu(self.norm(self.project(jnp.concatenate(parts, axis=-1))))
+
+
 class UpBlock(nnx.Module):
-    """A decoder block followed by attention."""
+    """A decoder block with attention after it, and with `scse_before` on what it convolves."""
 
     def __init__(
-        self, inputs: int, skip: int, outputs: int, depth_factor: int, reduction: int, *, dtype: DTypeLike,
+        self, inputs: int, skip: int, outputs: int, depth_factor: int, config: TattakaConfig, *, dtype: DTypeLike,
         init: Init,
     ):  # fmt: skip
+        def attention(channels: int) -> SpatialChannelAttention:
+            return SpatialChannelAttention(
+                channels, config.scse_reduction, config.scse_full_width, dtype=dtype, init=init
+            )
+
+        self.before = attention(inputs + skip) if skip and config.scse_before else None
         self.block = DecoderBlock(inputs, skip, outputs, depth_factor, dtype=dtype, init=init)
-        self.attention = SpatialChannelAttention(outputs, reduction, dtype=dtype, init=init)
+        self.attention = attention(outputs) if skip or config.scse_last else None
 
     def __call__(
         self, x: Float[Array, "b d h w i"], skip: Float[Array, "b d2 h2 w2 s"] | None
     ) -> Float[Array, "b d2 h2 w2 o"]:
-        return self.attention(self.block(x, skip))
+        if self.before is None:
+            y = self.block(x, skip)
+        else:
+            up = self.block.up
+            y = self.block.of_convolved(up.of_joined(self.before(up.joined(x, skip))))
+        return y if self.attention is None else self.attention(y)
 
 
 class Tattaka(nnx.Module):
@@ -92,12 +128,20 @@ class Tattaka(nnx.Module):
         self.encoder = ResNetRS(config.encoder, dtype=dtype, init=init)
         channels = [w * config.encoder.expansion for w in config.encoder.widths]
         self.jpu = JointPyramidUpsampling(
-            tuple(channels[1:]), config.jpu_width, config.jpu_dilations, dtype=dtype, init=init
+            tuple(channels[1:]), config.jpu_width, config.jpu_dilations, config.jpu_coarsest_first, dtype=dtype,
+            init=init,
+        )  # fmt: skip
+        width = config.jpu_width * len(config.jpu_dilations)
+        self.aspp = (
+            AtrousPyramidPooling(width, config.jpu_width, config.aspp_dilations, dtype=dtype, init=init)
+            if config.aspp_dilations
+            else None
         )
-        inputs = (config.jpu_width * len(config.jpu_dilations), *config.decoder_widths[:-1])
+        width = config.jpu_width if config.aspp_dilations else width
+        inputs = (width, *config.decoder_widths[:-1])
         skips = (channels[0], config.encoder.stem_widths[-1], 0)
         self.decoder = nnx.List(
-            UpBlock(i, skip, o, 1 if n == 0 else 2, config.scse_reduction, dtype=dtype, init=init)
+            UpBlock(i, skip, o, 1 if n == 0 else 2, config, dtype=dtype, init=init)
             for n, (i, skip, o) in enumerate(zip(inputs, skips, config.decoder_widths, strict=False))
         )
         # Small: large first heatmaps would leave Adam with small steps for a thousand more.
@@ -131,10 +175,17 @@ class Tattaka(nnx.Module):
             maps.append(x)
         maps = [rearrange(m, "(b d) h w c -> b d h w c", b=batch) for m in maps]
         y = self.jpu(maps[2:])
+        if self.aspp is not None:
+            y = self.aspp(y)
         skips = [maps[1], maps[0], None]
         for block, skip in zip(self.decoder, skips, strict=False):
             y = block(y, skip)
         return pixel_shuffle(self.head(y).astype(jnp.float32), (self.head_stride,) * 3)
+
+
+def volume_mean(x: Float[Array, "b d h w c"]) -> Float[Array, "b 1 1 1 c"]:
+    """The mean over space, summed in float32."""
+    return x.mean(axis=(1, 2, 3), keepdims=True, dtype=jnp.promote_types(x.dtype, jnp.float32)).astype(x.dtype)
 
 
 def mix_depth(x: Float[Array, "bd h w c"], batch: int, counts_padding: bool) -> Float[Array, "bd h w c"]:

@@ -5,9 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from jaxcryo.models.onnx_graph import Value
-from jaxcryo.models.onnx_layers import NetworkGraph, emit, emit_conv, global_mean, pixel_shuffle, pool_depth, volume
+from jaxcryo.models.onnx_layers import (
+    NetworkGraph,
+    emit,
+    emit_conv,
+    folded,
+    global_mean,
+    joined_conv,
+    joined_upsampled,
+    pixel_shuffle,
+    pool_depth,
+    volume,
+    volume_conv,
+)
 from jaxcryo.models.tattaka.encoder import Bottleneck, ConvNorm, ResNetRSStage, ResNetRSStem, SqueezeExcite
 from jaxcryo.models.tattaka.network import (
+    AtrousPyramidPooling,
     JointPyramidUpsampling,
     SeparableConv,
     SpatialChannelAttention,
@@ -30,6 +43,9 @@ def write(module: Tattaka, graph: NetworkGraph, windows: Value) -> Value:
         maps.append(x)
     with graph.scope("jpu"):
         y = emit(module.jpu, graph, *(volume(graph, m) for m in maps[2:]))
+    if module.aspp is not None:
+        with graph.scope("aspp"):
+            y = emit(module.aspp, graph, y)
     for n, (block, skip) in enumerate(zip(module.decoder, [maps[1], maps[0], None], strict=False)):
         with graph.scope("decoder", n):
             y = emit(block, graph, y, None if skip is None else volume(graph, skip))
@@ -56,7 +72,7 @@ def _joint_pyramid_upsampling(module: JointPyramidUpsampling, graph: NetworkGrap
             y = emit(layer, graph, x)
             factors = (2**n, 2**n) if y.rank == 4 else (1, 2**n, 2**n)
             projected.append(graph.upsample(y, factors) if n else y)
-    joined = graph.concat(projected, axis=1)
+    joined = graph.concat(projected[::-1] if module.coarsest_first else projected, axis=1)
     seen = []
     for n, branch in enumerate(module.branches):
         with graph.scope("branches", n):
@@ -72,9 +88,40 @@ def _separable_conv(module: SeparableConv, graph: NetworkGraph, x: Value) -> Val
 
 @emit.register
 def _up_block(module: UpBlock, graph: NetworkGraph, x: Value, skip: Value | None) -> Value:
-    y = emit(module.block, graph, x, skip)
+    if module.before is None:
+        y = emit(module.block, graph, x, skip)
+    else:
+        y = _block_of_weighted(module, module.before, graph, x, skip)
+    if module.attention is None:
+        return y
     with graph.scope("attention"):
         return emit(module.attention, graph, y)
+
+
+def _block_of_weighted(
+    module: UpBlock, before: SpatialChannelAttention, graph: NetworkGraph, x: Value, skip: Value | None
+) -> Value:
+    """The block on the weighted concatenation, which then has to be made at the high resolution."""
+    joined = joined_upsampled(graph, x, skip, module.block.up)
+    with graph.scope("before"):
+        joined = emit(before, graph, joined)
+    with graph.scope("up"):
+        y = graph.relu(joined_conv(graph, joined, module.block.up, module.block.norm))
+    with graph.scope("refine"):
+        return emit(module.block.refine, graph, y)
+
+
+@emit.register
+def _atrous_pyramid_pooling(module: AtrousPyramidPooling, graph: NetworkGraph, x: Value) -> Value:
+    """The mean's share of the last convolution is the same everywhere: computed once, and added."""
+    parts = [graph.relu(emit_conv(graph, x, module.near, module.near_norm))]
+    for conv, norm in zip(module.far, module.far_norms, strict=True):
+        parts.append(graph.relu(emit_conv(graph, x, conv, norm)))
+    whole = graph.relu(emit_conv(graph, global_mean(graph, x), module.whole, module.whole_norm))
+    kernel, bias = folded(module.project, module.norm)
+    inputs = sum(part.shape[1] for part in parts)
+    local = volume_conv(graph, graph.concat(parts, axis=1), kernel[..., :inputs, :], bias)
+    return graph.relu(graph.add(local, volume_conv(graph, whole, kernel[..., inputs:, :], None)))
 
 
 @emit.register
