@@ -85,6 +85,15 @@ def save_model(path: str | pathlib.Path, model: TrainedModel) -> None:
         temporary.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
+def model_types(path: str | pathlib.Path) -> tuple[ParticleType, ...]:
+    """The particle types of a model in a file, none of whose arrays is read.
+
+    Raises:
+        InputError: the file is missing or damaged, or `save_model` did not write it.
+    """
+    return types_from_json(_read(pathlib.Path(path), arrays=False)[1]["types"])
+
+
 def load_model(path: str | pathlib.Path) -> TrainedModel:
     """The model in a file, its arrays as float32 whatever they were stored as.
 
@@ -92,26 +101,8 @@ def load_model(path: str | pathlib.Path) -> TrainedModel:
         InputError: the file is missing or damaged, `save_model` did not write it, or its arrays do not fit its config.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected weights that train.py or 'python -m convert port' wrote")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {k: jnp.asarray(file.get_tensor(k), jnp.float32) for k in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
-        raise InputError(
-            f"{path}: cannot be read as safetensors ({str(error)[:300]}); copy or write it again"
-        ) from error
-    if _KEY not in metadata:
-        raise InputError(
-            f"{path}: holds tensors, but not of this program; port them first: "
-            f"python -m convert port {path} --arch ... --out WEIGHTS"
-        )
-    try:
-        facts = json.loads(metadata[_KEY])
-        config, types = (facts.pop(k) for k in ("config", "types"))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path}: its description cannot be read ({error}); write it again") from error
+    arrays, facts = _read(path, arrays=True)
+    config, types = (facts.pop(k) for k in ("config", "types"))
     rest = from_plain(_Facts, facts, str(path))
     model = TrainedModel(
         config=from_plain(TrainConfig, config, str(path)),
@@ -124,6 +115,34 @@ def load_model(path: str | pathlib.Path) -> TrainedModel:
     )
     _check(model, path)
     return model
+
+
+def _read(path: pathlib.Path, *, arrays: bool) -> tuple[Weights, dict[str, Any]]:
+    """The arrays of a file, or none, and its description as plain values."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected weights that train.py or 'python -m convert port' wrote")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            names = file.keys() if arrays else ()
+            found = {k: jnp.asarray(file.get_tensor(k), jnp.float32) for k in names}
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"{path}: cannot be read as safetensors ({str(error)[:300]}); copy or write it again"
+        ) from error
+    if _KEY not in metadata:
+        raise InputError(
+            f"{path}: holds tensors, but not of this program; port them first: "
+            f"python -m convert port {path} --arch ... --out WEIGHTS"
+        )
+    try:
+        facts = json.loads(metadata[_KEY])
+        missing = [k for k in ("config", "types") if k not in facts]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{path}: its description cannot be read ({error}); write it again") from error
+    if missing or not isinstance(facts, dict):
+        raise InputError(f"{path}: its description lacks {' and '.join(missing) or 'everything'}; write it again")
+    return found, facts
 
 
 def _whole_numbers(plain: Any) -> Iterator[int]:

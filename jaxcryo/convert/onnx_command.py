@@ -21,7 +21,7 @@ from jaxcryo.files import atomic_path
 from jaxcryo.models import Weights, build
 from jaxcryo.models.onnx_layers import Upsampling
 from jaxcryo.runtime.manifest import FILE_NAME, ModelEntry, file_sha256, read_manifest, write_manifest
-from jaxcryo.weights import TrainedModel, load_model, save_model
+from jaxcryo.weights import TrainedModel, load_model, model_types, save_model
 
 _GENERIC_STEMS = ("best", "last")
 
@@ -223,10 +223,10 @@ def _check_options(options: OnnxOptions) -> None:
 
 
 def _check_types(files: list[pathlib.Path]) -> None:
-    """Reads all models before anything is written; holds one at a time."""
+    """Compares the descriptions of all models before any is loaded or anything written."""
     found: dict[tuple[tuple[str, float], ...], pathlib.Path] = {}
     for file in files:
-        types = load_model(file).types
+        types = model_types(file)
         found.setdefault(tuple((t.name, t.radius_angstrom) for t in types), file)
     if len(found) > 1:
         lists = "; ".join(f"{file} finds {', '.join(name for name, _ in types)}" for types, file in found.items())

@@ -14,6 +14,8 @@ from einops import rearrange
 from jax import lax
 from jaxtyping import Array, Float
 
+from jaxcryo.models.phases import PHASE_PADDING, phase_taps
+
 Formulation = Literal["native", "unrolled"]
 
 
@@ -105,8 +107,7 @@ def upsampled_conv3d(
 ) -> Float[Array, "b d2 h2 w2 o"]:
     """`conv3d` of x after nearest upsampling by (depth_factor, 2, 2), depth_factor 1 or 2.
 
-    `unrolled` never makes the upsampled array: along an upsampled axis each of the two output phases sees two input
-    neighbours only, through the taps (w0, w1 + w2) and (w0 + w1, w2). Exact, the zero padding included.
+    `unrolled` never makes the upsampled array (`phases.phase_taps`).
     """
     if formulation == "native":
         return conv3d(upsample(x, depth_factor), kernel, formulation)
@@ -115,9 +116,8 @@ def upsampled_conv3d(
     folded = _fold_taps(_fold_taps(kernel, axis=1), axis=3)  # depth, y phase, y tap, x phase, x tap, in, out
 
     def phases(slices: Float[Array, "n h w i"], plane: Float[Array, "2 2 2 2 i o"]) -> Float[Array, "n h2 w2 o"]:
-        # Phase 0 looks one voxel back, phase 1 one ahead: a padding on that side only.
         parts = [
-            [conv2d(slices, plane[py, :, px], padding=((1 - py, py), (1 - px, px))) for px in range(2)]
+            [conv2d(slices, plane[py, :, px], padding=(PHASE_PADDING[py], PHASE_PADDING[px])) for px in range(2)]
             for py in range(2)
         ]
         joined = jnp.stack([jnp.stack(row, axis=3) for row in parts], axis=2)
@@ -140,8 +140,8 @@ def upsample(x: Float[Array, "b d h w c"], depth_factor: int) -> Float[Array, "b
 
 def _fold_taps(kernel: Array, axis: int) -> Array:
     """Three taps along `axis` become (phase, two taps)."""
-    w0, w1, w2 = (lax.index_in_dim(kernel, i, axis, keepdims=False) for i in range(3))
-    return jnp.stack([jnp.stack([w0, w1 + w2], axis), jnp.stack([w0 + w1, w2], axis)], axis)
+    taps = [lax.index_in_dim(kernel, i, axis, keepdims=False) for i in range(3)]
+    return jnp.stack([jnp.stack(phase_taps(*taps, phase=phase), axis) for phase in range(2)], axis)
 
 
 def _sum_over_depth_taps(x, taps, centre: int):  # type: ignore[no-untyped-def]

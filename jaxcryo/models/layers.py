@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
-from jaxcryo.models import convolution
+from jaxcryo.models import convolution, phases
 
 
 class Init:
@@ -235,7 +235,5 @@ def pool_depth(x: Float[Array, "bd h w c"], batch: int, factor: int) -> Float[Ar
 def pixel_shuffle(x: Float[Array, "b d h w k"], factor: tuple[int, int, int]) -> Float[Array, "b c d2 h2 w2"]:
     """Channels ((class dz) dy) dx become a channel-first heatmap that is `factor` times as fine (z, y, x)."""
     b, d, h, w, k = x.shape
-    fz, fy, fx = factor
-    c = k // math.prod(factor)
-    y = x.reshape(b, d, h, w, c, fz, fy, fx).transpose(0, 4, 1, 5, 2, 6, 3, 7)
-    return y.reshape(b, c, d * fz, h * fy, w * fx)
+    steps = phases.pixel_shuffle(b, k, (d, h, w), factor, channels_last=True)
+    return x.reshape(steps.split).transpose(steps.order).reshape(steps.merged)

@@ -14,6 +14,7 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from jaxcryo.config import Precision
+from jaxcryo.models import phases
 from jaxcryo.models.layers import BatchNorm, Conv, ConvBlock, DecoderBlock, UpConv3d
 from jaxcryo.models.onnx_graph import Graph, Value
 
@@ -115,11 +116,10 @@ def pixel_shuffle(graph: NetworkGraph, x: Value, factor: int) -> Value:
     """Channels ((class dz) dy) dx spread over a volume that is `factor` times as fine."""
     b, k = x.shape[:2]
     d, h, w = (1, *x.shape[2:]) if x.rank == 4 else x.shape[2:]
-    c = k // factor**3
+    steps = phases.pixel_shuffle(b, k, (d, h, w), (factor,) * 3, channels_last=False)
     if factor > 1:
-        x = graph.reshape(x, (b, c, factor, factor, factor, d, h, w))
-        x = graph.transpose(x, (0, 1, 5, 2, 6, 3, 7, 4))
-    return graph.reshape(x, (b, c, d * factor, h * factor, w * factor))
+        x = graph.transpose(graph.reshape(x, steps.split), steps.order)
+    return graph.reshape(x, steps.merged)
 
 
 @emit.register
@@ -169,24 +169,23 @@ def _upsampled_volume_conv(
         taps = _phase(_phase(kernel, 1, py), 2, px)
         depth_padding = (1, 1)
         if depth_factor > 1:
-            taps, depth_padding = _phase(taps, 0, pz), _PHASE_PADDING[pz]
-        padding = [depth_padding, _PHASE_PADDING[py], _PHASE_PADDING[px]]
+            taps, depth_padding = _phase(taps, 0, pz), phases.PHASE_PADDING[pz]
+        padding = [depth_padding, phases.PHASE_PADDING[py], phases.PHASE_PADDING[px]]
         parts.append(graph.conv(x, outputs_first(taps), bias, padding=padding))
     b, _, d, h, w = x.shape
     outputs = kernel.shape[-1]
     joined = graph.concat(parts, axis=1)
     if depth_factor == 1:
         return _woven_planes(graph, joined, (b, outputs, d, h, w))
-    phases = graph.reshape(joined, (b, 2, 2, 2, outputs, d, h, w))
-    woven = graph.transpose(phases, (0, 4, 5, 1, 6, 2, 7, 3))
+    parted = graph.reshape(joined, (b, 2, 2, 2, outputs, d, h, w))
+    woven = graph.transpose(parted, (0, 4, 5, 1, 6, 2, 7, 3))
     return graph.reshape(woven, (b, outputs, d * 2, h * 2, w * 2))
 
 
 def _upsampled_slice_conv(graph: NetworkGraph, x: Value, kernel: Array, bias: Array | None, depth_factor: int) -> Value:
     """The same for a single slice: its depth phases, which see nothing else, are channels of one convolution."""
     b, _, h, w = x.shape
-    planes = [kernel[1]] if depth_factor == 1 else [kernel[1] + kernel[2], kernel[0] + kernel[1]]
-    plane = np.stack(planes, axis=-1).reshape(*kernel.shape[1:4], -1)
+    plane = np.stack(phases.phases_of_slice(kernel, depth_factor), axis=-1).reshape(*kernel.shape[1:4], -1)
     bias = None if bias is None else np.repeat(bias, depth_factor)
     shape = (b, kernel.shape[-1], depth_factor, h, w)
     if graph.upsampling == "resize":
@@ -195,7 +194,7 @@ def _upsampled_slice_conv(graph: NetworkGraph, x: Value, kernel: Array, bias: Ar
     parts = [
         graph.conv(
             x, outputs_first(_phase(_phase(plane, 0, py), 1, px)), bias,
-            padding=[_PHASE_PADDING[py], _PHASE_PADDING[px]],
+            padding=[phases.PHASE_PADDING[py], phases.PHASE_PADDING[px]],
         )
         for py, px in itertools.product(range(2), range(2))
     ]  # fmt: skip
@@ -205,16 +204,11 @@ def _upsampled_slice_conv(graph: NetworkGraph, x: Value, kernel: Array, bias: Ar
 def _woven_planes(graph: NetworkGraph, parts: Value, shape: tuple[int, int, int, int, int]) -> Value:
     """Channels (y phase, x phase, c, d) spread over planes; `shape` is (b, c, d, h, w) before."""
     b, c, d, h, w = shape
-    phases = graph.reshape(parts, (b, 2, 2, c * d, h, w))
-    woven = graph.transpose(phases, (0, 3, 4, 1, 5, 2))
+    parted = graph.reshape(parts, (b, 2, 2, c * d, h, w))
+    woven = graph.transpose(parted, (0, 3, 4, 1, 5, 2))
     return graph.reshape(woven, (b, c, h * 2, w * 2) if d == 1 else (b, c, d, h * 2, w * 2))
 
 
-_PHASE_PADDING = ((1, 0), (0, 1))
-"""Phase 0 looks one voxel back, phase 1 one ahead."""
-
-
 def _phase(kernel: Array, axis: int, phase: int) -> Array:
-    """The two taps that a phase has left after upsampling: (w0, w1 + w2) or (w0 + w1, w2)."""
-    w0, w1, w2 = np.split(kernel, 3, axis=axis)
-    return np.concatenate([w0, w1 + w2] if phase == 0 else [w0 + w1, w2], axis=axis)
+    """The kernel that a phase along an upsampled axis sees."""
+    return np.concatenate(phases.phase_taps(*np.split(kernel, 3, axis=axis), phase=phase), axis=axis)

@@ -119,6 +119,8 @@ def describe(folder: RunFolder, description: RunDescription) -> bool:
         write_text(folder.config, json.dumps(new, indent=1) + "\n")
         return False
     old = _read(folder.config)
+    if "config" in old:  # choices that did not exist yet had what is their default now
+        old["config"] = to_plain(from_plain(TrainConfig, old["config"], str(folder.config)))
     # The skewness is measured, and decides nothing; trainings of before fingerprints were kept have none to compare.
     measured = ("skewness", *(name for name in ("fingerprints", "start") if name not in old))
     differing = [_difference(*d) for d in _differences(old, {k: v for k, v in new.items() if k not in measured})]

@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 from jaxcryo.cli.convert import main
+from jaxcryo.convert import onnx_command
 from jaxcryo.convert.onnx_command import OnnxOptions, convert_models
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.errors import InputError
@@ -181,3 +182,14 @@ def test_windows_that_the_network_cannot_take(
     with pytest.raises(InputError, match=message):
         convert_models([run_folder], tmp_path / "out", dataclasses.replace(FOUR, window_zyx=window))
     assert not list((tmp_path / "out").glob("*.onnx"))
+
+
+def test_every_model_is_loaded_once(
+    run_folder: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "b.safetensors"
+    save_model(other, model_of("yu4u"))
+    loaded = []
+    monkeypatch.setattr(onnx_command, "load_model", lambda file: [loaded.append(file), load_model(file)][1])
+    convert_models([run_folder, other], tmp_path / "out", FOUR)
+    assert loaded == [run_folder / "best.safetensors", other]

@@ -69,6 +69,19 @@ def test_a_run_of_before_fingerprints_is_continued(tmp_path: pathlib.Path) -> No
     assert describe(folder, began)
 
 
+def test_a_run_of_before_a_choice_existed_is_continued(tmp_path: pathlib.Path) -> None:
+    """What its config does not name had what is the default now; another value is another training."""
+    folder, plain = RunFolder(tmp_path), dataclasses.replace(description(), config=recipe("tattaka", "tiny"))
+    assert not describe(folder, plain)
+    written = json.loads(folder.config.read_text())
+    del written["config"]["model"]["scse_before"]
+    folder.config.write_text(json.dumps(written))
+    assert describe(folder, plain)
+    model = dataclasses.replace(plain.config.model, scse_before=True)
+    with pytest.raises(InputError, match=r"scse_before was False, is True"):
+        describe(folder, dataclasses.replace(plain, config=dataclasses.replace(plain.config, model=model)))
+
+
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: pathlib.Path) -> None:
     before = jax.tree.map(
         np.asarray,
