@@ -1,0 +1,108 @@
+"""What held-out tomograms said of a model's scores: how a score becomes the chance of being right."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from jaxcryo.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TypeCalibration:
+    """The chance that a candidate of one type is right, by its score relative to the tomogram's level.
+
+    The chance is σ(intercept + slope · ln r + bend · (r - 1)) with r = score / level, which never falls with the score.
+    """
+
+    level: float
+    """The score that parts particles from noise, as a geometric mean over the held-out tomograms."""
+    level_spread: float
+    """Standard deviation of its logarithm between them."""
+    intercept: float
+    slope: float
+    bend: float
+    right: int
+    """Candidates that were right in the fit."""
+
+    def __post_init__(self) -> None:
+        numbers = (self.level, self.level_spread, self.intercept, self.slope, self.bend)
+        if not all(map(math.isfinite, numbers)) or self.level <= 0 or min(self.level_spread, self.slope, self.bend) < 0:
+            raise InputError(f"a calibration holds {numbers}; expected numbers, a level above 0, no falling chance")
+
+    def probability(self, score: Float[NDArray[np.float64], " n"], level: float) -> Float[NDArray[np.float64], " n"]:
+        """The chance of being right, for scores of tomograms with this level; 0 for a score that is not positive."""
+        ratio = np.maximum(np.asarray(score, np.float64), 0.0) / level
+        with np.errstate(divide="ignore", over="ignore"):
+            logit = self.intercept + self.slope * np.log(ratio) + self.bend * (ratio - 1)
+            chance = np.asarray(1 / (1 + np.exp(-logit)))
+        return np.where(ratio > 0, chance, 0.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReliabilityBin:
+    """Candidates of about the same calibrated chance, and how many of them were right."""
+
+    chance: float
+    """Their mean."""
+    right: float
+    """The share of them that was right."""
+    candidates: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Of one model, or of models that are averaged."""
+
+    types: tuple[TypeCalibration | None, ...]
+    """In channel order; None for a type of which the held-out tomograms had too few particles."""
+    tomograms: int
+    reliability: tuple[ReliabilityBin, ...] = ()
+    """Over all types, each tomogram judged by a fit to the others; empty where there was one tomogram."""
+
+    @property
+    def expected_error(self) -> float | None:
+        """Expected calibration error: the mean difference between chance and share, over candidates."""
+        total = sum(b.candidates for b in self.reliability)
+        if not total:
+            return None
+        return sum(b.candidates * abs(b.chance - b.right) for b in self.reliability) / total
+
+
+def mean_calibration(parts: Sequence[Calibration | None]) -> Calibration | None:
+    """For the average of models, the mean of their calibrations; None where one has none.
+
+    It has no reliability of its own, since nobody has measured the average.
+    """
+    known = [p for p in parts if p is not None]
+    if not known or len(known) < len(parts):
+        return None
+    if len(known) == 1:
+        return known[0]
+    return Calibration(
+        types=tuple(_mean_type(own) for own in zip(*(p.types for p in known), strict=True)),
+        tomograms=min(p.tomograms for p in known),
+    )
+
+
+def _mean_type(parts: Sequence[TypeCalibration | None]) -> TypeCalibration | None:
+    known = [p for p in parts if p is not None]
+    if len(known) < len(parts):
+        return None
+
+    def mean(name: str) -> float:
+        return float(np.mean([getattr(p, name) for p in known]))
+
+    return TypeCalibration(
+        level=float(np.exp(np.mean([np.log(p.level) for p in known]))),
+        level_spread=mean("level_spread"),
+        intercept=mean("intercept"),
+        slope=mean("slope"),
+        bend=mean("bend"),
+        right=min(p.right for p in known),
+    )

@@ -1,0 +1,158 @@
+"""Thresholds that fit the tomograms at hand, chosen for an aim and without any truth."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from jaxcryo.calibration import Calibration, TypeCalibration
+from jaxcryo.domain import ParticleType, Picks
+from jaxcryo.picking.level import score_level
+
+Aim = Literal["recall", "balanced", "precision"]
+"""`recall`: the highest F4 that is to be expected, so that few particles are missed; `balanced`: the highest F1;
+`precision`: as many picks as can be had with 95 % of them right."""
+AIMS: tuple[Aim, ...] = ("recall", "balanced", "precision")
+_BETAS = {"recall": 4.0, "balanced": 1.0}
+PRECISION = 0.95
+_FARTHEST_SPREADS = 2.0
+_LEAST_SPREAD = 0.25
+"""Of the logarithm of a level: where held-out tomograms happened to agree, others may differ as much."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TypeDecision:
+    """The threshold of one type, and where it comes from."""
+
+    threshold: float
+    level: float | None
+    """Of the tomograms at hand, or of the calibration's where these say too little; None without a calibration."""
+    adapted: bool
+    """Whether the level is that of the tomograms at hand."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Decision:
+    """The thresholds of a batch of tomograms, and the chances of its candidates."""
+
+    types: tuple[ParticleType, ...]
+    """With the thresholds in force."""
+    decided: tuple[TypeDecision, ...]
+    calibration: Calibration | None
+    aim: Aim
+    tomograms: int
+
+    def with_probabilities(self, candidates: Picks) -> Picks:
+        """The same with the chance of each being right; without a calibration they have none."""
+        if self.calibration is None or any(c is None for c in self.calibration.types) or candidates.score is None:
+            return dataclasses.replace(candidates, types=self.types, probability=None)
+        chance = np.zeros(len(candidates))
+        for index, (own, known) in enumerate(zip(self.decided, self.calibration.types, strict=True)):
+            mine = candidates.type_index == index
+            assert known is not None and own.level is not None
+            chance[mine] = known.probability(candidates.score[mine], own.level)
+        return dataclasses.replace(candidates, types=self.types, probability=chance)
+
+    def select(self, candidates: Picks) -> Picks:
+        """The candidates above the thresholds, with their chances."""
+        limits = np.array([t.threshold for t in self.types])
+        score = np.zeros(0) if candidates.score is None else candidates.score
+        return self.with_probabilities(candidates.select(score > limits[candidates.type_index]))
+
+    def sentence(self) -> str:
+        """What was decided, for people."""
+        listed = ", ".join(
+            f"{t.name} {t.threshold:.2f}" + ("" if d.adapted or self.calibration is None else "*")
+            for t, d in zip(self.types, self.decided, strict=True)
+        )
+        if self.calibration is None:
+            return f"thresholds of the models, which have no calibration: {listed}"
+        source = f"thresholds for {self.aim} from {self.tomograms} tomogram{'' if self.tomograms == 1 else 's'}"
+        carried = [t.name for t, d in zip(self.types, self.decided, strict=True) if not d.adapted]
+        if not carried:
+            return f"{source}: {listed}"
+        if len(carried) == len(self.types):
+            return f"thresholds of the models, since there are too few candidates to fit others: {listed}"
+        return f"{source}: {listed} (* the models' own: too few candidates to fit one)"
+
+
+def decide(
+    candidates: Sequence[Picks], types: Sequence[ParticleType], calibration: Calibration | None, *, aim: Aim = "recall"
+) -> Decision:
+    """Thresholds over all candidates of a batch of tomograms.
+
+    With a calibration the level of each type's scores is measured in the batch, within what held-out tomograms make
+    likely, and candidates get their chance of being right; the threshold is where the aim is best served on average
+    over these chances. A type with too few candidates, or without a calibration, keeps the models' own. The order of
+    the tomograms does not matter.
+    """
+    decided = []
+    for index, kind in enumerate(types):
+        known = None if calibration is None else calibration.types[index]
+        score = np.concatenate(
+            [np.zeros(0), *(p.score[p.type_index == index] for p in candidates if p.score is not None)]
+        )
+        decided.append(_decide_type(np.sort(score)[::-1], len(candidates), kind, known, aim))
+    return Decision(
+        types=tuple(dataclasses.replace(t, threshold=d.threshold) for t, d in zip(types, decided, strict=True)),
+        decided=tuple(decided),
+        calibration=calibration,
+        aim=aim,
+        tomograms=len(candidates),
+    )
+
+
+def _decide_type(
+    score: Float[NDArray[np.float64], " n"],
+    tomograms: int,
+    kind: ParticleType,
+    known: TypeCalibration | None,
+    aim: Aim,
+) -> TypeDecision:
+    if known is None:
+        return TypeDecision(threshold=kind.threshold, level=None, adapted=False)
+    measured = score_level(score, tomograms)
+    if measured is None:
+        return TypeDecision(threshold=kind.threshold, level=known.level, adapted=False)
+    reach = _FARTHEST_SPREADS * max(known.level_spread, _LEAST_SPREAD)
+    level = known.level * math.exp(min(max(math.log(measured / known.level), -reach), reach))
+    chance = known.probability(score, level)
+    return TypeDecision(threshold=threshold_for(aim, score, chance), level=level, adapted=True)
+
+
+def threshold_for(aim: Aim, score: Float[NDArray[np.float64], " n"], chance: Float[NDArray[np.float64], " n"]) -> float:
+    """The score that picks have to exceed; scores from the best down, with chances that do not rise.
+
+    It lies halfway between the last pick and the first candidate that is none. Candidates of one score are picked or
+    not together.
+    """
+    taken = np.arange(1, len(score) + 1)
+    right = np.cumsum(chance)
+    if aim == "precision":
+        good = np.flatnonzero(right / taken >= PRECISION)
+        count = int(good[-1]) + 1 if len(good) else 0
+    else:
+        count = int(np.argmax(expected_f(right, taken, float(right[-1]), _BETAS[aim]))) + 1
+    if count == 0:
+        return float(score[0])
+    last = score[count - 1]
+    below = score[count:][score[count:] < last]
+    # Nothing is known below the lowest candidate; a little under it keeps that one.
+    return float((last + below[0]) / 2 if len(below) else last * (1 - 1e-6))
+
+
+def expected_f(
+    right: Float[NDArray[np.float64], " n"],
+    taken: Float[NDArray[np.float64], " n"],
+    particles: float,
+    beta: float,
+) -> Float[NDArray[np.float64], " n"]:
+    """F-beta of the expected counts: how many picks are right, how many there are, how many particles."""
+    square = beta**2
+    return np.asarray((1 + square) * right / np.maximum(square * particles + taken, 1e-12))
