@@ -16,6 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from jaxcryo.calibration import Calibration
 from jaxcryo.config import TrainConfig
 from jaxcryo.domain import ParticleType, types_from_json, types_to_json
 from jaxcryo.errors import InputError
@@ -45,6 +46,8 @@ class TrainedModel:
     """Where it comes from, for people."""
     skewness: float | None = None
     """Of the training tomograms' intensities; None where that is not known."""
+    calibration: Calibration | None = None
+    """Of its scores; None where no held-out tomograms were looked at."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,7 @@ class _Facts:
     source: str
     spacing_angstrom: float | None
     skewness: float | None = None
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         for what, value in (("voxel spacing", self.spacing_angstrom), ("skewness", self.skewness)):
@@ -71,6 +75,7 @@ def save_model(path: str | pathlib.Path, model: TrainedModel) -> None:
         "spacing_angstrom": model.spacing_angstrom,
         "source": model.source,
         "skewness": model.skewness,
+        "calibration": None if model.calibration is None else to_plain(model.calibration),
     }
     arrays = {k: np.ascontiguousarray(v) for k, v in model.params.items()}
     arrays |= {_STATISTICS + k: np.ascontiguousarray(v) for k, v in model.stats.items()}
@@ -112,6 +117,7 @@ def load_model(path: str | pathlib.Path) -> TrainedModel:
         stats={k.removeprefix(_STATISTICS): v for k, v in arrays.items() if k.startswith(_STATISTICS)},
         source=rest.source,
         skewness=rest.skewness,
+        calibration=rest.calibration,
     )
     _check(model, path)
     return model
@@ -174,6 +180,8 @@ def _check(model: TrainedModel, path: pathlib.Path) -> None:
         ]
     if len(model.types) != model.config.model.classes:
         faults.append(f"{len(model.types)} particle types for {model.config.model.classes} channels")
+    if model.calibration is not None and len(model.calibration.types) != len(model.types):
+        faults.append(f"a calibration of {len(model.calibration.types)} types for {len(model.types)}")
     if faults:
         listed = "; ".join(fault[:200] for fault in faults[:_MOST_FAULTS])
         more = f"; and {len(faults) - _MOST_FAULTS} more" if len(faults) > _MOST_FAULTS else ""

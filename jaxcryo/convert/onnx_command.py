@@ -185,6 +185,7 @@ def convert_model(
         inference=dataclasses.replace(config.inference, batch=batch),
         source=f"{pathlib.Path(source).parent.name}/{pathlib.Path(source).name}: {model.source}",
         skewness=model.skewness,
+        calibration=model.calibration,
     )
 
 

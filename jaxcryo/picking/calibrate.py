@@ -24,6 +24,7 @@ _LEAST_RATIO = 0.2
 _PRIOR_WEIGHT = 4.0
 """How much the fit to all types together counts in that of one: as some right candidates."""
 _BINS = 10
+_FOLDS = 5
 
 _Scores = tuple[Float[NDArray[np.float64], " n"], Bool[NDArray[np.bool_], " n"]]
 """Scores of one type in one tomogram relative to its level, and which are right."""
@@ -122,14 +123,16 @@ def _curve(
     ratio: Float[NDArray[np.float64], " n"], right: Bool[NDArray[np.bool_], " n"], *, prior: _Curve | None
 ) -> _Curve:
     """The likeliest curve that does not fall, drawn a little to the prior."""
-    features = np.stack([np.ones_like(ratio), np.log(ratio), ratio - 1])
+    log_ratio, excess = np.log(ratio), ratio - 1
     center = np.array([0.0, 2.0, 0.0]) if prior is None else prior
     weight = np.array([0.0, 0.1, 0.1]) if prior is None else np.array([0.2, 0.2, 0.2]) * _PRIOR_WEIGHT
 
     def loss(curve: _Curve) -> tuple[float, _Curve]:
-        logit = curve @ features
+        logit = curve[0] + curve[1] * log_ratio + curve[2] * excess
         value = np.logaddexp(0, logit).sum() - logit[right].sum()
-        slope = features @ (1 / (1 + np.exp(-np.clip(logit, -700, 700))) - right)
+        error = 1 / (1 + np.exp(-np.clip(logit, -700, 700))) - right
+        # Summed, not multiplied as matrices: threads of the latter cost more than these sums on busy machines.
+        slope = np.array([error.sum(), (error * log_ratio).sum(), (error * excess).sum()])
         off = curve - center
         return float(value + 0.5 * (weight * off**2).sum()), slope + weight * off
 
@@ -139,16 +142,18 @@ def _curve(
 
 
 def _reliability(scores: Sequence[Sequence[_Scores]], tomograms: Sequence[int]) -> tuple[ReliabilityBin, ...]:
-    """Chances against shares, each tomogram by the curves of the others."""
+    """Chances against shares, each tomogram by curves of others: a fifth of the tomograms is left out at a time."""
     if len(tomograms) < 2:
         return ()
     chances, rights = [np.zeros(0)], [np.zeros(0, np.bool_)]
-    for left_out in tomograms:
-        fits = _fits(scores, [t for t in tomograms if t != left_out])
+    parts = min(_FOLDS, len(tomograms))
+    for part in range(parts):
+        left_out = [t for t in tomograms if t % parts == part]
+        fits = _fits(scores, [t for t in tomograms if t % parts != part])
         for own, curve in zip(scores, fits, strict=True):
             if curve is None:
                 continue
-            ratio, right = own[left_out]
+            ratio, right = (np.concatenate([own[t][i] for t in left_out]) for i in (0, 1))
             intercept, slope, bend = curve.tolist()
             judge = TypeCalibration(level=1.0, level_spread=0.0, intercept=intercept, slope=slope, bend=bend, right=0)
             chances.append(judge.probability(ratio, 1.0))

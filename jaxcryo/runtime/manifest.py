@@ -14,6 +14,7 @@ import reprlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from jaxcryo.calibration import Calibration
 from jaxcryo.config import InferenceConfig, IntensityConfig, NetworkConfig, Precision
 from jaxcryo.domain import ParticleType, check_types
 from jaxcryo.errors import InputError
@@ -51,6 +52,8 @@ class ModelEntry:
     """Weighted F4 on phantoms in bfloat16 minus that in float32; None where nobody has compared."""
     skewness: float | None = None
     """Of the training tomograms' intensities; tells a tomogram of the opposite contrast. None where not known."""
+    calibration: Calibration | None = None
+    """Of its scores; None where no held-out tomograms were looked at."""
 
     @property
     def arch(self) -> str:
@@ -78,6 +81,8 @@ class ModelEntry:
             raise InputError(f"{self.name}: the voxel spacing is {self.spacing_angstrom} Å; expected one above 0")
         if len(self.types) != self.model.classes:
             raise InputError(f"{self.name}: {len(self.types)} particle types for {self.model.classes} classes")
+        if self.calibration is not None and len(self.calibration.types) != len(self.types):
+            raise InputError(f"{self.name}: a calibration of {len(self.calibration.types)} types for {len(self.types)}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
