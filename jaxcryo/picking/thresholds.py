@@ -132,7 +132,7 @@ def threshold_for(aim: Aim, score: Float[NDArray[np.float64], " n"], chance: Flo
     It lies halfway between the last pick and the first candidate that is none. Candidates of one score are picked or
     not together.
     """
-    taken = np.arange(1, len(score) + 1)
+    taken = np.arange(1, len(score) + 1, dtype=np.float64)
     right = np.cumsum(chance)
     if aim == "precision":
         good = np.flatnonzero(right / taken >= PRECISION)
