@@ -1,18 +1,31 @@
-"""What the commands are called: `python train.py` in a checkout, `jaxcryo train` wherever the project is installed.
+"""What the user calls the commands: `python train.py` in a checkout, `jaxcryo train` where the package is installed.
 
-Imports nothing of the project.
+Imports nothing of the project, so that every message can use it.
 """
 
 from __future__ import annotations
 
-import re
+import pathlib
+import sys
 
 PROGRAM = "jaxcryo"
-_IN_A_CHECKOUT = re.compile(
-    r"\bpython (?:-m (?:jaxcryo\.)?)?(train|infer|convert|phantom|score|picks)(?:\.py)?(?=[\s'`:]|$)"
-)
+
+_CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
+_SCRIPTS = {"train": "train.py", "infer": "infer.py", "convert": "convert/__main__.py"}
+_CALLED = {"train": "python train.py", "infer": "python infer.py", "convert": "python -m convert"}
 
 
-def as_called(text: str, prog: str) -> str:
-    """A help text with its commands as the user calls them: as written, or as subcommands of `jaxcryo`."""
-    return _IN_A_CHECKOUT.sub(rf"{PROGRAM} \1", text) if prog.startswith(f"{PROGRAM} ") else text
+def command(line: str) -> str:
+    """A command line as this user would type it, from its words after `jaxcryo`, such as `infer --demo`.
+
+    Whoever started `train.py`, `infer.py` or `python -m convert` is told of these; so are the processes they start.
+    """
+    name, _, rest = line.partition(" ")
+    started = pathlib.Path(sys.argv[0] if sys.argv else "").resolve()
+    if name in _CALLED and started in [_CHECKOUT / script for script in _SCRIPTS.values()]:
+        called = _CALLED[name]
+    elif started == _CHECKOUT / PROGRAM / "__main__.py":
+        called = f"python -m {PROGRAM} {name}"
+    else:
+        called = f"{PROGRAM} {name}"
+    return f"{called} {rest}" if rest else called

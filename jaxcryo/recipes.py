@@ -24,9 +24,15 @@ validation. Assumed are 10 TFLOP/s on the T4 and 40 on the A100, an eighth of th
 
 from __future__ import annotations
 
+import difflib
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 from jaxcryo.config import TrainConfig
 from jaxcryo.errors import InputError
 from jaxcryo.models import architecture
+from jaxcryo.serialize import from_plain, to_plain
 
 
 def recipe(arch: str, size: str = "paper", *, classes: int = 6) -> TrainConfig:
@@ -39,3 +45,41 @@ def recipe(arch: str, size: str = "paper", *, classes: int = 6) -> TrainConfig:
     if size not in recipes:
         raise InputError(f"{arch} has no size {size!r}; expected one of {', '.join(recipes)}")
     return recipes[size](classes)
+
+
+def with_values(config: TrainConfig, assignments: Sequence[str]) -> TrainConfig:
+    """The recipe with other numbers, each as `optim.ema_decay=0.99`; values are written as in JSON.
+
+    Raises:
+        InputError: there is no such number, or the value is not one for it.
+    """
+    plain = to_plain(config)
+    names = sorted(_names(plain))
+    for assignment in assignments:
+        name, is_assigned, text = assignment.partition("=")
+        if not is_assigned:
+            raise InputError(f"--set {assignment}: expected NAME=VALUE, e.g. optim.ema_decay=0.99")
+        if name not in names or name in _DECIDED_ELSEWHERE:
+            near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or [n for n in names if "." in n][:3]
+            raise InputError(f"--set {name}: the recipe has no such number; the nearest are {', '.join(near)}")
+        *path, last = name.split(".")
+        record = plain
+        for part in path:
+            record = record[part]
+        try:
+            record[last] = json.loads(text)
+        except ValueError:
+            record[last] = text
+    return from_plain(TrainConfig, plain, "--set")
+
+
+_DECIDED_ELSEWHERE = ("arch", "size", "model.arch", "model.classes")
+
+
+def _names(plain: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """The full names of all values."""
+    for name, value in plain.items():
+        if isinstance(value, dict):
+            yield from _names(value, f"{prefix}{name}.")
+        elif prefix + name not in _DECIDED_ELSEWHERE:
+            yield prefix + name

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from jaxcryo.calibration import Calibration
+from jaxcryo.calling import command
 from jaxcryo.config import TrainConfig
 from jaxcryo.domain import ParticleType, types_from_json, types_to_json
 from jaxcryo.errors import InputError
@@ -126,7 +127,9 @@ def load_model(path: str | pathlib.Path) -> TrainedModel:
 def _read(path: pathlib.Path, *, arrays: bool) -> tuple[Weights, dict[str, Any]]:
     """The arrays of a file, or none, and its description as plain values."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file; expected weights that train.py or 'python -m convert port' wrote")
+        raise InputError(
+            f"{path}: no such file; expected weights written by '{command('train')}' or '{command('convert port')}'"
+        )
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -139,7 +142,7 @@ def _read(path: pathlib.Path, *, arrays: bool) -> tuple[Weights, dict[str, Any]]
     if _KEY not in metadata:
         raise InputError(
             f"{path}: holds tensors, but not of this program; port them first: "
-            f"python -m convert port {path} --arch ... --out WEIGHTS"
+            f"{command(f'convert port {path} --arch ... --out WEIGHTS')}"
         )
     try:
         facts = json.loads(metadata[_KEY])

@@ -18,11 +18,11 @@ PACKAGES = ("jaxcryo",)
 # What the installed command does, on a demo of a few windows.
 SMALL_DEMO = """
 import sys
-import jaxcryo.cli.infer
+import jaxcryo.cli.inference
 from jaxcryo.cli.console import main
 
 if __name__ == "__main__":
-    jaxcryo.cli.infer.DEMO_SHAPE_ZYX = (24, 104, 104)
+    jaxcryo.cli.inference.DEMO_SHAPE_ZYX = (24, 104, 104)
     print(jaxcryo.__file__)
     sys.exit(main(["infer", "--demo"]))
 """
@@ -92,7 +92,8 @@ def test_demo_writes_to_its_folder_alone(unpacked: pathlib.Path, tmp_path: pathl
 def test_help_is_there_at_once(unpacked: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """The commands are imported when they are called: help starts neither JAX nor NumPy."""
     heavy = "{'jax', 'numpy'} & set(sys.modules)"
-    code = f"import sys; from jaxcryo.cli.console import main; main([]); sys.exit(bool({heavy}))"
-    result = run(unpacked, tmp_path, "-c", code)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "usage: jaxcryo" in result.stdout
+    for words in ([], ["infer", "--help"], ["convert", "onnx", "--help"], ["picks", "threshold", "--help"]):
+        code = f"import sys; from jaxcryo.cli.console import main\ntry: main({words})\nexcept SystemExit: pass"
+        result = run(unpacked, tmp_path, "-c", f"{code}\nsys.exit(bool({heavy}))")
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert f"usage: jaxcryo {' '.join(words[:-1])}" in result.stdout

@@ -1,34 +1,264 @@
-"""`python -m convert COMMAND`: weights from and to other programs, and engines."""
+"""`jaxcryo convert`: weights from and to other programs, models for inference, TensorRT engines."""
 
 from __future__ import annotations
 
-import argparse
-import sys
+import dataclasses
+import pathlib
+from typing import Annotated, Literal
 
-from jaxcryo.calling import as_called
-from jaxcryo.convert import check_command, engine_command, export, onnx_command, port
-from jaxcryo.errors import InputError
+from tyro.conf import Positional
 
-COMMANDS = (port, onnx_command, engine_command, check_command, export)
-"""In the order in which they are used; each adds its parser, and says in its default `run` what to do."""
+from jaxcryo.calling import command
+from jaxcryo.cli.command import Command, Group, shown
 
-
-def main(arguments: list[str] | None = None, *, prog: str = "python -m convert") -> int:
-    """Runs a command; 0, or 2 after printing what is wrong with the input."""
-    parser = argparse.ArgumentParser(prog=prog, description=as_called(__doc__ or "", prog))
-    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add_parser(subparsers)
-    for added in subparsers.choices.values():
-        added.description, added.epilog = (as_called(text or "", prog) for text in (added.description, added.epilog))
-    args = parser.parse_args(arguments)
-    try:
-        args.run(args)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+Weights = Annotated[Positional[pathlib.Path], shown("RUN_OR_WEIGHTS")]
+Models = Annotated[Positional[pathlib.Path], shown("MODELS")]
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PortOptions:
+    """Turn a timm or PyTorch Lightning checkpoint into weights of this program, without PyTorch."""
+
+    source: Annotated[Positional[tuple[str, ...]], shown("SOURCE ...")]
+    """checkpoints (.safetensors, .bin, .pth, .ckpt), or names on the Hugging Face hub such as
+    timm/convnext_nano.in12k_ft_in1k (yu4u) or timm/resnetrs50.tf_in1k (tattaka)"""
+    arch: Annotated[str, shown("NAME")]
+    """architecture to fill: yu4u, tattaka, or one that was added (docs/extending.md)"""
+    out: Annotated[pathlib.Path, shown("FILE")]
+    """file to write; with several sources, a folder"""
+    size: Annotated[str, shown("NAME")] = "paper"
+    """size of the network: paper, small or tiny"""
+    plain: bool = False
+    """take the plain weights instead of the averaged ones (EMA)"""
+    particles: Annotated[str | None, shown("FILE")] = None
+    """particle types in the order of the channels: a copick config.json or a short .toml file"""
+    voxel_spacing: Annotated[float | None, shown("ANGSTROM")] = None
+    """voxel spacing in Å of the tomograms that the model was trained on"""
+    seed: int = 0
+    """random seed for weights that the source does not have"""
+    dry_run: bool = False
+    """only print what would become of every tensor"""
+    force: bool = False
+    """replace existing files"""
+
+
+PORT = Command(
+    name="convert port",
+    summary="turn a timm or PyTorch Lightning checkpoint into weights of this program",
+    options=PortOptions,
+    action="jaxcryo.cli.convert:port",
+    examples={
+        "convert port timm/convnext_nano.in12k_ft_in1k --arch yu4u --out weights/convnext_nano.safetensors": (
+            "ImageNet weights of yu4u's encoder, from the Hugging Face hub"
+        ),
+        "convert port checkpoint.ckpt --arch yu4u --out weights/yu4u.safetensors": (
+            "a checkpoint of the published yu4u code"
+        ),
+    },
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OnnxOptions:
+    """Write ONNX models, and the list of them (engines.json) that inference reads.
+
+    Each source becomes NAME.onnx and, for the Flax backend, NAME.safetensors. Models in one folder are averaged, so
+    they must find the same particle types.
+    """
+
+    weights: Annotated[Positional[tuple[pathlib.Path, ...]], shown("RUN_OR_WEIGHTS ...")]
+    """run folders of training (best.safetensors, else last.safetensors), or .safetensors files"""
+    out: Annotated[pathlib.Path, shown("DIR")]
+    """folder to write"""
+    precision: Literal["float32", "float16"] = "float32"
+    """float32 for CPUs, float16 for TensorRT on a T4"""
+    batch: Annotated[int | None, shown("N", default="the recipe's")] = None
+    """windows per batch"""
+    upsampling: Literal["folded", "resize"] = "folded"
+    """nearest upsampling as smaller convolutions at the low resolution (faster on CPUs), or as ONNX's Resize"""
+    window: Annotated[tuple[int, int, int] | None, shown("Z Y X", default="the training's")] = None
+    """window size in voxels; larger windows overlap by as many voxels, hence by a smaller share"""
+    voxel_spacing: Annotated[float | None, shown("ANGSTROM")] = None
+    """voxel spacing in Å that weights were trained on, if they do not say"""
+    force: bool = False
+    """replace the models in the folder"""
+
+
+ONNX = Command(
+    name="convert onnx",
+    summary="write ONNX models for inference",
+    options=OnnxOptions,
+    action="jaxcryo.cli.convert:onnx",
+    examples={
+        "convert onnx runs/yu4u-small-fold0 runs/tattaka-small-fold0 --out engines": (
+            "for a computer without an NVIDIA GPU (OpenVINO runs float32, and bfloat16 where the CPU has it)"
+        ),
+        "convert onnx runs/yu4u-paper-fold0 --precision float16 --out engines-t4": (
+            "for TensorRT on a T4, which is fast in float16 only; then build the engines on that card"
+        ),
+    },
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """Build TensorRT engines on the GPU that will run them, and compare them with ONNX Runtime.
+
+    Each model becomes NAME-...-trtVERSION-smCAPABILITY-bBATCH.engine, with a .json beside it that says what was built
+    where, and a .layers.json with TensorRT's description of its layers. Engines run with the TensorRT version and on
+    the kind of GPU that built them. Existing engines that fit are kept.
+    """
+
+    engines: Models
+    """folder of models, written by convert onnx"""
+    workspace: Annotated[float, shown("GIB")] = 4.0
+    """GPU memory that kernels may use, in GiB"""
+    optimization_level: Annotated[Literal[0, 1, 2, 3, 4, 5], shown("0-5")] = 3
+    """higher levels build longer, for engines that may be faster"""
+    force: bool = False
+    """rebuild engines that already exist and fit"""
+
+
+ENGINE = Command(
+    name="convert engine",
+    summary="build TensorRT engines on the GPU that will run them",
+    options=EngineOptions,
+    action="jaxcryo.cli.convert:engine",
+    examples={"convert engine engines-t4": "the engines of all models in the folder"},
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """Compare models with Flax on this computer."""
+
+    engines: Models
+    """folder of models, written by convert onnx"""
+    windows: Annotated[int, shown("N")] = 4
+    """windows of noise and of a phantom, each"""
+    bfloat16: Annotated[int | None, shown("PHANTOMS")] = None
+    """also search so many phantoms in float32 and in bfloat16, and note in engines.json by how much the weighted F4
+    changes, so that inference uses the faster one where it is as good; 8 are enough"""
+    shape: Annotated[tuple[int, int, int], shown("Z Y X")] = (184, 630, 630)
+    """size of these phantoms in voxels"""
+
+
+CHECK = Command(
+    name="convert check",
+    summary="compare models with Flax on this computer",
+    options=CheckOptions,
+    action="jaxcryo.cli.convert:check",
+    examples={
+        "convert check engines": "all models of the folder",
+        "convert check engines --bfloat16 8": "and whether bfloat16 finds as much as float32",
+    },
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Write weights of this program under the names that timm or yu4u's code use, for those who use PyTorch.
+
+    lightning: yu4u's whole network under the names of his checkpoints, for
+    Timm3DDecoder3.load_state_dict({k.removeprefix("model."): v for k, v in safetensors.torch.load_file(OUT).items()}).
+    timm: the encoder of either network, for timm.create_model("convnext_nano", in_chans=5, num_classes=0) or
+    timm.create_model("resnetrs50", in_chans=1, num_classes=0) and load_state_dict(load_file(OUT), strict=False).
+    """
+
+    weights: Weights
+    """run folder of a training, or a .safetensors file"""
+    out: Annotated[Positional[pathlib.Path], shown("OUT.safetensors")]
+    """file to write"""
+    to: Literal["timm", "lightning"]
+    """timm: the encoder; lightning: the whole network"""
+
+
+EXPORT = Command(
+    name="convert export",
+    summary="write weights under the names of timm or of yu4u's code",
+    options=ExportOptions,
+    action="jaxcryo.cli.convert:export",
+    examples={"convert export runs/yu4u-paper-fold0 yu4u.safetensors --to lightning": "yu4u's whole network"},
+)
+
+CONVERT = Group(
+    name="convert",
+    summary="turn trained networks into models for inference; weights from and to other programs",
+    commands=(PORT, ONNX, ENGINE, CHECK, EXPORT),
+)
+main = CONVERT.main
+
+
+def port(options: PortOptions) -> None:
+    """Ports one source to a file, or several to a folder."""
+    from jaxcryo.convert import port as porting
+    from jaxcryo.project.particles import read_particles
+
+    how = porting.PortOptions(
+        arch=options.arch,
+        size=options.size,
+        averaged=not options.plain,
+        types=None if options.particles is None else read_particles(options.particles),
+        spacing_angstrom=options.voxel_spacing,
+        seed=options.seed,
+    )
+    porting.port_files(options.source, options.out, how, dry_run=options.dry_run, force=options.force)
+
+
+def onnx(options: OnnxOptions) -> None:
+    """Converts all models; says what was written and what to run next."""
+    from onnx import load
+
+    from jaxcryo.convert.onnx_command import OnnxOptions, convert_models
+    from jaxcryo.convert.operations import described
+    from jaxcryo.runtime.manifest import FILE_NAME
+
+    how = OnnxOptions(
+        precision=options.precision,
+        batch=options.batch,
+        upsampling=options.upsampling,
+        spacing_angstrom=options.voxel_spacing,
+        window_zyx=options.window,
+    )
+    entries = convert_models(list(options.weights), options.out, how, force=options.force)
+    for entry in entries:
+        path = options.out / entry.onnx_file
+        print(f"  {path}  {path.stat().st_size / 1e6:.1f} MB, {described(load(path))}, from {entry.source}")
+    print(f"  {options.out / FILE_NAME}  {len(entries)} model{'s' * (len(entries) > 1)}")
+    print(f"next: {command(f'convert check {options.out}')}")
+    if options.precision == "float16":
+        print(f"then, on the GPU that will run it: {command(f'convert engine {options.out}')}")
+    print(f"then: {command(f'infer --engines {options.out} --data DIR')}")
+
+
+def engine(options: EngineOptions) -> int:
+    """Builds what is missing; 1 where an engine fails the accuracy check."""
+    from jaxcryo.convert.engine_command import build_engines
+
+    good = build_engines(
+        options.engines,
+        workspace_gib=options.workspace,
+        optimization_level=options.optimization_level,
+        force=options.force,
+    )
+    return 0 if good else 1
+
+
+def check(options: CheckOptions) -> int:
+    """Prints all comparisons; 1 where one exceeds its tolerance."""
+    from jaxcryo.convert.check_command import check_models
+
+    good = check_models(
+        options.engines,
+        windows=options.windows,
+        bfloat16_phantoms=options.bfloat16,
+        shape_zyx=options.shape,
+    )
+    return 0 if good else 1
+
+
+def export(options: ExportOptions) -> None:
+    """Writes the file."""
+    from jaxcryo.convert.export import export_file
+
+    export_file(options.weights, options.out, options.to)

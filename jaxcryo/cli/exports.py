@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from jaxcryo.cli.geometry import add_frame_options, frames_of, say
+from jaxcryo.cli.geometry import frames_of, say
+from jaxcryo.cli.infer import InferOptions
 from jaxcryo.domain import Picks, Run
 from jaxcryo.errors import InputError
 from jaxcryo.picks.formats import FORMATS, Frames, check_writable, losses, write_picks
@@ -16,55 +16,48 @@ from jaxcryo.picks.formats import FORMATS, Frames, check_writable, losses, write
 _PLACES = {"kaggle": None, "copick": None, "csv": "picks.csv"}
 
 
-def add_export_options(p: argparse.ArgumentParser) -> None:
-    """Adds --format and what the formats need to know."""
-    p.add_argument(
-        "--format", nargs="+", choices=FORMATS, default=(), metavar="NAME", help=f"also write: {', '.join(FORMATS)}"
-    )
-    add_frame_options(p)
-
-
-def export_frames(args: argparse.Namespace, out: pathlib.Path, runs: Sequence[Run]) -> Frames:
+def export_frames(options: InferOptions, out: pathlib.Path, runs: Sequence[Run]) -> Frames:
     """What the chosen formats need to know of the runs.
 
     Raises:
         InputError: it is not known, or a format cannot hold a run's name.
     """
-    places = _places(args, out)
+    places = _places(options, out)
     if not places:
         return Frames()
-    frames = frames_of(args, runs, say)
+    frames = frames_of(options.geometry, options.input.voxel_spacing, runs, say)
     for name, place in places.items():
         check_writable(FORMATS[name], place, [r.name for r in runs], frames)
     return frames
 
 
-def write_exports(args: argparse.Namespace, out: pathlib.Path, found: Mapping[str, Picks], frames: Frames) -> list[str]:
+def write_exports(options: InferOptions, out: pathlib.Path, found: Mapping[str, Picks], frames: Frames) -> list[str]:
     """Writes the picks in the chosen formats, replacing earlier ones; gives a line for each."""
     lines = []
-    for name, place in _places(args, out).items():
+    for name, place in _places(options, out).items():
         write_picks(found, place, FORMATS[name], frames, force=True)
         lost = losses(found, FORMATS[name])
         lines.append(f"  {place}  ({FORMATS[name].title}{''.join(f'; not {phrase}' for phrase in lost)})")
     return lines
 
 
-def check_foreign(args: argparse.Namespace, out: pathlib.Path) -> None:
+def check_foreign(options: InferOptions, out: pathlib.Path) -> None:
     """Raises InputError where files of these names are in a folder that no inference has written to."""
     settings = out / "settings.json"
     try:
         ours = "engines" in json.loads(settings.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, TypeError):
         ours = False
-    places = [settings, out / "submission.csv", *_places(args, out).values()]
+    places = [settings, out / "submission.csv", *_places(options, out).values()]
     present = [str(place) for place in places if place.exists()]
-    if present and not ours and not args.force:
+    if present and not ours and not options.force:
         raise InputError(
-            f"{', '.join(present)}: there already, and not from an inference; choose another --out, or replace with "
-            "--force"
+            f"{', '.join(present)} already exists and is not from an inference; choose another --out or pass --force"
         )
 
 
-def _places(args: argparse.Namespace, out: pathlib.Path) -> dict[str, pathlib.Path]:
-    names = {name: _PLACES.get(name, name) for name in args.format}
+def _places(options: InferOptions, out: pathlib.Path) -> dict[str, pathlib.Path]:
+    if unknown := [name for name in options.format if name not in FORMATS]:
+        raise InputError(f"--format: {', '.join(unknown)} is not a format; expected {', '.join(FORMATS)}")
+    names = {name: _PLACES.get(name, name) for name in options.format}
     return {name: out / place for name, place in names.items() if place is not None}

@@ -1,12 +1,13 @@
-"""The options that say which tomograms to read, and how."""
+"""The runs that a command is about, and what is known of their particles."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
-from jaxcryo.cli.geometry import given_picks, say
+from jaxcryo.cli.geometry import read_given_picks, say
+from jaxcryo.cli.options import GeometryOptions, InputOptions, TruthOptions
 from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, Run
 from jaxcryo.errors import InputError
 from jaxcryo.project.copick import CopickProject, open_project, project_picks, project_runs
@@ -26,101 +27,92 @@ class Source:
     project: CopickProject | None = None
 
 
-def add_source_options(p: argparse.ArgumentParser, data_help: str) -> None:
-    """Adds --data, --copick and what chooses in a copick project, and how tomograms are read."""
-    where = p.add_mutually_exclusive_group()
-    where.add_argument("--data", default="data", metavar="DIR", help=data_help)
-    where.add_argument("--copick", metavar="JSON", help="a copick project on this machine, instead of --data")
-    add_picks_options(p)
-    p.add_argument("--tomogram-type", default="denoised", help="which reconstruction, where a run has several")
-    p.add_argument(
-        "--voxel-spacing-folder", metavar="NAME", help="which one, where a run has several, such as VoxelSpacing10.000"
-    )
-    p.add_argument("--voxel-spacing", type=float, metavar="ANGSTROM", help="of level 0, instead of the files' own")
-    p.add_argument("--level", type=int, default=0, help="of an OME-Zarr's resolutions; 0 is the full one")
-    p.add_argument(
-        "--axes",
-        metavar="ORDER",
-        help="which axes of the files are x, y and z: xzy for untrimmed IMOD reconstructions; picks stay in the file's",
-    )
-    p.add_argument(
-        "--bytes", default="auto", choices=("auto", "signed", "unsigned"), help="sign of 8-bit MRC files (mode 0)"
-    )
-    p.add_argument("--invert", action="store_true", help="dark to bright and bright to dark, before anything else")
-
-
-def add_picks_options(p: argparse.ArgumentParser) -> None:
-    """Adds --picks-user and --picks-session."""
-    p.add_argument(
-        "--picks-user", metavar="NAME", help="whose known picks of a copick project (default: not jaxcryo's)"
-    )
-    p.add_argument("--picks-session", metavar="NAME", help="from which session of that user")
-
-
-def reading_of(args: argparse.Namespace) -> Reading:
+def reading_of(options: InputOptions) -> Reading:
     """How tomograms are to be read."""
     return Reading(
-        spacing_angstrom=args.voxel_spacing,
-        level=args.level,
-        invert=args.invert,
-        axes=args.axes,
-        bytes_are=args.bytes,
+        spacing_angstrom=options.voxel_spacing,
+        level=options.level,
+        invert=options.invert,
+        axes=options.axes,
+        bytes_are=options.bytes,
     )
 
 
-def source_of(args: argparse.Namespace, *, train: bool = False, near_angstrom: float | None = None) -> Source:
-    """The runs that the options name.
+def find_source(
+    data: str | None,
+    copick: str | None,
+    options: InputOptions,
+    *,
+    names: Sequence[str] = (),
+    train: bool = False,
+    near_angstrom: float | None = None,
+) -> Source:
+    """The runs of a dataset, or of a copick project; those of `names`, where there are any.
 
     Raises:
         InputError: there are none, or which tomogram is meant is not clear.
     """
-    names = getattr(args, "runs", None)
-    if args.copick is None:
-        if args.picks_user is not None or args.picks_session is not None:
-            raise InputError("--picks-user and --picks-session choose in a copick project; give it with --copick")
-        split: Split | None = "train" if train and (pathlib.Path(args.data) / "train").is_dir() else None
+    if copick is None:
+        root = data or "data"
+        split: Split | None = "train" if train and (pathlib.Path(root) / "train").is_dir() else None
         runs = find_runs(
-            args.data,
+            root,
             split=split,
-            names=names,
-            tomogram_type=args.tomogram_type,
-            voxel_spacing_folder=args.voxel_spacing_folder,
+            names=names or None,
+            tomogram_type=options.tomogram_type,
+            voxel_spacing_folder=options.voxel_spacing_folder,
         )
-        return Source(place=args.data, runs=runs)
-    project = open_project(args.copick)
+        return Source(place=root, runs=runs)
+    if data is not None:
+        raise InputError("--data and --copick were both given; choose one")
+    project = open_project(copick)
     runs = project_runs(
         project,
-        names=names,
-        tomogram_type=args.tomogram_type,
-        voxel_spacing_folder=args.voxel_spacing_folder,
+        names=names or None,
+        tomogram_type=options.tomogram_type,
+        voxel_spacing_folder=options.voxel_spacing_folder,
         near_angstrom=near_angstrom,
     )
     left = len(project.run_names()) - len(runs)
-    if left and names is None:
-        say(f"{project.path}: {left} runs have no such tomogram and are left out")
-    return Source(place=args.copick, runs=runs, project=project)
+    if left and not names:
+        say(f"{project.path}: {left} runs have no such tomogram and are skipped")
+    return Source(place=copick, runs=runs, project=project)
 
 
-def types_of(args: argparse.Namespace) -> tuple[ParticleType, ...]:
-    """The particle types of --particles, else of the copick project, else the challenge's."""
-    if args.particles is not None:
-        return read_particles(args.particles)
-    return CZII_TYPES if args.copick is None else read_particles(args.copick)
+def read_types(particles: str | None, copick: str | None) -> tuple[ParticleType, ...]:
+    """The particle types of a file, else of the copick project, else the challenge's."""
+    if particles is not None:
+        return read_particles(particles)
+    return CZII_TYPES if copick is None else read_particles(copick)
 
 
-def picks_to_train_on(args: argparse.Namespace, source: Source, types: tuple[ParticleType, ...]) -> dict[str, Picks]:
-    """The known picks that do not lie beside the tomograms: of --picks, or of the copick project.
+def check_truth(options: TruthOptions, copick: str | None) -> None:
+    """Raises InputError where a user or a session is named without a project."""
+    if copick is None and (options.picks_user is not None or options.picks_session is not None):
+        raise InputError("--picks-user and --picks-session select picks of a copick project; name it with --copick")
+
+
+def picks_to_train_on(
+    picks: str | None,
+    source: Source,
+    types: tuple[ParticleType, ...],
+    truth: TruthOptions,
+    geometry: GeometryOptions,
+    spacing_angstrom: float | None,
+) -> dict[str, Picks]:
+    """The known picks that do not lie beside the tomograms: of the file `picks`, or of the copick project.
 
     Raises:
         InputError: they cannot be read, or a run has none.
     """
-    given = given_picks(args, source.runs, types)
-    if given or source.project is None:
-        return given
-    return {r.name: _of_project(args, source.project, r.name, types) for r in source.runs}
+    if picks is not None:
+        return read_given_picks(picks, source.runs, types, geometry, spacing_angstrom)
+    if source.project is None:
+        return {}
+    return {r.name: _of_project(source.project, r.name, types, truth) for r in source.runs}
 
 
-def known_picks(args: argparse.Namespace, source: Source, types: tuple[ParticleType, ...]) -> dict[str, Picks]:
+def known_picks(source: Source, types: tuple[ParticleType, ...], truth: TruthOptions) -> dict[str, Picks]:
     """The known picks of the runs that have any.
 
     Raises:
@@ -134,12 +126,12 @@ def known_picks(args: argparse.Namespace, source: Source, types: tuple[ParticleT
     found = {}
     for run in source.runs:
         try:
-            found[run.name] = _of_project(args, source.project, run.name, types)
+            found[run.name] = _of_project(source.project, run.name, types, truth)
         except InputError:
-            if args.picks_user is not None or args.picks_session is not None:
+            if truth != TruthOptions():
                 raise
     return found
 
 
-def _of_project(args: argparse.Namespace, project: CopickProject, run: str, types: tuple[ParticleType, ...]) -> Picks:
-    return project_picks(project, run, types, user=args.picks_user, session=args.picks_session)
+def _of_project(project: CopickProject, run: str, types: tuple[ParticleType, ...], truth: TruthOptions) -> Picks:
+    return project_picks(project, run, types, user=truth.picks_user, session=truth.picks_session)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxcryo.calling import command
 from jaxcryo.domain import ParticleType, Picks, Volume
 from jaxcryo.metric import score
 from jaxcryo.page import IndexRow, Overlay, Page, Sections, slice_images, versions, write_index, write_page
@@ -44,8 +45,8 @@ def page_notes(
     sections["Settings"] = {"backend": f"{backend} ({reason})"} | {
         name.replace("_", " "): str(value) for name, value in plain.items()
     }
-    again = f"jaxcryo picks threshold {shlex.quote(out)} other/ --thresholds thresholds.json"
-    anew = f"python infer.py --engines {shlex.quote(engines)} --data DATA --out new/ --thresholds thresholds.json"
+    again = command(f"picks threshold {shlex.quote(out)} other/ --thresholds thresholds.json")
+    anew = command(f"infer --engines {shlex.quote(engines)} --data DATA --out new/ --thresholds thresholds.json")
     return PageNotes(
         sections=sections,
         commands=(

@@ -1,64 +1,143 @@
-"""`jaxcryo picks`: converts picks between formats, and applies other thresholds to them."""
+"""`jaxcryo picks`: picks in other formats, and at other thresholds."""
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
 
-from jaxcryo.cli.common import PARTICLES_HELP, parser, reports_errors
-from jaxcryo.cli.geometry import add_frame_options, frames_of, say
-from jaxcryo.cli.rethreshold import pick_anew, types_of
-from jaxcryo.domain import ParticleType, Picks
-from jaxcryo.picks.formats import (
-    FORMATS,
-    PickFormat,
-    detect,
-    format_for,
-    losses,
-    read_picks,
-    write_picks,
+from tyro.conf import Positional
+
+from jaxcryo.cli.command import Command, Group, Switch, shown
+from jaxcryo.cli.options import GeometryOptions
+
+if TYPE_CHECKING:
+    from jaxcryo.domain import ParticleType, Picks
+    from jaxcryo.picks.formats import Frames, PickFormat
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PicksOptions:
+    """Picks in one format to be written in another."""
+
+    picks: Annotated[Positional[str], shown("IN")]
+    """file or folder of picks"""
+    out: Annotated[Positional[str], shown("OUT")]
+    """file or folder to write"""
+    from_: Annotated[str | None, shown("NAME", default="recognized", name="from")] = None
+    """format of IN: kaggle, copick, relion4, relion5, dynamo, napari, csv"""
+    to: Annotated[str | None, shown("NAME", default="by OUT's suffix")] = None
+    """format of OUT"""
+    particles: Annotated[str | None, shown("FILE", default="those of the inference, else the challenge's")] = None
+    """particle types: a copick config.json or a short .toml file (docs/formats.md)"""
+    data: Annotated[str | None, shown("DIR")] = None
+    """tomograms, to read voxel spacings and sizes from"""
+    voxel_spacing: Annotated[float | None, shown("ANGSTROM")] = None
+    """voxel spacing in Å (Dynamo and napari)"""
+    force: Switch = False
+    """replace existing files"""
+    geometry: GeometryOptions = GeometryOptions()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConvertOptions(PicksOptions):
+    """Convert picks to another format. All formats and their coordinates: docs/formats.md"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ThresholdOptions(PicksOptions):
+    """Select the picks above other thresholds, without running the networks again.
+
+    In the folder of an inference thresholds may also be lower than its own. OUT has the format of IN unless --to is
+    given.
+    """
+
+    thresholds: Annotated[str, shown("FILE")]
+    """JSON: {"ribosome": 0.5, ...}; types that are not named keep the thresholds of the inference"""
+
+
+CONVERT = Command(
+    name="picks convert",
+    summary="convert picks between formats",
+    options=ConvertOptions,
+    action="jaxcryo.cli.picks:convert",
+    examples={
+        "picks convert picks/ particles/ --to relion5 --pixel-size 1.54 --unbinned-size 4096 4096 1200": (
+            "picks of an inference, as one STAR file per particle type for RELION 5"
+        ),
+        "picks convert picks/ particles.tbl --data tomograms/": "a Dynamo table, in voxels of these tomograms",
+        "picks convert refined/ribosome.star truth/ --to copick --tomograms tomograms.star": (
+            "picks to train on, in copick's layout"
+        ),
+    },
 )
-from jaxcryo.picks.thresholds import read_thresholds, with_thresholds
-from jaxcryo.project.dataset import find_runs
-from jaxcryo.project.particles import read_particles
+THRESHOLD = Command(
+    name="picks threshold",
+    summary="select the picks above other thresholds",
+    options=ThresholdOptions,
+    action="jaxcryo.cli.picks:threshold",
+    examples={
+        "picks threshold picks/ stricter/ --thresholds thresholds.json": (
+            'of an inference\'s picks, all above {"ribosome": 0.5, ...}, also below its own thresholds'
+        ),
+    },
+)
+PICKS = Group(
+    name="picks",
+    summary="convert picks between formats, or choose thresholds",
+    commands=(CONVERT, THRESHOLD),
+)
+main = PICKS.main
 
-EXAMPLES = """examples:
-  jaxcryo picks convert picks/ particles/ --to relion5 --pixel-size 1.54 --unbinned-size 4096 4096 1200
-      what infer.py wrote, as one STAR file a particle for RELION 5
-  jaxcryo picks convert picks/ particles.tbl --data tomograms/
-      a Dynamo table, in voxels of these tomograms
-  jaxcryo picks convert refined/ribosome.star truth/ --to copick --tomograms tomograms.star
-      picks to train on, in copick's layout
-  jaxcryo picks threshold picks/ stricter/ --thresholds thresholds.json
-      of what infer.py found, also below its own thresholds, all above {"ribosome": 0.5, ...}, without the networks
 
-All formats and their coordinates: docs/formats.md
-"""
+def convert(options: ConvertOptions) -> None:
+    """Writes the picks in another format."""
+    from jaxcryo.picks.formats import format_for, write_picks
+
+    found, source, frames, _ = _read(options)
+    target = format_for(options.out, options.to)
+    files = write_picks(found, options.out, target, frames, force=options.force)
+    _report(options.out, files, found, source, target)
 
 
-@reports_errors
-def main(argv: Sequence[str] | None = None, *, prog: str = "jaxcryo picks") -> int:
-    """Runs the command."""
-    args = _parser(prog).parse_args(argv)
-    types = read_particles(args.particles) if args.particles else types_of(args.picks)
-    source = FORMATS[args.from_] if args.from_ else detect(args.picks)
-    target = source if args.command == "threshold" and args.to is None else format_for(args.out, args.to)
-    frames = frames_of(args, [] if args.data is None else find_runs(args.data), say)
-    found = read_picks(args.picks, types, frames, format_=source, note=say)
-    if args.command == "threshold":
-        thresholds = read_thresholds(args.thresholds)
-        with_thresholds(types, thresholds)  # unknown names
-        before, found = found, pick_anew(args.picks, found, types, thresholds, say)
-        print(_counts(before, found, types, thresholds))
-    files = write_picks(found, args.out, target, frames, force=args.force)
-    _report(args.out, files, found, source, target)
-    return 0
+def threshold(options: ThresholdOptions) -> None:
+    """Writes the picks above the thresholds."""
+    from jaxcryo.cli.geometry import say
+    from jaxcryo.cli.rethreshold import pick_anew
+    from jaxcryo.picks.formats import format_for, write_picks
+    from jaxcryo.picks.thresholds import read_thresholds, with_thresholds
+
+    found, source, frames, types = _read(options)
+    target = source if options.to is None else format_for(options.out, options.to)
+    thresholds = read_thresholds(options.thresholds)
+    with_thresholds(types, thresholds)  # unknown names
+    chosen = pick_anew(options.picks, found, types, thresholds, say)
+    print(_counts(found, chosen, types, thresholds))
+    files = write_picks(chosen, options.out, target, frames, force=options.force)
+    _report(options.out, files, chosen, source, target)
+
+
+def _read(options: PicksOptions) -> tuple[dict[str, Picks], PickFormat, Frames, tuple[ParticleType, ...]]:
+    """The picks of each run, their format, what its coordinates refer to, and their types."""
+    from jaxcryo.cli.geometry import frames_of, say
+    from jaxcryo.cli.rethreshold import types_of
+    from jaxcryo.picks.formats import detect, format_for, read_picks
+    from jaxcryo.project.dataset import find_runs
+    from jaxcryo.project.particles import read_particles
+
+    types = read_particles(options.particles) if options.particles else types_of(options.picks)
+    source = format_for(options.picks, options.from_) if options.from_ else detect(options.picks)
+    runs = [] if options.data is None else find_runs(options.data)
+    frames = frames_of(options.geometry, options.voxel_spacing, runs, say)
+    return read_picks(options.picks, types, frames, format_=source, note=say), source, frames, types
 
 
 def _report(
     out: str, files: Sequence[pathlib.Path], found: Mapping[str, Picks], source: PickFormat, target: PickFormat
 ) -> None:
+    from jaxcryo.picks.formats import losses
+
     count = sum(map(len, found.values()))
     place = out if len(files) == 1 else f"{len(files)} files in {out}"
     print(
@@ -81,22 +160,3 @@ def _counts(
         limit = thresholds.get(type_.name)
         lines.append(f"  {type_.name}: {new}{' as before' if limit is None else f' above {limit:g}, {old} before'}")
     return "\n".join(lines)
-
-
-def _parser(prog: str) -> argparse.ArgumentParser:
-    p = parser("Convert picks between formats, or apply other thresholds to them.", EXAMPLES, prog)
-    commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    convert = commands.add_parser("convert", help="to another format", allow_abbrev=False)
-    threshold = commands.add_parser("threshold", help="keep the picks above thresholds", allow_abbrev=False)
-    for command in (convert, threshold):
-        command.add_argument("picks", metavar="IN", help="file or folder of picks")
-        command.add_argument("out", metavar="OUT", help="file or folder to write")
-        command.add_argument("--from", dest="from_", choices=FORMATS, help="the format of IN (default: recognised)")
-        command.add_argument("--to", choices=FORMATS, help="the format of OUT")
-        command.add_argument("--particles", metavar="FILE", help=PARTICLES_HELP)
-        command.add_argument("--data", metavar="DIR", help="the tomograms, to read voxel spacings and sizes from")
-        command.add_argument("--voxel-spacing", type=float, metavar="ANGSTROM", help="for Dynamo and napari")
-        add_frame_options(command)
-        command.add_argument("--force", action="store_true", help="replace files that are there")
-    threshold.add_argument("--thresholds", required=True, metavar="FILE", help='JSON: {"ribosome": 0.5, ...}')
-    return p

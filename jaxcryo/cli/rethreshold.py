@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from jaxcryo.calling import command
 from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, types_from_json
 from jaxcryo.picks.candidates import read_candidates
 from jaxcryo.picks.formats import above_thresholds
@@ -57,7 +58,10 @@ def _note_lower(thresholds: Mapping[str, float], saved: Mapping[str, float], not
     """Says where thresholds are below what was saved."""
     below = [f"{name} ({saved[name]:g})" for name, value in thresholds.items() if value < saved.get(name, -math.inf)]
     if below:
-        note(f"picks below these values of their inference were not saved: {', '.join(below)}; run infer.py again")
+        note(
+            f"picks below these values of their inference were not saved: {', '.join(below)}; "
+            f"run '{command('infer')}' again"
+        )
 
 
 def _settings(path: pathlib.Path) -> dict[str, Any]:

@@ -1,83 +1,111 @@
-"""`jaxcryo score`: the official metric of picks against a dataset's known ones."""
+"""`jaxcryo score`: the official metric of picks against known ones."""
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from jaxcryo.cli.common import PARTICLES_HELP, parser, reports_errors
-from jaxcryo.cli.inputs import add_picks_options, types_of
-from jaxcryo.domain import ParticleType, Picks
+from tyro.conf import Positional
+
+from jaxcryo.cli.command import Command, Switch, shown
+from jaxcryo.cli.options import Particles, TruthOptions
 from jaxcryo.errors import InputError
-from jaxcryo.metric import Score, score
-from jaxcryo.picks.copick_json import read_copick_folder
-from jaxcryo.picks.formats.tables import read_submission
-from jaxcryo.project.copick import has_picks, open_project, project_picks
-from jaxcryo.project.truth import read_truth
-from jaxcryo.report import score_table
 
-EXAMPLES = """examples:
-  jaxcryo score picks/ data/
-      the picks that infer.py wrote, against all known picks of the dataset
-  jaxcryo score picks/submission.csv data/ --runs TS_5_4
-      a Kaggle submission, on one run
-  jaxcryo score picks/ data/ --json
-      for programs: one object with weighted_f4 and the per-type counts, precision, recall and F4
-"""
+if TYPE_CHECKING:
+    from jaxcryo.domain import ParticleType, Picks
+    from jaxcryo.metric import Score
 
 
-@reports_errors
-def main(argv: Sequence[str] | None = None, *, prog: str = "jaxcryo score") -> int:
-    """Runs the command."""
-    p = parser("Score picks as the challenge does.", EXAMPLES, prog)
-    p.add_argument("picks", metavar="PICKS", help="folder with ExperimentRuns/, or a submission table (.csv)")
-    p.add_argument("data", metavar="DIR", nargs="?", help="dataset whose known picks are the truth")
-    p.add_argument("--copick", metavar="JSON", help="a copick project whose picks are the truth, instead of DIR")
-    add_picks_options(p)
-    p.add_argument("--runs", nargs="+", metavar="NAME", help="score these runs only (default: all with known picks)")
-    p.add_argument("--particles", metavar="FILE", help=PARTICLES_HELP)
-    p.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
-    args = p.parse_args(argv)
-    types = types_of(args)
-    truth = _truth(args, types)
-    found = read_found(args.picks, types)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScoreOptions:
+    """Score picks as the CZII challenge does."""
+
+    picks: Annotated[Positional[pathlib.Path], shown("PICKS")]
+    """folder with ExperimentRuns/, or a submission table (.csv)"""
+    data: Annotated[Positional[str | None], shown("DIR")] = None
+    """dataset whose known picks are ground truth"""
+    copick: Annotated[str | None, shown("JSON")] = None
+    """copick project whose picks are ground truth, instead of DIR"""
+    runs: Annotated[tuple[str, ...], shown("NAME ...", default="all with known picks")] = ()
+    """runs to score"""
+    particles: Particles = None
+    """particle types: a copick config.json or a short .toml file (docs/formats.md)"""
+    json: Switch = False
+    """print one JSON object instead of the table"""
+    truth: TruthOptions = TruthOptions()
+
+
+SCORE = Command(
+    name="score",
+    summary="score picks against known ones, as the CZII challenge does",
+    options=ScoreOptions,
+    action="jaxcryo.cli.score:score_picks",
+    examples={
+        "score picks/ data/": "picks of an inference, against all known picks of the dataset",
+        "score picks/submission.csv data/ --runs TS_5_4": "a Kaggle submission, on one run",
+        "score picks/ data/ --json": (
+            "for programs: one object with weighted_f4 and, for each type, counts, precision, recall and F4"
+        ),
+    },
+)
+main = SCORE.main
+
+
+def score_picks(options: ScoreOptions) -> None:
+    """Prints the score."""
+    from jaxcryo.cli.inputs import check_truth, read_types
+    from jaxcryo.metric import score
+    from jaxcryo.report import score_table
+
+    check_truth(options.truth, options.copick)
+    types = read_types(options.particles, options.copick)
+    truth = _truth(options, types)
+    found = read_found(options.picks, types)
     without = [run for run in truth if run not in found]
     if len(without) == len(truth):
         raise InputError(
-            f"{args.picks}: has no picks of {', '.join(truth)}; it has of {', '.join(sorted(found)) or 'no run'}"
+            f"{options.picks}: has no picks of {', '.join(truth)}; it has picks of "
+            f"{', '.join(sorted(found)) or 'no run'}"
         )
     result = score(truth, found, types)
-    if args.json:
+    if options.json:
         print(json.dumps(to_json(result, list(truth))))
-        return 0
+        return
     print(f"{len(truth)} runs: {', '.join(truth)}")
     if without:
         print(f"no picks of {', '.join(without)}: all their particles count as missed (choose runs with --runs)")
     print(score_table(result))
-    return 0
 
 
-def _truth(args: argparse.Namespace, types: tuple[ParticleType, ...]) -> dict[str, Picks]:
-    if (args.data is None) == (args.copick is None):
-        raise InputError("whose picks are the truth? expected a dataset, or a copick project with --copick, not both")
-    if args.copick is None:
-        return read_truth(args.data, types, args.runs)
-    project = open_project(args.copick)
-    user, session = args.picks_user, args.picks_session
-    names = args.runs or [n for n in project.run_names() if has_picks(project, n, types, user=user, session=session)]
+def _truth(options: ScoreOptions, types: tuple[ParticleType, ...]) -> dict[str, Picks]:
+    from jaxcryo.project.copick import has_picks, open_project, project_picks
+    from jaxcryo.project.truth import read_truth
+
+    if options.copick is None:
+        if options.data is None:
+            raise InputError("no ground truth was given; pass a dataset, or a copick project with --copick")
+        return read_truth(options.data, types, options.runs or None)
+    if options.data is not None:
+        raise InputError(f"{options.data} and --copick were both given; choose one as ground truth")
+    project = open_project(options.copick)
+    user, session = options.truth.picks_user, options.truth.picks_session
+    names = options.runs or [n for n in project.run_names() if has_picks(project, n, types, user=user, session=session)]
     if not names:
-        raise InputError(f"{args.copick}: no run has such picks of {', '.join(t.name for t in types)}")
+        raise InputError(f"{options.copick}: no run has such picks of {', '.join(t.name for t in types)}")
     return {n: project_picks(project, n, types, user=user, session=session) for n in sorted(set(names))}
 
 
 def read_found(path: str | pathlib.Path, types: tuple[ParticleType, ...]) -> dict[str, Picks]:
-    """Picks by run from what infer.py wrote, or from a submission table."""
+    """Picks by run from the folder of an inference, or from a submission table."""
+    from jaxcryo.picks.copick_json import read_copick_folder
+    from jaxcryo.picks.formats.tables import read_submission
+
     path = pathlib.Path(path)
     if not path.exists():
-        raise InputError(f"{path}: does not exist; expected a folder that infer.py wrote, or a submission table")
+        raise InputError(f"{path}: does not exist; expected the folder of an inference, or a submission table")
     return read_copick_folder(path, types) if path.is_dir() else read_submission(path, types)
 
 

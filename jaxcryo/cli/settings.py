@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from jaxcryo.calling import command
 from jaxcryo.config import InferenceConfig
 from jaxcryo.domain import ParticleType, Run, types_to_json
 from jaxcryo.errors import InputError
@@ -68,8 +69,8 @@ def runs_done(out: pathlib.Path, settings: dict[str, Any], runs: Sequence[Run], 
         same = False
     if not same:
         raise InputError(
-            f"{out}: holds picks of {', '.join(sorted(present))} by other engines or settings; choose another folder "
-            "with --out, or replace them with --force (for other thresholds alone: jaxcryo picks threshold)"
+            f"{out}: holds picks of {', '.join(sorted(present))} made with different models or settings; "
+            f"choose another --out or pass --force (for other thresholds alone: {command('picks threshold')})"
         )
     complete = len(settings["thresholds"])
     return {run.name for run in runs if counts.get(run.name) == complete}

@@ -1,20 +1,19 @@
-"""`python -m convert check`: whether every engine of a folder answers as Flax does, on this computer."""
+"""Whether every model of a folder answers on this computer as Flax does."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
 import importlib.util
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
 import onnx
 from tqdm import tqdm
 
+from jaxcryo.calling import command
 from jaxcryo.convert.bfloat16 import (
     PrecisionComparison,
     compare_precisions,
@@ -39,7 +38,6 @@ from jaxcryo.convert.emit_probe import float16_values, group_of, probe
 from jaxcryo.errors import InputError
 from jaxcryo.models import Network, build
 from jaxcryo.models.onnx_layers import Upsampling
-from jaxcryo.phantom import PhantomConfig
 from jaxcryo.runtime.manifest import FILE_NAME, ModelEntry, read_manifest
 from jaxcryo.runtime.openvino import cpu_has_bfloat16, openvino_predict
 from jaxcryo.weights import TrainedModel, load_model
@@ -65,46 +63,35 @@ class Range:
         return self.largest <= FLOAT16_SHARE * _FLOAT16_MAX
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the command to `python -m convert`."""
-    parser = subparsers.add_parser("check", help="compare engines with Flax on this computer", description=__doc__)
-    parser.add_argument("engines", type=pathlib.Path, help="what 'python -m convert onnx' wrote")
-    parser.add_argument("--windows", type=int, default=4, help="of noise and of a phantom, each (default: 4)")
-    parser.add_argument(
-        "--bfloat16", type=int, metavar="PHANTOMS",
-        help="also look for the particles of so many phantoms in float32 and bfloat16, and note in engines.json by how "
-        "much the weighted F4 changes, so that infer.py takes the faster where it is as good; 8 are enough to tell",
-    )  # fmt: skip
-    parser.add_argument(
-        "--shape", type=int, nargs=3, metavar=("Z", "Y", "X"), default=PhantomConfig().shape_zyx,
-        help="of these phantoms in voxels (default: the challenge's)",
-    )  # fmt: skip
-    parser.set_defaults(run=run)
+def check_models(
+    folder: pathlib.Path, *, windows: int, bfloat16_phantoms: int | None, shape_zyx: tuple[int, int, int]
+) -> bool:
+    """Prints all comparisons; whether all are within their limits.
 
-
-def run(args: argparse.Namespace) -> None:
-    """Prints all comparisons; leaves with exit code 1 where one is off."""
-    if args.windows < 1:
-        raise InputError(f"--windows is {args.windows}; expected at least 1")
-    if args.bfloat16 is not None and args.bfloat16 < 1:
-        raise InputError(f"--bfloat16 is {args.bfloat16}; expected at least 1 phantom")
-    entries = read_manifest(args.engines)
+    With `bfloat16_phantoms` also searches so many phantoms in both precisions, and notes in the manifest what changes.
+    """
+    if windows < 1:
+        raise InputError(f"--windows is {windows}; expected at least 1")
+    if bfloat16_phantoms is not None and bfloat16_phantoms < 1:
+        raise InputError(f"--bfloat16 is {bfloat16_phantoms}; expected at least 1 phantom")
+    entries = read_manifest(folder)
     if not _has_onnxruntime():
         print("onnxruntime is not installed: comparing OpenVINO only (pip install onnxruntime for both)")
     comparisons: list[Comparison] = []
     ranges: list[Range] = []
     for entry in tqdm(entries, desc="comparing", unit="model"):
-        found, largest = check_entry(args.engines, entry, args.windows)
+        found, largest = check_entry(folder, entry, windows)
         comparisons += found
         ranges += largest
     print(_table(comparisons, ranges))
-    off = sum(not c.is_ok for c in comparisons) + sum(not r.is_ok for r in ranges)
-    if off:
-        print(f"{off} of {len(comparisons) + len(ranges)} are off: do not use these models as they are")
-        raise SystemExit(1)
-    if args.bfloat16 is not None:
-        _compare_in_bfloat16(args.engines, entries, args.bfloat16, tuple(args.shape))
-    print(f"all within their limits; next: jaxcryo infer --engines {args.engines} --data DIR")
+    failed = sum(not c.is_ok for c in comparisons) + sum(not r.is_ok for r in ranges)
+    if failed:
+        print(f"{failed} of {len(comparisons) + len(ranges)} exceed tolerance: do not use these models as they are")
+        return False
+    if bfloat16_phantoms is not None:
+        _compare_in_bfloat16(folder, entries, bfloat16_phantoms, shape_zyx)
+    print(f"all within tolerance; next: {command(f'infer --engines {folder} --data DIR')}")
+    return True
 
 
 def _compare_in_bfloat16(

@@ -107,7 +107,7 @@ def comparison_rows(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
 
 def word(is_ok: bool) -> str:
     """A table's last column."""
-    return "ok" if is_ok else "OFF"
+    return "ok" if is_ok else "FAIL"
 
 
 def aligned(rows: list[tuple[str, ...]]) -> str:

@@ -1,18 +1,18 @@
-"""`python -m convert engine`: the TensorRT engines of a folder, built and compared on the card that will run them."""
+"""The TensorRT engines of a folder, built and compared on the card that will run them."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import datetime
 import hashlib
 import importlib.util
 import pathlib
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 
+from jaxcryo.calling import command
 from jaxcryo.convert.comparison import Comparison, aligned, compare, comparison_rows, in_batches, kinds_of_windows
 from jaxcryo.convert.comparison import onnxruntime_answer as onnxruntime
 from jaxcryo.errors import InputError
@@ -41,17 +41,6 @@ LIMITS = {"float32": 1e-4, "float16": 5e-3}
 float16 in float32 on a CPU, tensor cores may add up in float16); a miscompiled engine is off by far more."""
 _WINDOWS = 4
 
-_EXAMPLES = """\
-Each model of the folder becomes NAME-...-trtVERSION-smCAPABILITY-bBATCH.engine, with a .json beside it that says what
-was built where, and a .layers.json with TensorRT's description of its layers. Engines run with the TensorRT version
-and on the kind of card that built them. Those that are there and fit are kept.
-
-examples:
-  python -m convert onnx runs/yu4u-paper-fold* --precision float16 --out engines-t4
-  python -m convert engine engines-t4
-  python infer.py --engines engines-t4 --data DIR
-"""
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Job:
@@ -60,59 +49,43 @@ class _Job:
     options: BuildOptions
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the command to `python -m convert`."""
-    parser = subparsers.add_parser(
-        "engine",
-        help="build TensorRT engines on the card that will run them",
-        description=__doc__,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("engines", type=pathlib.Path, help="what 'python -m convert onnx' wrote")
-    parser.add_argument(
-        "--workspace", type=float, default=4.0, metavar="GIB", help="memory that kernels may use (default: 4)"
-    )
-    parser.add_argument(
-        "--optimization-level", type=int, default=3, choices=range(6), metavar="0-5",
-        help="higher ones build longer, for engines that may be faster (default: 3)",
-    )  # fmt: skip
-    parser.add_argument("--force", action="store_true", help="build those again that are there and fit")
-    parser.set_defaults(run=run)
+def build_engines(folder: pathlib.Path, *, workspace_gib: float, optimization_level: int, force: bool) -> bool:
+    """Builds the engines that are missing; whether all of them answer as ONNX Runtime does.
 
-
-def run(args: argparse.Namespace) -> None:
-    """Builds what is missing; leaves with exit code 1 where an engine is off."""
-    if not 0 < args.workspace < float("inf"):
-        raise InputError(f"--workspace is {args.workspace:g}; expected GiB above 0")
-    entries = read_manifest(args.engines)
+    Raises:
+        InputError: this machine cannot build engines.
+    """
+    if not 0 < workspace_gib < float("inf"):
+        raise InputError(f"--workspace is {workspace_gib:g}; expected GiB above 0")
+    entries = read_manifest(folder)
     target = this_machine()
     if importlib.util.find_spec("onnxruntime") is None:
         raise InputError("onnxruntime is not installed, which engines are compared with; run pip install onnxruntime")
     share_memory()
     from jaxcryo.convert.engine_build import BuildOptions  # where there is a GPU only
 
-    options = BuildOptions(workspace_bytes=int(args.workspace * 2**30), optimization_level=args.optimization_level)
-    job = _Job(folder=args.engines, target=target, options=options)
+    options = BuildOptions(workspace_bytes=int(workspace_gib * 2**30), optimization_level=optimization_level)
+    job = _Job(folder=folder, target=target, options=options)
     print(f"{len(entries)} model{'s' * (len(entries) > 1)} for {target}")
     _remove_superseded(job, entries)
     comparisons: list[Comparison] = []
     for number, entry in enumerate(entries, 1):
         label = f"[{number}/{len(entries)}] {entry.name}"
-        if not args.force and (kept := _fitting(job, entry)):
-            print(f"{label}: {kept.name} is there and fits")
+        if not force and (kept := _fitting(job, entry)):
+            print(f"{label}: {kept.name} already exists and fits")
             continue
         print(f"{label}: building, which takes some minutes")
         comparisons += _build(job, entry, label)
     if comparisons:
         print(aligned(comparison_rows(comparisons)))
-    if off := sorted({c.model for c in comparisons if not c.is_ok}):
+    if failed := sorted({c.model for c in comparisons if not c.is_ok}):
         print(
-            f"off and not kept: {', '.join(off)}; try another --optimization-level, or another TensorRT version, or "
-            "convert onnx with the other --upsampling"
+            f"failed the accuracy check, discarded: {', '.join(failed)}; try another --optimization-level, another "
+            f"TensorRT version, or the other --upsampling of {command('convert onnx')}"
         )
-        raise SystemExit(1)
-    print(f"next: jaxcryo infer --engines {args.engines} --data DIR")
+        return False
+    print(f"next: {command(f'infer --engines {folder} --data DIR')}")
+    return True
 
 
 def _build(job: _Job, entry: ModelEntry, label: str) -> list[Comparison]:

@@ -1,4 +1,4 @@
-"""`python -m convert export`: the way back, for those who use PyTorch.
+"""The way back, for those who use PyTorch.
 
 `lightning`: yu4u's whole network under the names of his training's checkpoints, for
 `Timm3DDecoder3.load_state_dict({k.removeprefix("model."): v for k, v in safetensors.torch.load_file(OUT).items()})`.
@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import argparse
 import pathlib
 from typing import Any, Literal
 
@@ -26,27 +25,17 @@ Form = Literal["timm", "lightning"]
 _RUN_FILES = ("best.safetensors", "last.safetensors")
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the command to `python -m convert`."""
-    parser = subparsers.add_parser(
-        "export",
-        help="write weights of this program under the names that timm or yu4u's code use",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("weights", type=pathlib.Path, metavar="RUN_OR_WEIGHTS", help="a training's folder, or a file")
-    parser.add_argument("--to", choices=("timm", "lightning"), required=True, help="timm: the encoder; lightning: all")
-    parser.add_argument("out", type=pathlib.Path, metavar="OUT.safetensors", help="the file to write")
-    parser.set_defaults(run=run)
+def export_file(source: pathlib.Path, out: pathlib.Path, form: Form) -> None:
+    """Writes the weights of a training's folder, or of a file, under the names of others.
 
-
-def run(args: argparse.Namespace) -> None:
-    """Writes the file."""
-    path = weights_file(args.weights)
-    arrays = export(load_model(path), args.to)
-    with atomic_path(args.out) as temporary:
+    Raises:
+        InputError: as `export` and `weights_file` do.
+    """
+    path = weights_file(source)
+    arrays = export(load_model(path), form)
+    with atomic_path(out) as temporary:
         save_file(arrays, temporary, metadata={"format": "pt"})
-    print(f"{args.out}: {len(arrays)} tensors of {path}")
+    print(f"{out}: {len(arrays)} tensors of {path}")
 
 
 def export(model: TrainedModel, form: Form) -> dict[str, NDArray[Any]]:

@@ -1,11 +1,9 @@
-"""`python -m convert onnx`: trainings or weights as a folder of engines that infer.py runs."""
+"""Trainings or weights as a folder of ONNX models, with the list that inference reads."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import pathlib
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +13,6 @@ from tqdm import tqdm
 from jaxcryo.config import Precision, TrainConfig
 from jaxcryo.convert.emit import write_onnx
 from jaxcryo.convert.export import weights_file
-from jaxcryo.convert.operations import described
 from jaxcryo.errors import InputError
 from jaxcryo.files import atomic_path
 from jaxcryo.models import Weights, build
@@ -24,19 +21,6 @@ from jaxcryo.runtime.manifest import FILE_NAME, ModelEntry, file_sha256, read_ma
 from jaxcryo.weights import TrainedModel, load_model, model_types, save_model
 
 _GENERIC_STEMS = ("best", "last")
-
-_EXAMPLES = """\
-Each RUN_OR_WEIGHTS becomes NAME.onnx and, for the Flax backend, NAME.safetensors; engines.json lists them all with
-what infer.py needs to know. Several models are averaged, and must find the same particle types.
-
-examples:
-  on a computer without an NVIDIA GPU (OpenVINO runs float32, and bfloat16 where the CPU has it):
-    python -m convert onnx runs/yu4u-small-fold0 runs/tattaka-small-fold0 --out engines
-    python infer.py --engines engines --data DIR
-  for TensorRT on a T4, which is fast in float16 only; build on the card that will run it:
-    python -m convert onnx runs/yu4u-paper-fold* --precision float16 --out engines-t4
-    python -m convert engine engines-t4
-"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,59 +38,6 @@ class OnnxOptions:
     """None takes the training's. Windows of other sizes overlap by as many voxels."""
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the command to `python -m convert`."""
-    parser = subparsers.add_parser(
-        "onnx",
-        help="write ONNX models and the list that infer.py --engines reads",
-        description=__doc__,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "weights", nargs="+", type=pathlib.Path, metavar="RUN_OR_WEIGHTS",
-        help="a training's folder (its best.safetensors, else last.safetensors), or a .safetensors file",
-    )  # fmt: skip
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="the folder to write")
-    parser.add_argument(
-        "--precision", choices=("float32", "float16"), default="float32",
-        help="float32 for CPUs (default), float16 for TensorRT on a T4",
-    )  # fmt: skip
-    parser.add_argument("--batch", type=int, help="windows that run at once (default: the recipe's)")
-    parser.add_argument(
-        "--upsampling", choices=("folded", "resize"), default=OnnxOptions.upsampling,
-        help="nearest upsampling as smaller convolutions at the low resolution (default; faster on CPUs), or as "
-        "ONNX's Resize",
-    )  # fmt: skip
-    parser.add_argument(
-        "--window", type=int, nargs=3, metavar=("Z", "Y", "X"),
-        help="in voxels, instead of the training's: larger ones overlap by as many voxels, so by a smaller share",
-    )  # fmt: skip
-    parser.add_argument("--voxel-spacing", type=float, metavar="A", help="in ångströms, for weights that do not say")
-    parser.add_argument("--force", action="store_true", help="replace the engines that are in the folder")
-    parser.set_defaults(run=run)
-
-
-def run(args: argparse.Namespace) -> None:
-    """Converts all models; says what was written and what to run next."""
-    options = OnnxOptions(
-        precision=args.precision,
-        batch=args.batch,
-        upsampling=args.upsampling,
-        spacing_angstrom=args.voxel_spacing,
-        window_zyx=None if args.window is None else (args.window[0], args.window[1], args.window[2]),
-    )
-    entries = convert_models(args.weights, args.out, options, force=args.force)
-    for entry in entries:
-        path = args.out / entry.onnx_file
-        print(f"  {path}  {path.stat().st_size / 1e6:.1f} MB, {described(onnx.load(path))}, from {entry.source}")
-    print(f"  {args.out / FILE_NAME}  {len(entries)} model{'s' * (len(entries) > 1)}")
-    print(f"next: python -m convert check {args.out}")
-    if options.precision == "float16":
-        print(f"then, on the card that will run it: python -m convert engine {args.out}")
-    print(f"then: jaxcryo infer --engines {args.out} --data DIR")
-
-
 def convert_models(
     sources: list[pathlib.Path], out: pathlib.Path, options: OnnxOptions, *, force: bool = False
 ) -> tuple[ModelEntry, ...]:
@@ -117,9 +48,7 @@ def convert_models(
     """
     _check_options(options)
     if (out / FILE_NAME).exists() and not force:
-        raise InputError(
-            f"{out}: holds engines already; choose another folder with --out, or replace them with --force"
-        )
+        raise InputError(f"{out} already holds models; choose another --out or pass --force")
     files = [weights_file(source) for source in sources]
     twice = sorted({str(f) for f in files if [g.resolve() for g in files].count(f.resolve()) > 1})
     if twice:
@@ -130,7 +59,7 @@ def convert_models(
     if clash := sorted(str(f) for f in files if f.resolve() in written):
         raise InputError(f"{', '.join(clash)} would be overwritten; choose another folder with --out")
     if not force and (present := sorted(str(f) for f in written if f.exists())):
-        raise InputError(f"{', '.join(present)}: there already; choose another --out, or replace them with --force")
+        raise InputError(f"{', '.join(present)} already exists; choose another --out or pass --force")
     print(
         f"{len(files)} model{'s' * (len(files) > 1)} to {out}: {options.precision}, upsampling {options.upsampling}, "
         f"batch {options.batch or 'of the recipe'}"

@@ -1,4 +1,4 @@
-"""`python -m convert port`: somebody else's weights become a model of ours.
+"""Somebody else's weights become a model of ours.
 
 A whole model fills everything. An encoder alone fills the encoder, its first convolution adapted to the image's
 channels by timm's rule; the decoder keeps its initialisation.
@@ -6,13 +6,13 @@ channels by timm's rule; the decoder keeps its initialisation.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import pathlib
 import resource
 import sys
 import time
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +24,8 @@ from jaxcryo.convert.sources import locate, open_source
 from jaxcryo.convert.torch_zip import StoredTensors
 from jaxcryo.domain import CZII_SPACING_ANGSTROM, CZII_TYPES, ParticleType
 from jaxcryo.errors import InputError
-from jaxcryo.models import Weights, architectures, build
+from jaxcryo.models import Weights, build
 from jaxcryo.models.naming import to_ours
-from jaxcryo.models.registry import sizes
-from jaxcryo.project.particles import read_particles
 from jaxcryo.recipes import recipe
 from jaxcryo.weights import TrainedModel, save_model
 
@@ -48,70 +46,34 @@ class PortOptions:
     """Draws what the source does not fill."""
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the command to `python -m convert`."""
-    parser = subparsers.add_parser(
-        "port",
-        help="turn a timm or PyTorch Lightning checkpoint into weights of this program",
-        description="Turns timm's encoders and yu4u's trained models into weights of this program, without PyTorch.",
-    )
-    parser.add_argument(
-        "source",
-        nargs="+",
-        help="a checkpoint (.safetensors, .bin, .pth, .ckpt), or a name on the Hugging Face hub such as "
-        "timm/convnext_nano.in12k_ft_in1k (yu4u) or timm/resnetrs50.tf_in1k (tattaka)",
-    )
-    parser.add_argument("--arch", choices=tuple(architectures()), required=True, help="the network to fill")
-    parser.add_argument(
-        "--out", type=pathlib.Path, required=True, help="the file to write; with several sources, a folder"
-    )
-    parser.add_argument("--size", choices=sizes(), default="paper", help="the network's size (default: paper)")
-    parser.add_argument("--plain", action="store_true", help="take the plain weights, not the averaged ones (EMA)")
-    parser.add_argument(
-        "--particles",
-        type=pathlib.Path,
-        metavar="FILE",
-        help="a copick config.json or a short .toml file with the particle types, in the channels' order",
-    )
-    parser.add_argument(
-        "--voxel-spacing", type=float, help="of the tomograms that the model was trained on, in ångströms"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="for what the source does not fill (default: 0)")
-    parser.add_argument("--dry-run", action="store_true", help="only print what would become of every tensor")
-    parser.add_argument("--force", action="store_true", help="replace files that are there")
-    parser.set_defaults(run=run)
+def port_files(
+    sources: Sequence[str], out: pathlib.Path, options: PortOptions, *, dry_run: bool = False, force: bool = False
+) -> None:
+    """Ports one source to a file, or several to a folder, and says what became of each.
 
-
-def run(args: argparse.Namespace) -> None:
-    """Ports one source to a file, or several to a folder."""
-    if args.voxel_spacing is not None and not 0 < args.voxel_spacing < float("inf"):
-        raise InputError(f"--voxel-spacing is {args.voxel_spacing}; expected ångströms above 0")
-    if args.seed < 0:
-        raise InputError(f"--seed is {args.seed}; expected a whole number from 0")
-    options = PortOptions(
-        arch=args.arch,
-        size=args.size,
-        averaged=not args.plain,
-        types=None if args.particles is None else read_particles(args.particles),
-        spacing_angstrom=args.voxel_spacing,
-        seed=args.seed,
-    )
-    outputs = _outputs(args.source, args.out)
-    present = [str(out) for out in outputs.values() if out.exists()]
-    if present and not (args.force or args.dry_run):
-        raise InputError(f"{', '.join(present)}: there already; choose another --out, or replace it with --force")
-    for source, out in outputs.items():
+    Raises:
+        InputError: a source cannot be ported, or a file exists and `force` is not given.
+    """
+    if options.spacing_angstrom is not None and not 0 < options.spacing_angstrom < float("inf"):
+        raise InputError(f"--voxel-spacing is {options.spacing_angstrom}; expected ångströms above 0")
+    if options.seed < 0:
+        raise InputError(f"--seed is {options.seed}; expected a whole number from 0")
+    outputs = _outputs(sources, out)
+    present = [str(file) for file in outputs.values() if file.exists()]
+    if present and not (force or dry_run):
+        raise InputError(f"{', '.join(present)} already exists; choose another --out or pass --force")
+    for source, file in outputs.items():
         path = locate(source)
-        if args.dry_run:
+        if dry_run:
             with open_source(path) as tensors:
                 print(table(plan_port(tensors, options, file=source)[0]))
             continue
         started = time.monotonic()
         plan, model = port(path, options, name=source)
-        save_model(out, model)
+        save_model(file, model)
         print("".join(f"note: {note}\n" for note in described_choices(plan, model, options)), end="")
         print(
-            f"{summary(plan)}\n{out}: written in {time.monotonic() - started:.1f} s, "
+            f"{summary(plan)}\n{file}: written in {time.monotonic() - started:.1f} s, "
             f"peak memory {_peak_memory_bytes() / 1e9:.2f} GB"
         )
 
@@ -218,7 +180,7 @@ def _check_fixed(tensors: StoredTensors, plan: Plan, config: NetworkConfig, *, f
             )
 
 
-def _outputs(sources: list[str], out: pathlib.Path) -> dict[str, pathlib.Path]:
+def _outputs(sources: Sequence[str], out: pathlib.Path) -> dict[str, pathlib.Path]:
     if len(sources) == 1:
         return {sources[0]: out}
     outputs = {s: out / f"{_stem(s)}.safetensors" for s in dict.fromkeys(sources)}

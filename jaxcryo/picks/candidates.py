@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from jaxcryo.calling import command
 from jaxcryo.domain import ParticleType, Picks
 from jaxcryo.errors import InputError
 from jaxcryo.picks.formats import FORMATS, read_picks, write_picks
@@ -52,7 +53,7 @@ def read_candidates(out: str | pathlib.Path, types: tuple[ParticleType, ...], ru
             raise InputError(f"{path}: holds picks of {', '.join(sorted(set(own) - {run}))}; expected {run} alone")
         found[run] = own.get(run, _none(run, types))
         if found[run].score is None:
-            raise InputError(f"{path}: not every candidate has a score; run infer.py again")
+            raise InputError(f"{path}: not every candidate has a score; run '{command('infer')}' again")
     return found
 
 

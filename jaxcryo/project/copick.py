@@ -174,7 +174,7 @@ def check_no_own_files(project: CopickProject, runs: Iterable[str]) -> None:
     there = own_files(project, runs)
     if there:
         more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-        raise InputError(f"{there[0]}{more}: there already; replace them in the project with --force")
+        raise InputError(f"{there[0]}{more} already exists; pass --force to replace it in the project")
 
 
 def write_project_picks(project: CopickProject, found: Mapping[str, Picks], *, force: bool) -> list[pathlib.Path]:
@@ -188,7 +188,7 @@ def write_project_picks(project: CopickProject, found: Mapping[str, Picks], *, f
         texts |= copick_texts(picks, project.overlay, user_id=OWN_USER, session_id=OWN_SESSION)
     for file, text in texts.items():
         if not force and file.exists() and not _holds(file, text):
-            raise InputError(f"{file}: there already, by another inference; replace it in the project with --force")
+            raise InputError(f"{file} already exists, by another inference; pass --force to replace it in the project")
     for file, text in texts.items():
         write_text(file, text)
     return list(texts)

@@ -7,6 +7,7 @@ import json
 import pathlib
 from typing import Literal
 
+from jaxcryo.calling import command
 from jaxcryo.errors import InputError
 from jaxcryo.files import atomic_path, read_json, write_text
 from jaxcryo.runtime.manifest import ModelEntry, file_sha256
@@ -58,7 +59,7 @@ def find_engine(folder: pathlib.Path, entry: ModelEntry, target: Target) -> path
         InputError: there is none; the message says what the others of this model are.
     """
     path = engine_path(folder, entry, target)
-    build = f"build it on this machine: python -m convert engine {folder}"
+    build = f"build it on this machine: {command(f'convert engine {folder}')}"
     if not path.is_file() or not record_path(path).is_file():
         others = "; ".join(f"{p.name} is {why}" for p, why in other_engines(folder, entry, target))
         raise InputError(

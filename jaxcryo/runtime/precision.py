@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
+from jaxcryo.calling import command
 from jaxcryo.runtime.manifest import ModelEntry
 
 PrecisionChoice = Literal["auto", "float32", "bfloat16"]
@@ -40,7 +41,7 @@ def where_harmless(entries: Sequence[ModelEntry]) -> tuple[tuple[ModelEntry, ...
 def _why_not(entry: ModelEntry) -> str:
     change = entry.bfloat16_f4_change
     if change is None:
-        return "not compared yet, see 'python -m convert check --bfloat16'"
+        return f"not compared yet, see '{command('convert check --bfloat16')}'"
     return f"changes the weighted F4 on phantoms by {change:+.4f}"
 
 

@@ -17,6 +17,7 @@ import tensorrt as trt
 from jax.experimental.buffer_callback import Buffer, ExecutionContext, buffer_callback
 from jaxtyping import Array, Float
 
+from jaxcryo.calling import command
 from jaxcryo.errors import InputError
 from jaxcryo.runtime.engine import INPUT, OUTPUT, Predict
 
@@ -84,7 +85,7 @@ def load_engine(plan: bytes, what: str) -> LoadedEngine:
         raise InputError(
             f"{what}: TensorRT {trt.__version__} cannot load it ({reported()}); engines run with the TensorRT "
             "version and on the kind of card that built them: build it again on this machine with "
-            "python -m convert engine"
+            f"{command('convert engine')}"
         )
     return LoadedEngine(runtime=runtime, engine=engine)
 

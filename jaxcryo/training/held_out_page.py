@@ -7,13 +7,14 @@ import functools
 
 import jax
 
+from jaxcryo.calling import command
 from jaxcryo.domain import Picks, Volume
 from jaxcryo.page import Overlay, Page, SliceImages, slice_images, versions, write_page
 from jaxcryo.serialize import to_plain
 from jaxcryo.training.run_folder import RunDescription, RunFolder
 from jaxcryo.training.validation import THRESHOLDS, Validation
 
-_COMMAND = "python infer.py --engines out/ --data DATA --out picks/ --thresholds thresholds.json"
+_COMMAND = "infer --engines out/ --data DATA --out picks/ --thresholds thresholds.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,7 @@ class HeldOutPage:
                     )
                 },
             },
-            commands=(("The networks of this training, converted to out/, with these thresholds:", _COMMAND),),
+            commands=(("The networks of this training, converted to out/, with these thresholds:", command(_COMMAND)),),
         )
         write_page(self.folder.report, page)
 

@@ -12,6 +12,7 @@ import zarr
 from jaxcryo.cli.infer import main as infer
 from jaxcryo.cli.score import main as score
 from jaxcryo.cli.train import main as train
+from jaxcryo.errors import InputError
 from jaxcryo.tomogram.volumes import write_ome_zarr
 
 
@@ -90,11 +91,16 @@ def test_folds_and_arches(dataset, tmp_path, capsys, monkeypatch) -> None:
     assert "fold 5 does not exist" in message and "0 PH_000, 1 PH_001" in message
     with pytest.raises(SystemExit) as stopped:
         train(["--arch", "unet", "--fold", "0"])
-    assert stopped.value.code == 2 and "choose from" in capsys.readouterr().err
-    monkeypatch.setattr("jaxcryo.cli.train.convert", lambda _: 2)  # as where there is no network
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and "unet" in said and "tattaka" in said
+
+    def no_network(*_: object) -> None:
+        raise InputError("the hub cannot be reached")
+
+    monkeypatch.setattr("jaxcryo.cli.training.port_files", no_network)
     command = ["--arch", "yu4u", "--fold", "0", "--data", dataset, "--weights", tmp_path / "weights"]
     message = refused(train, command, capsys)
-    assert "python -m convert port timm/convnext_nano.in12k_ft_in1k" in message and "--from-scratch" in message
+    assert "jaxcryo convert port timm/convnext_nano.in12k_ft_in1k" in message and "--from-scratch" in message
     assert not (tmp_path / "run").exists()
 
 
@@ -126,7 +132,7 @@ def test_engine_folders(dataset, engines, tmp_path, capsys) -> None:
     onnx = next((tmp_path / "changed").glob("*.onnx"))
     onnx.write_bytes(onnx.read_bytes() + b"x")
     assert "does not match engines.json: convert again" in refused(infer, [*base, tmp_path / "changed"], capsys)
-    assert "no engines were given" in refused(infer, ["--data", dataset], capsys)
+    assert "--engines" in refused(infer, ["--data", dataset], capsys)
 
 
 def test_output_that_cannot_be_written_and_other_settings(dataset, engines, tmp_path, capsys) -> None:
@@ -138,7 +144,7 @@ def test_output_that_cannot_be_written_and_other_settings(dataset, engines, tmp_
     before = (tmp_path / "picks" / "submission.csv").read_text()
     capsys.readouterr()
     message = refused(infer, [*base, tmp_path / "picks", "--voxel-spacing", "11"], capsys)
-    assert "other engines or settings" in message
+    assert "different models or settings" in message
     assert (tmp_path / "picks" / "submission.csv").read_text() == before
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import pathlib
 
@@ -11,10 +10,11 @@ import pytest
 
 from jaxcryo.cli.check_intensities import suited
 from jaxcryo.cli.infer import main as infer
-from jaxcryo.cli.inputs import picks_to_train_on, source_of, types_of
+from jaxcryo.cli.inputs import find_source, picks_to_train_on, read_types
 from jaxcryo.cli.score import main as score
-from jaxcryo.cli.train import _parser as train_parser
-from jaxcryo.domain import CZII_TYPES, Volume
+from jaxcryo.cli.train import TRAIN, TrainOptions
+from jaxcryo.domain import CZII_TYPES, Picks, Volume
+from jaxcryo.errors import InputError
 from jaxcryo.picks.copick_json import read_copick_folder, write_copick_picks
 from jaxcryo.project.dataset import find_runs, read_run_picks
 from jaxcryo.recipes import recipe
@@ -52,32 +52,35 @@ def test_infer_writes_into_the_project_and_score_reads_it(project, engines, tmp_
     assert own == {f.name: f.read_bytes() for f in (out / "ExperimentRuns/PH_000/Picks").iterdir()}
     assert run(infer, *command) == 0  # is done, and stays as it is
     assert run(infer, *command[:5], tmp_path / "other", *command[6:]) == 2
-    assert "replace them in the project with --force" in capsys.readouterr().err
+    assert "--force" in capsys.readouterr().err
     assert {f: f.read_bytes() for f in curated} == curated
     assert run(score, out, "--copick", project, "--picks-user", "curator", "--runs", "PH_000", "--json") == 0
     assert json.loads(capsys.readouterr().out)["types"]["ribosome"]["truth"] > 0
     assert run(score, out, "--copick", project, "--picks-user", "nobody", "--runs", "PH_000") == 2
-    assert run(score, out) == 2 and "whose picks are the truth?" in capsys.readouterr().err
+    assert run(score, out) == 2 and "ground truth" in capsys.readouterr().err
 
 
-def options(*args: object) -> argparse.Namespace:
-    return train_parser("train").parse_args(["--arch", "yu4u", "--fold", "0", *map(str, args)])
+def options(*args: object) -> TrainOptions:
+    return TRAIN.parse(["--arch", "yu4u", "--fold", "0", *map(str, args)])
+
+
+def picks_of(options: TrainOptions) -> dict[str, Picks]:
+    source = find_source(options.data, options.copick, options.input, train=True)
+    types = read_types(options.particles, options.copick)
+    return picks_to_train_on(options.picks, source, types, options.truth, options.geometry, None)
 
 
 def test_training_takes_tomograms_picks_and_types_of_the_project(project, dataset) -> None:
-    args = options("--copick", project)
-    types, source = types_of(args), source_of(args, train=True)
-    assert [t.name for t in types] == [t.name for t in CZII_TYPES]
-    given = picks_to_train_on(args, source, types)
+    assert [t.name for t in read_types(None, str(project))] == [t.name for t in CZII_TYPES]
+    given = picks_of(options("--copick", project))
     for r in find_runs(dataset, split="train"):
         np.testing.assert_allclose(given[r.name].xyz_angstrom, read_run_picks(r, CZII_TYPES).xyz_angstrom)
     particles = project.with_name("particles.toml")
     particles.write_text("[ribosome]\nradius_angstrom = 150\n")
-    args = options("--copick", project, "--particles", particles)
-    assert [t.name for t in types_of(args)] == ["ribosome"]
-    assert picks_to_train_on(args, source_of(args, train=True), types_of(args))["PH_000"].counts()["ribosome"] > 0
-    with pytest.raises(SystemExit):
-        options("--copick", project, "--data", dataset)
+    own = picks_of(options("--copick", project, "--particles", particles))
+    assert own["PH_000"].counts().keys() == {"ribosome"} and own["PH_000"].counts()["ribosome"] > 0
+    with pytest.raises(InputError, match="--data and --copick"):
+        picks_of(options("--copick", project, "--data", dataset))
 
 
 def test_a_training_says_which_contrast_is_odd_and_fits_the_intensity_rule(dataset) -> None:
@@ -106,4 +109,4 @@ def test_a_level_gives_picks_in_the_full_tomogram_s_coordinates(dataset, engines
     assert run(infer, *command, tmp_path / "7", "--level", "7") == 1
     assert "has no level 7" in capsys.readouterr().err
     assert run(infer, *command, tmp_path / "1", "--invert") == 2
-    assert "other engines or settings" in capsys.readouterr().err
+    assert "different models or settings" in capsys.readouterr().err

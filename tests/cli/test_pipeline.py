@@ -48,7 +48,7 @@ def test_ensemble_writes_everything_and_goes_on_where_it_was(dataset, engines, t
     assert infer([*command, "--runs", "PH_000"]) == 0
     assert infer(command) == 0
     said = capsys.readouterr().out
-    assert "[1/3] PH_000: is done already" in said and "[3/3] PT_000" in said
+    assert "[1/3] PH_000: already done" in said and "[3/3] PT_000" in said
     found = read_copick_folder(out, CZII_TYPES)
     assert set(found) == {"PH_000", "PH_001", "PT_000"}
     rows = list(csv.DictReader((out / "submission.csv").read_text().splitlines()))
@@ -88,7 +88,7 @@ def test_backends_and_precisions_agree(dataset, engines, tmp_path, capsys) -> No
             np.testing.assert_allclose(ours.score[near], theirs.score[nearest[near]], rtol=0.05)
     assert infer(["--engines", str(engines), "--data", str(dataset), "--out", str(tmp_path / "narrow"), "--precision",
                   "float32"]) == 2  # fmt: skip
-    assert "by other engines or settings" in capsys.readouterr().err
+    assert "different models or settings" in capsys.readouterr().err
 
 
 def test_truth_scores_one(dataset, tmp_path, capsys) -> None:

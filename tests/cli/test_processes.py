@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxcryo.cli.infer import main as infer
-from jaxcryo.cli.window_bars import WindowBars
+from jaxcryo.cli.inference import WindowBars
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.picks.copick_json import read_copick_folder
 
@@ -58,12 +58,12 @@ def test_a_killed_process_does_not_lose_the_other_run(dataset, engines, tmp_path
     assert picks_of(dataset, engines, out, "--processes", "2") == 1
     said = capsys.readouterr()
     assert "1 of 2 runs failed" in said.err and "its process was killed by SIGKILL" in said.err
-    assert "the runs that are left go to the others" in said.err
+    assert "the remaining runs go to the other processes" in said.err
     (finished,) = read_copick_folder(out, CZII_TYPES)
     assert finished in (out / "submission.csv").read_text() or not len(read_copick_folder(out, CZII_TYPES)[finished])
     monkeypatch.setattr(WindowBars, "advance", advance)
     assert picks_of(dataset, engines, out, "--processes", "2") == 0
-    assert f"{finished}: is done already" in capsys.readouterr().out
+    assert f"{finished}: already done" in capsys.readouterr().out
     assert set(read_copick_folder(out, CZII_TYPES)) == {"PH_000", "PH_001"}
 
 

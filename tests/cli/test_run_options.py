@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import pathlib
 
 import numpy as np
@@ -10,8 +9,9 @@ import pytest
 import zarr
 
 from jaxcryo.cli.infer import main as infer
-from jaxcryo.cli.run_options import Shard, _shard
+from jaxcryo.cli.shard import Shard
 from jaxcryo.domain import CZII_TYPES
+from jaxcryo.errors import InputError
 from jaxcryo.picks.copick_json import read_copick_folder
 
 
@@ -29,8 +29,8 @@ def test_shards_together_are_all_and_none_twice(count: int) -> None:
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3"])
 def test_what_is_no_shard(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="expected I/N"):
-        _shard(text)
+    with pytest.raises(InputError, match="expected I/N"):
+        Shard.parse(text)
 
 
 def test_shards_then_the_same_command_without_are_one_inference(dataset, engines, tmp_path, capsys) -> None:
@@ -41,7 +41,7 @@ def test_shards_then_the_same_command_without_are_one_inference(dataset, engines
         assert not (shared / "submission.csv").exists()
     capsys.readouterr()
     assert run(dataset, engines, shared) == 0
-    assert capsys.readouterr().out.count("is done already") == 3
+    assert capsys.readouterr().out.count("already done") == 3
     assert (shared / "submission.csv").read_text() == (whole / "submission.csv").read_text()
 
 
@@ -49,7 +49,7 @@ def test_shards_of_other_settings_are_not_mixed(dataset, engines, tmp_path, caps
     out = tmp_path / "out"
     assert run(dataset, engines, out, "--shard", "1/3") == 0
     assert run(dataset, engines, out, "--shard", "2/3", "--effort", "fast") == 2
-    assert "by other engines or settings" in capsys.readouterr().err
+    assert "different models or settings" in capsys.readouterr().err
 
 
 def test_a_shard_beyond_the_runs_is_no_error(dataset, engines, tmp_path, capsys) -> None:
@@ -74,4 +74,4 @@ def test_less_effort_and_flips_are_other_settings(dataset, engines, tmp_path, ca
     assert run(dataset, engines, out, "--runs", "PT_000", "--effort", "fast") == 0
     for change in (["--effort", "full"], ["--tta"], ["--no-refine"], ["--merge-radius", "0"]):
         assert run(dataset, engines, out, "--runs", "PT_000", "--effort", "fast", *change) == 2
-        assert "by other engines or settings" in capsys.readouterr().err
+        assert "different models or settings" in capsys.readouterr().err

@@ -47,7 +47,7 @@ def test_two_models_and_what_is_known_of_them(
     out = tmp_path / "out"
     assert main(["onnx", str(run_folder), str(other), "--out", str(out)]) == 0
     said = capsys.readouterr().out
-    assert f"next: python -m convert check {out}" in said
+    assert f"next: jaxcryo convert check {out}" in said
     assert f"then: jaxcryo infer --engines {out} --data DIR" in said
     first, second = read_manifest(out)
     assert (first.name, first.arch, first.size, first.precision) == ("yu4u-tiny-fold0", "yu4u", "tiny", "float32")

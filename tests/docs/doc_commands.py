@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import importlib
+import io
 import re
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
+from typing import Any, NoReturn
 
 import pytest
 
-from jaxcryo.cli import console
+from jaxcryo.cli.command import Command
+from jaxcryo.cli.console import JAXCRYO
 
-OURS = tuple(console._MODULES)
+OURS = tuple(entry.name for entry in JAXCRYO.commands)
 _ASSIGNMENT = re.compile(r"[A-Z_]+=\S*")
 _ARRAY = re.compile(r"[A-Z_]+=\([^()]*\)")
 _WRAPPERS = ("srun", "nsys")
@@ -68,42 +69,32 @@ def _of_python(words: list[str]) -> tuple[str, list[str]]:
 
 
 class Parsed(Exception):  # noqa: N818 - not an error
-    """A parser has accepted its arguments."""
+    """A command has accepted its arguments."""
 
 
 @contextmanager
-def parsing_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[argparse.ArgumentParser]]:
-    """Commands end with `Parsed` as soon as their own parser has accepted the arguments; gives the parsers."""
-    parse, seen = argparse.ArgumentParser.parse_args, []
+def parsing_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Commands end with `Parsed` as soon as they have accepted their arguments."""
+    parse = Command.parse
 
-    def stop(self: argparse.ArgumentParser, *args: object, **kwargs: object) -> None:
-        seen.append(self)
-        parse(self, *args, **kwargs)
+    def stop(self: Command[Any], argv: Sequence[str]) -> NoReturn:
+        parse(self, argv)
         raise Parsed
 
     with monkeypatch.context() as patch:
-        patch.setattr(argparse.ArgumentParser, "parse_args", stop)
-        yield seen
+        patch.setattr(Command, "parse", stop)
+        yield
 
 
-def parser_of(command: str, monkeypatch: pytest.MonkeyPatch) -> argparse.ArgumentParser:
-    """The parser of one of our commands."""
-    with parsing_only(monkeypatch) as seen, pytest.raises((Parsed, SystemExit)):
-        importlib.import_module(console._MODULES[command][0]).main(["--help"])
-    return seen[0]
+def commands_of(name: str) -> dict[str, Command[Any]]:
+    """The commands behind a word of `jaxcryo`, by their second word; a single one has none."""
+    entry = next(c for c in JAXCRYO.commands if c.name == name)
+    return {"": entry} if isinstance(entry, Command) else {c.name.split()[1]: c for c in entry.commands}
 
 
-def options_of(parser: argparse.ArgumentParser) -> set[str]:
-    """The options of a parser and of its subcommands."""
-    found = set(parser._option_string_actions)
-    return found.union(*(options_of(p) for p in subcommands_of(parser).values()))
-
-
-def subcommands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """The subcommands of a parser by name."""
-    return {
-        name: sub
-        for action in parser._actions
-        if isinstance(action, argparse._SubParsersAction)
-        for name, sub in action.choices.items()
-    }
+def options_of(entry: Command[Any]) -> set[str]:
+    """The options of a command, as its help shows them."""
+    shown = io.StringIO()
+    with redirect_stdout(shown), suppress(SystemExit):
+        entry.parse(["--help"])
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", shown.getvalue()))

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Sequence
 
 import pytest
-from doc_commands import OURS, Call, Parsed, options_of, parser_of, parsing_only, subcommands_of, understand
+from doc_commands import OURS, Call, Parsed, commands_of, options_of, parsing_only, understand
 from doc_equivalents import (
     FOREIGN,
     FOREIGN_OPTIONS,
@@ -24,7 +24,7 @@ from doc_equivalents import (
 )
 from doc_pages import LANGUAGES, PAGES, ROOT, Block, blocks, commands, spans
 
-from jaxcryo.cli import console, infer
+from jaxcryo.cli import console, inference
 
 NAMES = [page.name for page in PAGES]
 EVERY = [
@@ -41,7 +41,7 @@ def test_page_does_what_it_says(
     for name in PRESUMED.get(page.name, ()):
         (shutil.copytree if (stock / name).is_dir() else shutil.copy)(stock / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(infer, "DEMO_SHAPE_ZYX", (24, 104, 104))
+    monkeypatch.setattr(inference, "DEMO_SHAPE_ZYX", (24, 104, 104))
     names: dict[str, object] = {}
     for block in blocks(page):
         if block.file is not None:
@@ -156,10 +156,10 @@ def test_most_are_run() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_options_in_prose_exist(page: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_in_prose_exist(page: pathlib.Path) -> None:
     """Options and commands in backticks, also where they are cut short with dots."""
-    parsers = {name: parser_of(name, monkeypatch) for name in OURS}
-    every = set().union(*(options_of(p) for p in parsers.values())) | FOREIGN_OPTIONS
+    ours = {name: commands_of(name) for name in OURS}
+    every = set().union(*(options_of(c) for some in ours.values() for c in some.values())) | FOREIGN_OPTIONS
     for span in spans(page):
         if span.startswith("--"):
             assert span.split()[0].partition("=")[0] in every, f"{page.name}: `{span}` is no option"
@@ -167,11 +167,12 @@ def test_options_in_prose_exist(page: pathlib.Path, monkeypatch: pytest.MonkeyPa
             call = understand(span)
             if not call.is_ours or call.program == "jaxcryo":
                 continue
-            parser = parsers[call.program]
-            if (subcommands := subcommands_of(parser)) and call.arguments:
-                assert call.arguments[0] in subcommands, f"{page.name}: `{span}`"
-                parser = subcommands[call.arguments[0]]
-            wrong = {w for w in call.arguments if w.startswith("--")} - options_of(parser)
+            some = ours[call.program]
+            if "" not in some and call.arguments:
+                assert call.arguments[0] in some, f"{page.name}: `{span}`"
+                some = {"": some[call.arguments[0]]}
+            known = set().union(*map(options_of, some.values()))
+            wrong = {w for w in call.arguments if w.startswith("--")} - known
             assert not wrong, f"{page.name}: `{span}` has {wrong}"
 
 

@@ -16,7 +16,7 @@ from jaxcryo.runtime.backends import choose_precision, open_engine
 from jaxcryo.runtime.manifest import ModelEntry
 from jaxcryo.runtime.precision import MAX_F4_CHANGE, PRECISIONS
 
-UNKNOWN = "not compared yet, see 'python -m convert check --bfloat16'"
+UNKNOWN = "not compared yet, see 'jaxcryo convert check --bfloat16'"
 
 
 def entry_of(name: str, change: float | None, precision: str = "float16") -> ModelEntry:

@@ -177,7 +177,7 @@ def write_picks(
     present = [f for f in texts if f.exists() or f.is_symlink()]
     if present and not force:
         more = f" and {len(present) - 1} more" if len(present) > 1 else ""
-        raise InputError(f"{present[0]}{more}: already exists; choose another output, or replace it with --force")
+        raise InputError(f"{present[0]}{more} already exists; choose another output or pass --force")
     for file, text in texts.items():
         write_text(file, text)
     return list(texts)

@@ -1,0 +1,237 @@
+"""A training: one architecture on all runs of a dataset but the held-out one."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from jaxcryo.allocator import keep_freed_memory
+from jaxcryo.calling import command
+from jaxcryo.cli.check_intensities import suited
+from jaxcryo.cli.command import check_above_zero
+from jaxcryo.cli.geometry import say as note
+from jaxcryo.cli.inputs import check_truth, find_source, picks_to_train_on, read_types, reading_of
+from jaxcryo.cli.train import StartOptions, TrainOptions
+from jaxcryo.config import TrainConfig
+from jaxcryo.convert.port import PortOptions, port_files
+from jaxcryo.domain import ParticleType, Picks, Run
+from jaxcryo.errors import InputError
+from jaxcryo.models import architecture, build
+from jaxcryo.project.dataset import read_run_picks, within_volume
+from jaxcryo.recipes import recipe, with_values
+from jaxcryo.report import score_table
+from jaxcryo.runtime.manifest import file_sha256
+from jaxcryo.tomogram.volumes import Reading
+from jaxcryo.training import distributed
+from jaxcryo.training.fit import Length, Outcome, Start, TrainingStopped, fit
+from jaxcryo.training.run_folder import Fingerprint, RunDescription
+from jaxcryo.training.source import Example, at_one_spacing
+from jaxcryo.training.source import source_of as samples_of
+from jaxcryo.weights import load_model
+
+
+def train(options: TrainOptions) -> int:
+    """Trains on all runs but the held-out one, or on all folds in turn; 1 where a training had to stop."""
+    _check(options)
+    keep_freed_memory()
+    distributed.join([f"{field}={value!r}" for field, value in vars(options).items()])
+    types = read_types(options.particles, options.copick)
+    config = _config(options, len(types))
+    source = find_source(options.data, options.copick, options.input, train=True)
+    runs = source.runs
+    if len(runs) < 2:
+        raise InputError(f"{source.place}: has {len(runs)} training run; at least two are needed, one is held out")
+    if options.fold != "all" and options.fold >= len(runs):
+        raise InputError(
+            f"fold {options.fold} does not exist: {source.place} has {len(runs)} runs, folds 0 to {len(runs) - 1}: "
+            + ", ".join(f"{i} {r.name}" for i, r in enumerate(runs))
+        )
+    start = _start(options.start, config)
+    spacing = options.input.voxel_spacing
+    given = picks_to_train_on(options.picks, source, types, options.truth, options.geometry, spacing)
+    reading = reading_of(options.input)
+    examples = [_example(r, types, reading, given.get(r.name)) for r in runs]
+    unknown = [t.name for i, t in enumerate(types) if not any(len(e.picks.of_type(i)) for e in examples)]
+    if unknown:
+        note(f"no run has picks of {', '.join(unknown)}: not learned, and left out of the mean F4")
+    config, volumes, skewness = suited(config, [e.volume for e in examples], note)
+    examples = [dataclasses.replace(e, volume=v) for e, v in zip(examples, volumes, strict=True)]
+    examples = at_one_spacing(examples, note)
+    fingerprints = {e.volume.name: Fingerprint.of(e.volume, e.picks) for e in examples}
+    folds = range(len(runs)) if options.fold == "all" else [options.fold]
+    results = []
+    try:
+        for fold in folds:
+            outcome = _train_fold(options, config, types, examples, fold, start, skewness, fingerprints)
+            results.append((runs[fold].name, outcome))
+    except TrainingStopped as stopped:
+        print(f"stopped: {stopped}", file=sys.stderr)
+        return 1
+    if options.fold == "all" and distributed.is_first():
+        print("\n" + _fold_table(results))
+    return 0
+
+
+def _check(options: TrainOptions) -> None:
+    recipe = options.recipe
+    check_above_zero(
+        steps=options.steps,
+        minutes=options.minutes,
+        batch=recipe.batch,
+        accumulate=recipe.accumulate,
+        lr=recipe.lr,
+        save_minutes=options.compute.save_minutes,
+    )
+    if options.fold != "all" and options.fold < 0:
+        raise InputError(f"--fold is {options.fold}; expected a number from 0, or all")
+    if options.steps is not None and options.minutes is not None:
+        raise InputError("--steps and --minutes were both given; choose one")
+    if options.start.init is not None and options.start.from_scratch:
+        raise InputError("--init and --from-scratch were both given; choose one")
+    check_truth(options.truth, options.copick)
+
+
+def _train_fold(
+    options: TrainOptions,
+    config: TrainConfig,
+    types: tuple[ParticleType, ...],
+    examples: Sequence[Example],
+    fold: int,
+    start: Start | None,
+    skewness: float,
+    fingerprints: dict[str, Fingerprint],
+) -> Outcome:
+    held_out, rest = examples[fold], [*examples[:fold], *examples[fold + 1 :]]
+    spacing = held_out.volume.grid.spacing_angstrom
+    name = f"{options.arch}-{options.size}-fold{fold}"
+    if options.out is None:
+        out = pathlib.Path("runs", name)
+    else:
+        out = options.out / name if options.fold == "all" else options.out
+    description = RunDescription(
+        config=config,
+        types=types,
+        fold=fold,
+        train_runs=tuple(e.volume.name for e in rest),
+        held_out=held_out.volume.name,
+        spacing_angstrom=spacing,
+        steps=options.steps,
+        skewness=skewness,
+        fingerprints=fingerprints,
+        start=None if start is None else start.sha256,
+    )
+    say = print if distributed.is_first() else lambda *_: None
+    place = options.copick or options.data or "data"
+    say(
+        f"Training {options.arch} ({options.size}) on {len(rest)} runs of {place} at {spacing:.3f} Å, "
+        f"{held_out.volume.name} held out, into {out}"
+    )
+    began = time.monotonic()
+    outcome = fit(
+        samples_of(rest, config, volumes=options.compute.volumes),
+        held_out,
+        description,
+        out,
+        length=Length(steps=options.steps, minutes=options.minutes),
+        start=start,
+        save_every_seconds=60 * options.compute.save_minutes,
+    )
+    result = outcome.result
+    if outcome.was_finished:
+        say(f"\n{out} is already finished. On {held_out.volume.name}:")
+    else:
+        say(f"\n{result.step} steps in {(time.monotonic() - began) / 60:.1f} minutes. On {held_out.volume.name}:")
+    say(score_table(result.chosen, [t.threshold for t in result.types]))
+    say("\nand with the best threshold for each type (tuned on this run, hence optimistic):")
+    say(score_table(result.best, result.best_thresholds))
+    say("in the folder:\n" + "\n".join(f"  {f}" for f in outcome.files))
+    say(f"next: {command(f'convert onnx {out} --out out/')}")
+    return outcome
+
+
+def _fold_table(results: Sequence[tuple[str, Outcome]]) -> str:
+    lines = ["fold  held out          weighted F4  at the best thresholds"]
+    scores = [(o.result.chosen.weighted_f4_of_known, o.result.best.weighted_f4_of_known) for _, o in results]
+    lines += [
+        f"{i:4d}  {name:16}  {chosen:11.3f}  {best:22.3f}"
+        for i, ((name, _), (chosen, best)) in enumerate(zip(results, scores, strict=True))
+    ]
+    chosen, best = (sum(column) / len(scores) for column in zip(*scores, strict=True))
+    lines.append(f"mean  {'':16}  {chosen:11.3f}  {best:22.3f}")
+    return "\n".join(lines)
+
+
+def _config(options: TrainOptions, classes: int) -> TrainConfig:
+    config = recipe(options.arch, options.size, classes=classes)
+    changed = {
+        "batch": options.recipe.batch,
+        "accumulate": options.recipe.accumulate,
+        "learning_rate": options.recipe.lr,
+    }
+    optim: dict[str, Any] = {name: value for name, value in changed.items() if value is not None}
+    config = dataclasses.replace(
+        config,
+        optim=dataclasses.replace(config.optim, **optim),
+        precision=options.compute.precision,
+        rematerialize=options.compute.rematerialize,
+        sync_batch_norm=options.compute.sync_batch_norm,
+        seed=options.recipe.seed,
+        pretrained=config.pretrained and not options.start.from_scratch and options.start.init is None,
+    )
+    return with_values(config, options.recipe.set)
+
+
+def _start(start: StartOptions, config: TrainConfig) -> Start | None:
+    path = start.init
+    if path is None:
+        if not config.pretrained:
+            return None
+        path = _imagenet_weights(start.weights, config.arch)
+    model = load_model(path)
+    _, params, stats = build(config.model, seed=config.seed)
+    taken = 0
+    for own, given in ((params, model.params), (stats, model.stats)):
+        for key, value in given.items():
+            if key in own and own[key].shape == value.shape:
+                own[key] = value
+                taken += 1
+    count = len(params) + len(stats)
+    if taken == 0:
+        raise InputError(f"{path}: none of its tensors fits {config.arch} ({config.size}); choose other weights")
+    new = sorted(k for k in params if k not in model.params or model.params[k].shape != params[k].shape)
+    about = f"{taken} of {count} tensors start from {path} ({model.source})" + (
+        f"; new: {', '.join(new[:4])}{' …' if len(new) > 4 else ''}" if new else ""
+    )
+    return Start(params=params, stats=stats, about=about, sha256=file_sha256(path))
+
+
+def _imagenet_weights(folder: pathlib.Path, arch: str) -> pathlib.Path:
+    """The encoder's ported weights; downloaded and ported where they are not there yet."""
+    hub_name = architecture(arch).imagenet
+    if hub_name is None:
+        raise InputError(f"{arch} has no ImageNet weights to start from; train with --from-scratch or --init WEIGHTS")
+    path = folder / f"{hub_name.rsplit('/', 1)[-1].split('.')[0]}.safetensors"
+    if not path.exists() and distributed.is_first():
+        print(f"the recipe starts from ImageNet weights, and {path} does not exist: downloading and porting them")
+        try:
+            port_files([hub_name], path, PortOptions(arch=arch))
+        except InputError as error:
+            port = command(f"convert port {hub_name} --arch {arch} --out {path}")
+            raise InputError(
+                f"{path} could not be made: {error}\nOn a computer with a network run\n"
+                f"  pip install 'jaxcryo[hub]' && {port}\n"
+                "or pass a downloaded model.safetensors to the same command; or train with --from-scratch, or from "
+                "your own weights with --init WEIGHTS"
+            ) from error
+    distributed.meet("weights")
+    return path
+
+
+def _example(run: Run, types: tuple[ParticleType, ...], reading: Reading, given: Picks | None) -> Example:
+    volume = reading.open(run.volume_path, run.name)
+    picks = read_run_picks(run, types) if given is None else given
+    return Example(volume=volume, picks=within_volume(picks, volume.grid, note=note))
