@@ -99,7 +99,7 @@ def test_memory_is_shared_unless_the_user_chose(monkeypatch) -> None:
 
 def test_the_commands_do_not_start_jax_before_memory_is_shared(tmp_path) -> None:
     code = (
-        "import jaxcryo.cli.infer, jaxcryo.cli.convert, jaxcryo.runtime.workers\n"
+        "import jaxcryo.cli.inference, jaxcryo.cli.training, jaxcryo.runtime.workers\n"
         "from jaxcryo.runtime.cuda import jax_gpus\n"
         "from jax._src import xla_bridge\n"
         "jax_gpus()\n"

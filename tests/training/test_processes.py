@@ -87,7 +87,7 @@ def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(dataset, tmp_pat
     for name, value in {**cache, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}.items():
         monkeypatch.setenv(name, value)
     forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload(["jaxcryo.cli.train"])
+    forks.set_forkserver_preload(["jaxcryo.cli.training"])
 
     def begin(out: pathlib.Path) -> multiprocessing.process.BaseProcess:
         command = ["--arch", "yu4u", "--size", "tiny", "--fold", "0", "--data", str(dataset), "--out", str(out)]
