@@ -6,13 +6,14 @@ import dataclasses
 
 import pytest
 
-from jaxcryo.config import ARCHS, SIZES
 from jaxcryo.errors import InputError
+from jaxcryo.models import architectures
+from jaxcryo.models.registry import sizes
 from jaxcryo.recipes import recipe, with_values
 
 
-@pytest.mark.parametrize("arch", ARCHS)
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("arch", architectures())
+@pytest.mark.parametrize("size", sizes())
 def test_nothing_changed_is_the_recipe(arch, size) -> None:
     assert with_values(recipe(arch, size), []) == recipe(arch, size)
 
