@@ -81,15 +81,6 @@ def test_input_errors_end_with_2(tmp_path: pathlib.Path, capsys: pytest.CaptureF
     assert re.fullmatch("error: .*\n", capsys.readouterr().err)
 
 
-def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupted(_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("jaxcryo.cli.inference.infer", interrupted)
-    assert main(["infer"]) == 130
-    assert "interrupted" in capsys.readouterr().err
-
-
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     bare = capsys.readouterr().out
