@@ -10,6 +10,7 @@ import numpy as np
 from jaxcryo.config import IntensityConfig, TrainConfig
 from jaxcryo.domain import Volume
 from jaxcryo.picking.preprocess import on_scale
+from jaxcryo.tomogram.padding import padding_needed
 from jaxcryo.tomogram.statistics import Surveyed, of_opposite_contrast, surveyed
 
 
@@ -25,6 +26,9 @@ def suited(
         InputError: a tomogram cannot be read, or its voxels are all equal.
     """
     gone_through = [surveyed(v, note=note) for v in volumes]
+    for volume in gone_through:
+        if sentence := padding_needed(volume.name, volume.grid.shape_zyx, config.model.patch_zyx):
+            note(sentence)
     measured = {v.name: v.statistics for v in gone_through}
     odd = of_opposite_contrast({name: m.skewness for name, m in measured.items()})
     if odd:

@@ -61,6 +61,7 @@ def find_source(
             names=names or None,
             tomogram_type=options.tomogram_type,
             voxel_spacing_folder=options.voxel_spacing_folder,
+            note=say,
         )
         return Source(place=root, runs=runs)
     if data is not None:

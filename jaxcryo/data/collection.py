@@ -15,6 +15,7 @@ from jaxcryo.config import CropConfig, IntensityConfig
 from jaxcryo.domain import Picks, Volume
 from jaxcryo.errors import InputError
 from jaxcryo.tomogram.normalization import normalization
+from jaxcryo.tomogram.padding import padding_needed
 from jaxcryo.tomogram.statistics import surveyed
 
 
@@ -29,6 +30,7 @@ class Collection:
     volumes: Float[Array, "r z y x"] | None
     """None where windows are cut from the files as they are needed."""
     shapes_zyx: Int[Array, "r 3"]
+    """At least a window's: smaller volumes are padded at their ends."""
     picks_zyx_voxel: Float[Array, "r p 3"]
     """Padded with -1e6, which reaches no window."""
     picks_type: Int[Array, "r p"]
@@ -54,7 +56,7 @@ def collect(
         InputError: as `check_sizes`, or a volume cannot be read.
     """
     check_sizes(volumes, picks, patch_zyx)
-    shapes = np.array([v.grid.shape_zyx for v in volumes], np.int32)
+    shapes = np.maximum(np.array([v.grid.shape_zyx for v in volumes], np.int32), patch_zyx)
     stack = None
     if load:
         stack = np.zeros((len(volumes), *shapes.max(axis=0)), np.float32)
@@ -89,13 +91,9 @@ def collect(
 
 
 def check_sizes(volumes: Sequence[Volume], picks: Sequence[Picks], patch_zyx: tuple[int, int, int]) -> None:
-    """Raises InputError where a volume is smaller than a window, or there is no pick at all; reads no voxel."""
+    """Raises InputError where a volume is much smaller than a window, or there is no pick at all; reads no voxel."""
     for v in volumes:
-        if any(n < w for n, w in zip(v.grid.shape_zyx, patch_zyx, strict=True)):
-            raise InputError(
-                f"{v.name}: the volume is {_x(v.grid.shape_zyx)} voxels, smaller than one training window of "
-                f"{_x(patch_zyx)}; leave it out, or choose another --size"
-            )
+        padding_needed(v.name, v.grid.shape_zyx, patch_zyx)
     if sum(map(len, picks)) == 0:
         raise InputError("the training runs have no pick of any of the particle types; check --data and the names")
 
@@ -127,7 +125,3 @@ def rows_of_step(
     epoch, place = divmod(step, steps)
     order = np.random.default_rng([seed, epoch]).permutation(len(grid))
     return grid[np.resize(order, steps * batch)[place * batch : (place + 1) * batch]]
-
-
-def _x(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape))

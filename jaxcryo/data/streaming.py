@@ -84,4 +84,5 @@ class StreamedWindows:
     def _cut(self, place: Int[NDArray[np.int32], " 4"]) -> Float[NDArray[np.float32], "d h w"]:
         run, *start = map(int, place)
         z, y, x = (slice(s, s + n) for s, n in zip(start, self._patch_zyx, strict=True))
-        return self._rules[run](self._volumes[run].read_box(z, y, x))
+        box = self._rules[run](self._volumes[run].read_box(z, y, x))
+        return np.pad(box, [(0, n - m) for n, m in zip(self._patch_zyx, box.shape, strict=True)])

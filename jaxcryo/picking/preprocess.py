@@ -9,6 +9,7 @@ from jaxcryo.domain import Volume
 from jaxcryo.errors import InputError
 from jaxcryo.runtime.manifest import ModelEntry
 from jaxcryo.tomogram.normalization import scaled
+from jaxcryo.tomogram.padding import padding_needed
 from jaxcryo.tomogram.resample import resampled
 from jaxcryo.tomogram.statistics import Note, Statistics, are_opposite, surveyed
 
@@ -54,6 +55,9 @@ def fit_volume(volume: Volume, entries: Sequence[ModelEntry], *, note: Note = la
             f"{volume.name}: resampled from {before} to the engines' {spacing:.3f} Å, picks stay in its own "
             "coordinates (if the file's spacing is wrong, give the true one with --voxel-spacing)"
         )
+    for sentence in sorted({padding_needed(volume.name, volume.grid.shape_zyx, e.patch_zyx) or "" for e in entries}):
+        if sentence:
+            note(sentence)
     return volume
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
 from jaxcryo.errors import InputError
+from jaxcryo.tomogram.padding import padding_needed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,19 +57,17 @@ class WindowPlan:
 
 
 def plan_axis(size: int, window: int, stride: int) -> AxisPlan:
-    """As few windows at this stride as cover the axis.
+    """As few windows at this stride as cover the axis; one where it is shorter than a window.
 
     What they overhang is split onto both ends, so that the volume's rim is not at the windows' rim, where weights
     are low (the paper pads 630 to 656 voxels for a window of 128 and a stride of 48, section 2.5).
 
     Raises:
-        InputError: the axis is shorter than the window, or the stride leaves voxels between two windows out.
+        InputError: the stride leaves voxels between two windows out.
     """
     if not 1 <= stride <= window:
         raise InputError(f"windows of {window} voxels have a stride of {stride}; expected 1 to {window}")
-    if size < window:
-        raise InputError(f"an axis of {size} voxels is shorter than the window of {window}; choose a smaller window")
-    count = -(-(size - window) // stride) + 1
+    count = -(-max(size - window, 0) // stride) + 1
     padded = (count - 1) * stride + window
     return AxisPlan(
         size=size,
@@ -85,13 +84,9 @@ def plan_windows(
     """The windows that cover a volume.
 
     Raises:
-        InputError: the volume is smaller than one window, or a stride is not between 1 and the window's size.
+        InputError: the volume is much smaller than one window, or a stride is not between 1 and the window's size.
     """
-    if any(n < w for n, w in zip(shape_zyx, patch_zyx, strict=True)):
-        raise InputError(
-            f"the volume has {' x '.join(map(str, shape_zyx))} voxels (z, y, x), less than one window of "
-            f"{' x '.join(map(str, patch_zyx))}: use an engine with smaller windows, or pad the volume"
-        )
+    padding_needed("the volume", shape_zyx, patch_zyx)
     z, y, x = (plan_axis(*axis) for axis in zip(shape_zyx, patch_zyx, stride_zyx, strict=True))
     return WindowPlan(z=z, y=y, x=x, patch_zyx=patch_zyx, stride_zyx=stride_zyx)
 

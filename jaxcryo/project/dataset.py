@@ -13,15 +13,32 @@ from jaxcryo.domain import CENTER_OFFSET_VOXEL, ParticleType, Picks, Run, VoxelG
 from jaxcryo.errors import InputError
 from jaxcryo.picks.copick_json import read_picks_folder
 from jaxcryo.picks.geometry import Note, ignore, note_places
-from jaxcryo.tomogram.volumes import MRC_SUFFIXES, is_tomogram, tomogram_name
+from jaxcryo.tomogram.mrc import SUFFIXES
+from jaxcryo.tomogram.volumes import MRC_SUFFIXES, TILT_SERIES_SUFFIXES, is_tomogram, tomogram_name
 
 Split = Literal["train", "test"]
 _MOST_OUTSIDE = 0.05
 """The share of picks that may lie far outside; more are a wrong spacing."""
+_VOLUME_SUFFIXES = (
+    ".em",
+    ".hdf",
+    ".h5",
+    ".hdf5",
+    ".tif",
+    ".tiff",
+    ".nii",
+    ".raw",
+    ".vol",
+    ".spi",
+    ".dm3",
+    ".dm4",
+    ".n5",
+)
+_MOST_NAMED = 8
 _SPLITS: tuple[Split, ...] = ("train", "test")
 _EXPECTED = (
     "expected train/ and test/ as the challenge has them, a folder with static/ExperimentRuns or ExperimentRuns, "
-    f"tomograms (.zarr, {', '.join(MRC_SUFFIXES)}), or a single tomogram"
+    f"tomograms (.zarr, {', '.join(SUFFIXES)}), or a single tomogram"
 )
 
 
@@ -32,6 +49,7 @@ def find_runs(
     names: Sequence[str] | None = None,
     tomogram_type: str = "denoised",
     voxel_spacing_folder: str | None = None,
+    note: Note = ignore,
 ) -> list[Run]:
     """The runs of a dataset in the order of their names as plain strings, which is the order of the folds.
 
@@ -40,6 +58,7 @@ def find_runs(
     tomogram. `split` chooses a part of the challenge's folder and means nothing elsewhere; None takes both parts, and
     of a run that is in both the one in train, since the challenge's test folder repeats three training runs.
     `tomogram_type` and `voxel_spacing_folder` (such as `VoxelSpacing10.000`) choose among several reconstructions.
+    What a folder of tomograms holds besides is told to `note`.
 
     Raises:
         InputError: nothing is there, `split` or a name of `names` is not, or which reconstruction is not clear.
@@ -55,7 +74,7 @@ def find_runs(
     folders: dict[str, tuple[pathlib.Path, pathlib.Path]] = {}
     for part in reversed(parts or [root]):
         folders.update({f.name: (f, part) for f in _run_folders(part)})
-    tomograms = {} if folders else _tomograms(root)
+    tomograms = {} if folders else _tomograms(root, note)
     available = sorted(folders or tomograms)
     if not available:
         raise InputError(f"{root}: holds no run; {_EXPECTED}")
@@ -137,23 +156,51 @@ def _run_folders(part: pathlib.Path) -> list[pathlib.Path]:
     return []
 
 
-def _tomograms(root: pathlib.Path) -> dict[str, pathlib.Path]:
+def _tomograms(root: pathlib.Path, note: Note) -> dict[str, pathlib.Path]:
     if is_tomogram(root):
         return {tomogram_name(root): root}
     found: dict[str, pathlib.Path] = {}
+    passed_over: list[str] = []
     for path in sorted(root.iterdir()) if root.is_dir() else ():
-        if path.name.startswith(".") or not is_tomogram(path):
+        if path.name.startswith("."):
+            continue
+        # A link to nothing is a run: one that fails, and says why.
+        lost = path.is_symlink() and not path.exists() and path.name.lower().endswith((".zarr", *MRC_SUFFIXES))
+        if not (is_tomogram(path) or lost):
+            passed_over.append(f"{path.name} ({_reason(path)})")
             continue
         name = tomogram_name(path)
-        if name in found:
-            raise InputError(f"{root}: {found[name].name} and {path.name} give one run name, {name}: rename one")
-        found[name] = path
+        other = found.get(name)
+        if other is None:
+            found[name] = path
+        elif _is_tilt_series(path) != _is_tilt_series(other):
+            series, found[name] = (path, other) if _is_tilt_series(path) else (other, path)
+            passed_over.append(f"{series.name} (the tilt series of {found[name].name})")
+        else:
+            raise InputError(f"{root}: {other.name} and {path.name} give one run name, {name}: rename one")
+    if passed_over and found:
+        more = f" and {len(passed_over) - _MOST_NAMED} more" if len(passed_over) > _MOST_NAMED else ""
+        note(f"{root}: passed over {', '.join(passed_over[:_MOST_NAMED])}{more}")
     return found
+
+
+def _is_tilt_series(path: pathlib.Path) -> bool:
+    return path.name.lower().endswith(TILT_SERIES_SUFFIXES)
+
+
+def _reason(path: pathlib.Path) -> str:
+    if path.is_symlink() and not path.exists():
+        return f"a link to {path.readlink()}, which does not exist"
+    if path.is_dir():
+        return "a folder that is no zarr"
+    if path.suffix.lower() in _VOLUME_SUFFIXES:
+        return "a format that is not read: convert it to MRC"
+    return "no tomogram"
 
 
 def _reconstruction(run: pathlib.Path, tomogram_type: str, voxel_spacing_folder: str | None) -> pathlib.Path:
     """The one tomogram of a run folder that the type and the spacing folder name."""
-    every = sorted(t for t in run.glob("VoxelSpacing*/*.zarr") if t.is_dir())
+    every = sorted(t for t in run.glob("VoxelSpacing*/*.zarr") if t.is_dir() or t.is_symlink())
     fitting = [t for t in every if t.stem == tomogram_type and voxel_spacing_folder in (None, t.parent.name)]
     if len(fitting) == 1:
         return fitting[0]

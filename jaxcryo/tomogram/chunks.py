@@ -1,7 +1,8 @@
-"""Whether the chunks of a zarr array are all there and hold what the array says, before they are unpacked.
+"""Whether the chunks of a zarr array hold what the array says, before they are unpacked, and which are absent.
 
-zarr reads a missing chunk as zeros. Blosc reads past the end of a chunk that lacks only a few bytes, and gives wrong
-voxels without an error. And a compressed chunk may unpack to a thousand times the size that the array announces.
+An absent chunk means the fill value: writers leave out chunks of zeros, and copying loses others. Blosc reads past the
+end of a chunk that lacks only a few bytes, and gives wrong voxels without an error. And a compressed chunk may
+unpack to a thousand times the size that the array announces.
 """
 
 from __future__ import annotations
@@ -10,8 +11,12 @@ import itertools
 import math
 import pathlib
 import zlib
-from collections.abc import Iterator
 from typing import Any
+
+import numpy as np
+import scipy.ndimage
+from jaxtyping import Bool
+from numpy.typing import NDArray
 
 from jaxcryo.errors import InputError
 
@@ -25,21 +30,25 @@ _PIECE = 2**20
 _READABLE = ("blosc", "zstd", "gzip", "zlib")
 
 
-def check_chunks(path: pathlib.Path, array: Any) -> None:
+def check_chunks(path: pathlib.Path, array: Any) -> str | None:
     """Looks at every chunk's file of an array that lies below `path`; of compressed ones, also inside.
+
+    Returns what to say of absent chunks; None where all are there.
 
     Raises:
         InputError: the array is not of numbers, larger than any tomogram, or packed in a way that is not read; chunks
-            are missing, truncated, unreadable, or would unpack to another size than the array says.
+            are truncated, unreadable, or would unpack to another size than the array says.
     """
     codec = _codec(path, array)
     size = math.prod(array.chunks) * array.dtype.itemsize
-    missing, short, swollen = [], [], []
-    for key in _chunk_keys(path, array):
-        file = path / array.path / key
+    short, swollen = [], []
+    counts = _counts(path, array)
+    absent = np.zeros(counts, np.bool_)
+    for place in itertools.product(*map(range, counts)):
+        file = path / array.path / array.metadata.encode_chunk_key(place)
         try:
             if not file.is_file():
-                missing.append(file)
+                absent[place] = True
             elif codec is not None:
                 held = _unpacked_size(file, codec, size)
                 if held < size:
@@ -52,13 +61,32 @@ def check_chunks(path: pathlib.Path, array: Any) -> None:
                 swollen.append(file)
         except OSError as error:
             raise InputError(f"{file}: cannot be read ({error.strerror}); make it readable") from error
-    for faulty, what in ((missing, "missing"), (short, "truncated"), (swollen, "larger than their array says")):
+    for faulty, what in ((short, "truncated"), (swollen, "larger than their array says")):
         if faulty:
             raise InputError(
-                f"{path}: {len(faulty)} chunks are {what}, the first is {faulty[0].relative_to(path)}; expected all of "
-                "them: copy the tomogram again (if chunks of zeros were left out on purpose, write it with "
-                "write_empty_chunks=True)"
+                f"{path}: {len(faulty)} chunks are {what}, the first is {faulty[0].relative_to(path)}: copy the "
+                "tomogram again"
             )
+    return _of_absent(absent.reshape(counts[-3:]), array) if absent.any() else None
+
+
+def _of_absent(absent: Bool[NDArray[np.bool_], "z y x"], array: Any) -> str:
+    count = int(absent.sum())
+    value = 0 if array.fill_value is None else array.fill_value
+    sentence = f"{count} of its {absent.size} chunks are absent and read as the fill value ({value:g})"
+    if absent.all():
+        return f"{sentence}, which are all there should be: copy the tomogram again"
+    bodies, bodies_there = scipy.ndimage.label(absent)
+    rim = np.ones(absent.shape, np.bool_)
+    rim[:, 1:-1, 1:-1] = False
+    inner = sorted(set(range(1, bodies_there + 1)) - set(np.unique(bodies[rim]).tolist()))
+    if not inner:
+        return sentence
+    z, y, x = np.argwhere(bodies == inner[0])[0].tolist()
+    return (
+        f"{sentence}, some of them in the middle of others (such as {z}, {y}, {x}), as if they had been lost: if it "
+        "was copied or downloaded, do it again"
+    )
 
 
 def _codec(path: pathlib.Path, array: Any) -> str | None:
@@ -82,9 +110,10 @@ def _name(codec: Any) -> str:
     return str(getattr(codec, "codec_id", type(codec).__name__)).lower().removesuffix("codec")
 
 
-def _chunk_keys(path: pathlib.Path, array: Any) -> Iterator[str]:
+def _counts(path: pathlib.Path, array: Any) -> tuple[int, ...]:
+    """Of files along each axis."""
     files = array.shards or array.chunks
-    counts = [-(-n // c) for n, c in zip(array.shape, files, strict=True)]
+    counts = tuple(-(-n // c) for n, c in zip(array.shape, files, strict=True))
     if (
         math.prod(array.shape) > _MAX_VOXELS
         or math.prod(counts) > _MAX_CHUNKS
@@ -94,8 +123,7 @@ def _chunk_keys(path: pathlib.Path, array: Any) -> Iterator[str]:
             f"{path}: its shape is {array.shape} in chunks of {array.chunks}; expected a tomogram of at most "
             f"{_MAX_CHUNKS} chunks of less than 2 GiB: check its metadata, or write it in other chunks"
         )
-    for coordinates in itertools.product(*map(range, counts)):
-        yield array.metadata.encode_chunk_key(coordinates)
+    return counts
 
 
 def _unpacked_size(file: pathlib.Path, codec: str, expected: int) -> int:

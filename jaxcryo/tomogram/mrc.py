@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from jaxcryo.domain import Volume, VoxelGrid
 from jaxcryo.errors import InputError
+from jaxcryo.tomogram.spacing import check_spacing
 
 Bytes = Literal["auto", "signed", "unsigned"]
 
@@ -46,7 +47,6 @@ _LARGEST_SIDE = 2**20
 _PIECE = 2**20
 _LARGEST_UNPACKED = 2**37
 _SAMPLE = 2**16
-_GIVE_SPACING = "give the true spacing with --voxel-spacing"
 _SAY_BYTES = "say what they are with --bytes signed or --bytes unsigned"
 
 
@@ -72,7 +72,7 @@ def open_mrc(
     z, y, x = (int(n) for n in voxels.shape)
     if spacing_angstrom is None:
         spacing = _spacing_zyx(header)
-        check_spacing(path, spacing, told, (z, y, x), _lengths_zyx(header))
+        told += check_spacing(path, "its header", spacing, shape_zyx=(z, y, x), lengths_zyx=_lengths_zyx(header))
     else:
         spacing = (float(spacing_angstrom),) * 3
     _say(path, told)
@@ -134,36 +134,6 @@ class _Packed:
             voxels = _voxels(self.path, copy, self.header, self.bytes_are, told)
         _say(self.path, told)
         return voxels
-
-
-def check_spacing(
-    path: pathlib.Path,
-    spacing_zyx: tuple[float, float, float],
-    told: list[str],
-    shape_zyx: Sequence[int] = (),
-    lengths_zyx: Sequence[float] = (),
-) -> None:
-    """Voxels of tomograms are cubes of 1 to 100 Å.
-
-    Raises:
-        InputError: these are clearly not.
-    """
-    sizes = " × ".join(f"{s:g}" for s in spacing_zyx[::-1]) + " Å (x, y, z)"
-    if not all(np.isfinite(s) and s > 0 for s in spacing_zyx):
-        raise InputError(f"{path}: its header gives voxels of {sizes}; {_GIVE_SPACING}")
-    if all(abs(s - 1) < 1e-6 for s in spacing_zyx):
-        raise InputError(f"{path}: its header gives a voxel size of 1 Å, which is a writer's default; {_GIVE_SPACING}")
-    if max(spacing_zyx) > 1.05 * min(spacing_zyx) or min(spacing_zyx) < 1 or max(spacing_zyx) > 100:
-        hint = ""
-        if len(shape_zyx) and len(lengths_zyx):
-            own = [length / n for length, n in zip(lengths_zyx, shape_zyx, strict=True)]
-            if max(own) <= 1.01 * min(own) and min(own) > 1 and max(own) < 100:
-                hint = f" (its cell divided by its {' × '.join(map(str, shape_zyx[::-1]))} voxels gives {own[0]:.4g} Å)"
-        raise InputError(
-            f"{path}: its header gives voxels of {sizes}; expected cubes of 1 to 100 Å: {_GIVE_SPACING}{hint}"
-        )
-    if max(spacing_zyx) > 1.01 * min(spacing_zyx):
-        told.append(f"its header gives voxels of {sizes}; if they are cubes, {_GIVE_SPACING}")
 
 
 def _header(path: pathlib.Path, stream: Any, told: list[str]) -> Any:

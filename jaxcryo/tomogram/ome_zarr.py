@@ -8,6 +8,7 @@ import operator
 import pathlib
 import reprlib
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -21,11 +22,11 @@ from jaxcryo.domain import Volume, VoxelGrid
 from jaxcryo.errors import InputError
 from jaxcryo.files import atomic_path
 from jaxcryo.tomogram.chunks import check_chunks
+from jaxcryo.tomogram.spacing import GIVE_SPACING, check_spacing
 
 _UNIT_ANGSTROM = {None: 1.0, "angstrom": 1.0, "nanometer": 10.0, "micrometer": 1e4}
 _METADATA_FILES = (".zattrs", ".zgroup", "zarr.json")
 _CHUNK_SIZE = 64
-_GIVE_SPACING = "give the true spacing with --voxel-spacing"
 
 
 def is_zarr(path: pathlib.Path) -> bool:
@@ -39,10 +40,11 @@ def open_ome_zarr(path: pathlib.Path, *, name: str, spacing_angstrom: float | No
     The spacing is the level's `scale` times the multiscale's own, in the axes' unit (ångström where none is given).
     `spacing_angstrom` replaces that of level 0, and by their ratio that of the others. Positions in a level are counted
     from the corner of level 0: by the levels' `translation`, or where they give none from its own corner. Leading axes
-    of size 1 (time, channel) are dropped. Every chunk is looked for, since zarr reads a missing one as zeros.
+    of size 1 (time, channel) are dropped. Every chunk is looked for: absent ones are read as the
+    fill value, and said.
 
     Raises:
-        InputError: no usable metadata, no such level, no spacing, not three axes, missing or truncated chunks.
+        InputError: no usable metadata, no such level, no spacing, not three axes, truncated chunks.
     """
     group, multiscale = _multiscale(path)
     datasets = multiscale.get("datasets")
@@ -56,7 +58,10 @@ def open_ome_zarr(path: pathlib.Path, *, name: str, spacing_angstrom: float | No
     if level > 0:
         whole = _level(path, group, datasets, 0).shape
         grid = _from_corner_of_level_0(path, multiscale, datasets, level, grid, whole, spacing_angstrom)
-    check_chunks(path, array)
+    told = [] if spacing_angstrom is not None else check_spacing(path, "its metadata", _whole_spacing(path, multiscale))
+    absent = check_chunks(path, array)
+    for sentence in [*told, *([absent] if absent else [])]:
+        warnings.warn(f"{path}: {sentence}", stacklevel=3)
     return Volume(name=name, voxels=_DropLeading(array=array, count=leading) if leading else array, grid=grid)
 
 
@@ -185,19 +190,27 @@ def _spacing_zyx_angstrom(
     units = [a.get("unit") for a in axes[-3:]] or [None] * 3
     own, whole = _vector(dataset, "scale", rank), _vector(multiscale, "scale", rank)
     if own is None and whole is None:
-        raise InputError(f"{path}: its metadata give no scale; {_GIVE_SPACING}")
+        raise InputError(f"{path}: its metadata give no scale; {GIVE_SPACING}")
     if any(not isinstance(u, str | None) or u not in _UNIT_ANGSTROM for u in units):
         raise InputError(
             f"{path}: its axes are in {reprlib.repr(units)}; expected one of "
-            f"{', '.join(u for u in _UNIT_ANGSTROM if u)}: {_GIVE_SPACING}"
+            f"{', '.join(u for u in _UNIT_ANGSTROM if u)}: {GIVE_SPACING}"
         )
     factors = [a * b for a, b in zip(own or (1.0,) * 3, whole or (1.0,) * 3, strict=True)]
     if factors == [1.0] * 3 and units == [None] * 3:
-        raise InputError(f"{path}: its scale is 1 without a unit, which is a writer's default; {_GIVE_SPACING}")
+        raise InputError(f"{path}: its scale is 1 without a unit, which is a writer's default; {GIVE_SPACING}")
     z, y, x = (f * _UNIT_ANGSTROM[u] for f, u in zip(factors, units, strict=True))
     if not all(math.isfinite(s) and s > 0 for s in (z, y, x)):
-        raise InputError(f"{path}: its scale is {factors!r}; expected values above 0: {_GIVE_SPACING}")
+        raise InputError(f"{path}: its scale is {factors!r}; expected values above 0: {GIVE_SPACING}")
     return z, y, x
+
+
+def _whole_spacing(path: pathlib.Path, multiscale: dict[str, Any]) -> tuple[float, float, float]:
+    """Of level 0, where it gives one: in other levels voxels need not be cubes."""
+    first = multiscale["datasets"][0]
+    entry = first if isinstance(first, dict) else {}
+    rank = next((n for n in (3, 4, 5) if _vector(entry, "scale", n) or _vector(multiscale, "scale", n)), 3)
+    return _spacing_zyx_angstrom(path, multiscale, entry, rank)
 
 
 def _vector(entry: dict[str, Any], kind: Literal["scale", "translation"], rank: int) -> tuple[float, ...] | None:

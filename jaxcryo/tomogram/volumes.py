@@ -18,6 +18,8 @@ from jaxcryo.tomogram.ome_zarr import is_zarr, open_ome_zarr, write_ome_zarr
 __all__ = ["MRC_SUFFIXES", "Reading", "is_tomogram", "open_volume", "tomogram_name", "write_ome_zarr"]
 
 MRC_SUFFIXES = SUFFIXES + tuple(suffix + packed for suffix in SUFFIXES for packed in PACKED)
+TILT_SERIES_SUFFIXES = tuple(s for s in MRC_SUFFIXES if s.startswith((".st", ".ali")))
+"""Names that hold a tilt series where a tomogram is beside them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

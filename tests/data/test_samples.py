@@ -11,7 +11,8 @@ from scipy import ndimage
 from jaxcryo.config import AugmentConfig, CropConfig, IntensityConfig, TargetConfig
 from jaxcryo.data.augment import augment
 from jaxcryo.data.collection import Collection, collect, epoch_grid, rows_of_step
-from jaxcryo.data.samples import choose_window, draw_samples, sample_keys
+from jaxcryo.data.samples import choose_window, cut_windows, draw_samples, sample_keys
+from jaxcryo.data.streaming import StreamedWindows
 from jaxcryo.domain import CZII_TYPES, Picks, Volume, VoxelGrid
 from jaxcryo.errors import InputError
 
@@ -127,12 +128,29 @@ def test_the_challenge_s_epoch_has_the_published_number_of_windows() -> None:
     assert len(epoch_grid([(184, 630, 630)], (16, 128, 128), CropConfig())) == 22 * 9 * 9
 
 
-def test_too_small_a_volume_is_refused() -> None:
-    grid = VoxelGrid(shape_zyx=(8, 64, 64), spacing_zyx_angstrom=(10.0,) * 3)
-    volume = Volume(name="flat", voxels=np.zeros(grid.shape_zyx, np.float32), grid=grid)
-    picks = Picks(run="flat", types=CZII_TYPES, xyz_angstrom=np.zeros((1, 3)), type_index=np.zeros(1, np.int64))
-    with pytest.raises(InputError, match=r"8×64×64.*16×64×64"):
-        collect([volume], [picks], IntensityConfig(), PATCH)
+@pytest.mark.parametrize("load", [True, False])
+def test_a_volume_smaller_than_a_window_is_padded(load: bool) -> None:
+    grid = VoxelGrid(shape_zyx=(8, 40, 64), spacing_zyx_angstrom=(10.0,) * 3)
+    voxels = np.random.default_rng(0).normal(size=grid.shape_zyx).astype(np.float32)
+    volume = Volume(name="flat", voxels=voxels, grid=grid)
+    picks = Picks(run="flat", types=CZII_TYPES, xyz_angstrom=np.full((1, 3), 50.0), type_index=np.zeros(1, np.int64))
+    intensity = IntensityConfig(mean=0.0, std=1.0)
+    collection = collect([volume], [picks], intensity, PATCH, load=load)
+    rows = epoch_grid([grid.shape_zyx], PATCH, CropConfig())
+    assert rows.tolist() == [[0, 0, 0, 0]] and collection.shapes_zyx.tolist() == [list(PATCH)]
+    if load:
+        window = cut_windows(collection.volumes, jnp.asarray(rows), PATCH)[0]
+    else:
+        streamed = StreamedWindows(
+            [volume], collection, lambda step: rows, np.zeros(1, np.int32), key=jax.random.key(0), patch_zyx=PATCH,
+            crop=CropConfig(), intensity=intensity,
+        )  # fmt: skip
+        window = streamed.of_step(0)[0]
+        streamed.close()
+    np.testing.assert_array_equal(window, np.pad(voxels, [(0, 8), (0, 24), (0, 0)]))
+    tiny = dataclasses.replace(volume, grid=dataclasses.replace(grid, shape_zyx=(3, 40, 64)), voxels=voxels[:3])
+    with pytest.raises(InputError, match=r"3×40×64 voxels .* 16×64×64"):
+        collect([tiny], [picks], intensity, PATCH)
 
 
 @pytest.mark.slow

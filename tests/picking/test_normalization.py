@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxcryo.config import CropConfig, InferenceConfig, IntensityConfig
 from jaxcryo.data.collection import collect
-from jaxcryo.data.streaming import streamed_windows
+from jaxcryo.data.streaming import StreamedWindows
 from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, Volume, VoxelGrid
 from jaxcryo.picking.pipeline import find_picks
 from jaxcryo.picking.stitch import stitch
@@ -48,11 +49,12 @@ def test_training_and_inference_see_the_same(rule: Literal["fixed", "tomogram", 
     np.testing.assert_allclose(stitch(volume, [engine_of(intensity)])[0], trained, atol=2e-6)
     assert not trained[:, :, 40:].any() and np.abs(trained).max() == 2.5
     bare = dataclasses.replace(collection, volumes=None)
-    windows = streamed_windows(
-        [volume], bare, lambda step: np.array([[0, 8, 36, 30]], np.int32), np.zeros(1, np.int32), first_step=0,
-        key=jnp.zeros(2, jnp.uint32), patch_zyx=PATCH, crop=CropConfig(jitter=0), intensity=intensity,
+    windows = StreamedWindows(
+        [volume], bare, lambda step: np.array([[0, 8, 36, 30]], np.int32), np.zeros(1, np.int32),
+        key=jax.random.key(0), patch_zyx=PATCH, crop=CropConfig(jitter=0), intensity=intensity,
     )  # fmt: skip
-    np.testing.assert_array_equal(next(windows)[0], trained[8:16, 36:60, 30:54])
+    np.testing.assert_array_equal(windows.of_step(0)[0], trained[8:16, 36:60, 30:54])
+    windows.close()
 
 
 def test_there_are_no_picks_in_empty_regions() -> None:

@@ -245,13 +245,21 @@ def test_progress_counts_the_windows_of_all_engines() -> None:
     [
         (list, "no "),
         (lambda: [engine_of(), dataclasses.replace(engine_of(), name="other", classes=3)], "test: 2, other: 3"),
-        (lambda: [engine_of(patch=(32, 16, 16))], "21 x 34 x 29 .* 32 x 16 x 16"),
+        (lambda: [engine_of(patch=(96, 16, 16))], "21×34×29 .* 96×16×16"),
         (lambda: [engine_of(lambda windows: windows[:, None])], r"expected \(4, 2, 8, 16, 12\)"),
     ],
 )
 def test_what_cannot_be_stitched(engines: Callable[[], list[Engine]], message: str) -> None:
     with pytest.raises(InputError, match=message):
         stitch(volume_of(), engines())
+
+
+@pytest.mark.parametrize("padding", ["zeros", "reflect"])
+@pytest.mark.parametrize("patch", [(32, 16, 16), (8, 96, 16), (48, 96, 96)])
+def test_a_volume_smaller_than_a_window_comes_back_whole(padding, patch: tuple[int, int, int]) -> None:
+    volume = volume_of()
+    engine = dataclasses.replace(engine_of(patch=patch, stride=(4, 8, 8)), padding=padding)
+    np.testing.assert_allclose(stitch(volume, [engine])[0], volume.load(), atol=1e-5)
 
 
 @pytest.mark.parametrize("padding", ["zeros", "reflect"])

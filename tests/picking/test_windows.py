@@ -59,9 +59,12 @@ def test_weight_sums_are_the_sum_over_all_windows() -> None:
     assert summed.min() > 0
 
 
-def test_a_volume_smaller_than_a_window_names_both_shapes() -> None:
-    with pytest.raises(InputError, match=r"8 x 128 x 128.*16 x 128 x 128"):
-        plan_windows((8, 128, 128), (16, 128, 128), (8, 48, 48))
+def test_a_volume_smaller_than_a_window_is_padded_to_one_on_both_sides() -> None:
+    plan = plan_windows((44, 136, 84), (32, 128, 128), (16, 48, 48))
+    assert plan.x.starts == (0,) and (plan.x.pad_before, plan.x.padded) == (22, 128)
+    assert plan.count == len(plan.z.starts) * len(plan.y.starts)
+    with pytest.raises(InputError, match=r"3×128×128 .* 16×128×128.*smaller windows"):
+        plan_windows((3, 128, 128), (16, 128, 128), (8, 48, 48))
 
 
 @pytest.mark.parametrize("stride", [0, 17])

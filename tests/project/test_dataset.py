@@ -137,3 +137,33 @@ def test_a_pick_at_the_edge_refuses_no_training(beyond: float, left: int) -> Non
     xyz[:3, 2] = 600
     with pytest.raises(InputError, match="3 of 40 picks are outside"):
         within_volume(picks, grid)
+
+
+def test_what_a_folder_of_tomograms_holds_besides_is_told(tmp_path: pathlib.Path) -> None:
+    for name in ("TS_1.mrc", "TS_2.mrc.gz", "TS_3.st", "TS_4.rec", "TS_4.st", "TS_4.ali.bz2", "TS_5.em", "TS_6.hdf",
+                 "notes.txt", ".hidden.mrc"):  # fmt: skip
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "TS_7.mrc").symlink_to(tmp_path / "gone.mrc")
+    (tmp_path / "TS_8.em").symlink_to(tmp_path / "gone.em")
+    told: list[str] = []
+    runs = {r.name: r.volume_path for r in find_runs(tmp_path, note=told.append)}
+    assert list(runs) == ["TS_1", "TS_2", "TS_3", "TS_4", "TS_7"] and runs["TS_4"].name == "TS_4.rec"
+    (sentence,) = told
+    for part in ("TS_5.em (", "TS_6.hdf (", "notes.txt (", "frames (", "TS_4.st (", "TS_4.ali.bz2 (", "gone.em"):
+        assert part in sentence
+    assert "convert it to MRC" in sentence and ".hidden" not in sentence
+    with pytest.raises(InputError, match=r"link to .*gone\.mrc"):  # a run that fails, and the others do not
+        open_volume(runs["TS_7"])
+    (tmp_path / "TS_1.map").touch()
+    with pytest.raises(InputError, match=r"TS_1\.map and TS_1\.mrc give one run name"):
+        find_runs(tmp_path)
+
+
+def test_a_link_to_a_lost_tomogram_in_the_challenge_s_layout_is_a_run(tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "ExperimentRuns" / "R1" / "VoxelSpacing10.000"
+    folder.mkdir(parents=True)
+    (folder / "denoised.zarr").symlink_to(tmp_path / "gone.zarr")
+    (run,) = find_runs(tmp_path)
+    with pytest.raises(InputError, match=r"link to .*gone\.zarr"):
+        open_volume(run.volume_path)

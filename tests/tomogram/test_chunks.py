@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import pathlib
+import warnings
 import zlib
 from typing import Any
 
@@ -15,6 +16,7 @@ import zarr
 import zarr.codecs
 
 from jaxcryo.errors import InputError
+from jaxcryo.tomogram.statistics import surveyed
 from jaxcryo.tomogram.volumes import open_volume
 
 VOXELS = np.random.default_rng(0).normal(size=(20, 36, 36)).astype(np.float32)
@@ -147,3 +149,54 @@ def test_levels_outside_of_the_folder(tmp_path: pathlib.Path, place: object) -> 
     file.write_text(json.dumps(metadata))
     with pytest.raises(InputError, match="level 0 is listed but cannot be opened"):
         open_volume(tmp_path / "a")
+
+
+def told(path: pathlib.Path) -> tuple[np.ndarray, str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        voxels = open_volume(path).load()
+    return voxels, " ".join(str(w.message) for w in caught)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("fill", [0.0, -3.5, float("nan")])
+def test_absent_chunks_are_the_fill_value(tmp_path: pathlib.Path, version: int, fill: float) -> None:
+    """As zarr leaves out chunks that hold nothing else."""
+    write(tmp_path / "a", version, "blosc", fill_value=fill)
+    expected = VOXELS.copy()
+    group: Any = zarr.open_group(tmp_path / "a", mode="r+", zarr_format=version)  # type: ignore[arg-type]
+    expected[:, :, :16] = fill
+    group["0"][:] = expected
+    voxels, said = told(tmp_path / "a")
+    np.testing.assert_array_equal(voxels, expected)
+    assert f"9 of its 27 chunks are absent and read as the fill value ({fill:g})" in said and "copied" not in said
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_stores_that_lost_chunks(tmp_path: pathlib.Path, version: int) -> None:
+    write(tmp_path / "a", version, "none")
+    store = tmp_path / "a" / "0"
+    keys = ["1.1.1" if version == 2 else "c/1/1/1", "0.0.0" if version == 2 else "c/0/0/0"]
+    (store / keys[1]).unlink()
+    voxels, said = told(tmp_path / "a")
+    assert "1 of its 27 chunks" in said and "copied" not in said and not voxels[:8, :16, :16].any()
+    (store / keys[0]).unlink()
+    voxels, said = told(tmp_path / "a")
+    assert "2 of its 27 chunks" in said and "1, 1, 1" in said and "copied" in said
+    for file in [p for p in store.rglob("*") if p.is_file() and p.name[0] in "0123456789"]:
+        file.unlink()
+    voxels, said = told(tmp_path / "a")
+    assert "27 of its 27 chunks" in said and "copy the tomogram again" in said and not voxels.any()
+    with pytest.raises(InputError, match="every voxel is 0"), pytest.warns(UserWarning, match="27 of its 27"):
+        surveyed(open_volume(tmp_path / "a"))
+
+
+def test_scales_that_no_tomogram_has(tmp_path: pathlib.Path) -> None:
+    for scale in ([5, 5, 480], [0.5] * 3, [500] * 3, [5, 5, 5.5]):
+        write(tmp_path / "a", 2, "none")
+        group: Any = zarr.open_group(tmp_path / "a", mode="r+")
+        dataset = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": scale}]}
+        group.attrs["ome"] = {"version": "0.5", "multiscales": [{"datasets": [dataset]}]}
+        with pytest.raises(InputError, match="--voxel-spacing"):
+            open_volume(tmp_path / "a")
+        assert open_volume(tmp_path / "a", spacing_angstrom=5).grid.spacing_angstrom == 5

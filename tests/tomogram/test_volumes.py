@@ -215,13 +215,6 @@ def test_wrong_rank(tmp_path: pathlib.Path) -> None:
             open_volume(tmp_path / name, spacing_angstrom=10)
 
 
-def test_a_missing_chunk_is_refused_at_opening(written: pathlib.Path) -> None:
-    (written / "0" / "0" / "1" / "0").unlink()
-    with pytest.raises(InputError, match="1 chunks are missing, the first is 0/0/1/0"):
-        open_volume(written)
-    open_volume(written, level=1)
-
-
 @pytest.mark.parametrize("keep", [0.0, 0.5, -1])
 def test_a_truncated_chunk_is_refused_at_opening(written: pathlib.Path, keep: float) -> None:
     chunk = written / "0" / "0" / "1" / "0"
