@@ -10,8 +10,8 @@ from scipy.spatial import cKDTree
 
 from jaxcryo.phantom.beads import BEAD_SIGMA_ANGSTROM, BeadModel, Points
 
-_CUT_SIGMAS = 4.0
-_ROUNDS = 60
+_NEIGHBORS = 32
+_ROUNDS = 20
 # Beads may lie this far apart before the body between them shows their grain.
 _SPACING_ANGSTROM = 11.0
 
@@ -34,7 +34,7 @@ def fit_beads(
     rng = np.random.default_rng(seed)
     mass = mass_kilodalton / mass_kilodalton.sum()
     start = rng.choice(len(xyz_angstrom), count, replace=False, p=mass)
-    centers, _ = kmeans2(xyz_angstrom, xyz_angstrom[start], iter=10, minit="matrix", missing="warn")
+    centers, _ = kmeans2(xyz_angstrom, xyz_angstrom[start], iter=5, minit="matrix", missing="warn")
     weights = np.full(count, 1 / count)
     for _ in range(_ROUNDS):
         centers, weights = _round(xyz_angstrom, mass, centers, weights)
@@ -51,15 +51,15 @@ def _round(
     centers: Points,
     weights: Float[NDArray[np.float64], " n"],
 ) -> tuple[Points, Float[NDArray[np.float64], " n"]]:
-    """One step of expectation and maximization; a point out of every bead's reach goes to the nearest."""
-    tree = cKDTree(centers)
-    _, nearest = tree.query(points)
-    near = cKDTree(points).sparse_distance_matrix(tree, _CUT_SIGMAS * BEAD_SIGMA_ANGSTROM, output_type="coo_matrix")
-    row = np.concatenate([near.row, np.arange(len(points))])
-    column = np.concatenate([near.col, nearest])
-    value = np.concatenate([np.exp(-(near.data**2) / (2 * BEAD_SIGMA_ANGSTROM**2)), np.full(len(points), 1e-12)])
+    """One step of expectation and maximization, each point shared by the beads that are nearest to it."""
+    count = min(_NEIGHBORS, len(centers))
+    distance, column = cKDTree(centers).query(points, k=count)
+    distance, column = distance.reshape(len(points), count), column.reshape(-1)
+    row = np.repeat(np.arange(len(points)), count)
+    # Relative to the nearest bead, so that no point is out of reach.
+    value = np.exp((distance[:, :1] ** 2 - distance**2) / (2 * BEAD_SIGMA_ANGSTROM**2)).ravel()
     value = value * weights[column]
-    value *= (mass / np.bincount(row, value, len(points)))[row]
+    value *= (mass / np.maximum(np.bincount(row, value, len(points)), 1e-300))[row]
     updated = np.bincount(column, value, len(centers))
     safe = np.maximum(updated, 1e-300)
     moved = np.stack([np.bincount(column, value * points[row, a], len(centers)) / safe for a in range(3)], axis=1)

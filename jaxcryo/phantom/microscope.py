@@ -46,12 +46,12 @@ def image(
     total, whole, seen, count = 0.0, 0.0, 0.0, float(np.prod(shape)) ** 2
     streak_seed = rng.integers(2**63)
     for i, plane in enumerate(_planes(shape, imaging, thickness_voxel)):
-        wedge, radius, axial, inverse_spline = plane
+        wedge, radius, grain, axial, inverse_spline = plane
         at = tables.index(radius)
         spectrum[i] *= wedge * tables.signal_values[at] * inverse_spline
         whole += _sum_of_real(tables.ball_values[at])
         seen += _sum_of_real(wedge * tables.seen_values[at])
-        shaped = wedge * tables.noise(at, axial)
+        shaped = wedge * tables.noise(tables.index(grain), axial)
         noise_spectrum[i] *= shaped
         total += _sum_of_real(np.abs(noise_spectrum[i]) ** 2)
     noise_spectrum *= np.float32(1 / np.sqrt(max(total / count, 1e-30)))
@@ -133,14 +133,15 @@ def _contrast_transfer(q: Float[NDArray[np.float64], " r"], imaging: DrawnImagin
 
 def _planes(
     shape: tuple[int, ...], imaging: DrawnImaging, thickness_voxel: float
-) -> Iterator[tuple[_Plane, _Plane, _Plane, _Plane]]:
-    """For each kz of a real FFT: wedge, radius, distance from the tilt axis, and what undoes the splines."""
+) -> Iterator[tuple[_Plane, _Plane, _Plane, _Plane, _Plane]]:
+    """For each kz of a real FFT: wedge, radius, the same for noise, distance from the axis, what undoes splines."""
     kz = np.fft.fftfreq(shape[0]).astype(np.float32)
     ky = np.fft.fftfreq(shape[1]).astype(np.float32)[:, None]
     kx = np.fft.rfftfreq(shape[2]).astype(np.float32)[None]
     turn = np.radians(imaging.axis_degree)
     across = (kx * np.float32(np.cos(turn)) + ky * np.float32(np.sin(turn))).astype(np.float32)
-    flat = kx**2 + ky**2
+    along = (ky * np.float32(np.cos(turn)) - kx * np.float32(np.sin(turn))) ** 2
+    grain_along = along * np.float32(imaging.noise_across**2)
     spline = np.sinc(ky) ** 3 * np.sinc(kx) ** 3
     for frequency in kz:
         axial = np.sqrt(across**2 + frequency**2)
@@ -148,7 +149,7 @@ def _planes(
         wedge = wedge_weight(angle, axial, imaging, thickness_voxel)
         wedge[(axial < 1e-6)] = 1.0
         inverse = (1 / (np.float32(np.sinc(frequency) ** 3) * spline)).astype(np.float32)
-        yield wedge, np.sqrt(flat + frequency**2), axial, inverse
+        yield wedge, np.sqrt(along + axial**2), np.sqrt(grain_along + axial**2), axial, inverse
 
 
 def wedge_weight(angle_degree: _Plane, axial: _Plane, imaging: DrawnImaging, thickness_voxel: float) -> _Plane:

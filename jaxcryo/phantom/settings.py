@@ -54,6 +54,8 @@ class ImagingRanges:
     """Below this frequency amplitudes vanish (log): local normalization, or edges of the field."""
     noise_ramp: Range = (0.0, 1.2)
     """Noise power in a weighted back-projection grows with distance from the tilt axis, to this power."""
+    noise_across: Range = (0.6, 1.0)
+    """Noise's frequencies along the tilt axis count by this factor: filters of reconstructions act across the axis."""
     noise_tint: float = 0.25
     """Deviation of a smooth random factor on the noise's spectrum, in powers of ten: no two pipelines are alike."""
     streaks: Range = (0.03, 1.0)
@@ -97,6 +99,7 @@ REAL_CENTER = ImagingRanges(
     sirt=(0.4, 0.4),
     highpass_angstrom=(587.0, 587.0),
     noise_ramp=(0.625, 0.625),
+    noise_across=(0.8, 0.8),
     noise_tint=0.0,
     streaks=(0.0356, 0.0356),
     slow=(0.0714, 0.0714),
@@ -144,6 +147,7 @@ class DrawnImaging:
     sirt: float
     highpass_angstrom: float
     noise_ramp: float
+    noise_across: float
     noise_tint_log10: tuple[float, ...]
     """At even steps of frequency from 0 to a half per voxel."""
     streaks: float

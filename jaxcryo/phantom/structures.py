@@ -32,6 +32,7 @@ _FINE_ANGSTROM = 5.0
 # Of a map without a contour: density below this share of the brightest is taken for its background.
 _CONTOUR_SHARE = 0.1
 _MOST_VOXELS = 1024**3
+_MARGIN_VOXEL = 4
 _CELL_ANGSTROM = 5.0
 _CELLS_OF_A_GLOBULE_ANGSTROM = 20.0
 
@@ -152,6 +153,7 @@ def map_to_beads(
     level = _CONTOUR_SHARE * float(density.max()) if contour is None else sign * (contour - middle)
     if contour is None:
         note(f"{path.name}: no contour given; {sign * level + middle:.3g} is taken, a tenth of the brightest voxel")
+    density = _cropped(density, max(level, 0.0))
     factor = max(1, round(spacing / _FINE_ANGSTROM))
     if factor > 1:
         # A fit to a coarse grid would put a bead on each voxel.
@@ -170,6 +172,15 @@ def map_to_beads(
     return fit_beads(
         path.name.split(".")[0], points, values * (mass_kilodalton / values.sum()), most=most, source=f"map {path.name}"
     )
+
+
+def _cropped(density: Float[NDArray[np.float64], "z y x"], level: float) -> Float[NDArray[np.float64], "z y x"]:
+    """The box around what lies above the contour, with room for splines."""
+    above = np.argwhere(density > level)
+    if not len(above):
+        return density[:1, :1, :1]
+    low, high = np.maximum(above.min(axis=0) - _MARGIN_VOXEL, 0), above.max(axis=0) + _MARGIN_VOXEL + 1
+    return density[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
 
 
 def _read_map(path: pathlib.Path) -> tuple[Float[NDArray[np.float64], "z y x"], float]:
