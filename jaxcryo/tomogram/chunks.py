@@ -67,6 +67,15 @@ def check_chunks(path: pathlib.Path, array: Any) -> str | None:
                 f"{path}: {len(faulty)} chunks are {what}, the first is {faulty[0].relative_to(path)}: copy the "
                 "tomogram again"
             )
+    if absent.all():
+        folder = path / array.path
+        other = next((p for p in folder.rglob("*") if p.is_file() and p.name[:1].isdigit()), None)
+        if other is not None:
+            first = array.metadata.encode_chunk_key((0,) * len(counts))
+            raise InputError(
+                f"{path}: its chunks have other names ({other.relative_to(folder)}, …) than its metadata say ({first}, "
+                f"…): correct dimension_separator (zarr 2) or chunk_key_encoding (zarr 3) in {array.path}"
+            )
     return _of_absent(absent.reshape(counts[-3:]), array) if absent.any() else None
 
 

@@ -27,6 +27,7 @@ from jaxcryo.tomogram.spacing import GIVE_SPACING, check_spacing
 _UNIT_ANGSTROM = {None: 1.0, "angstrom": 1.0, "nanometer": 10.0, "micrometer": 1e4}
 _METADATA_FILES = (".zattrs", ".zgroup", "zarr.json")
 _CHUNK_SIZE = 64
+_MOST_IMAGES = 1000
 
 
 def is_zarr(path: pathlib.Path) -> bool:
@@ -169,12 +170,29 @@ def _multiscale(path: pathlib.Path) -> tuple[Any, dict[str, Any]]:
         raise InputError(
             f"{path}: cannot be opened ({type(error).__name__}: {str(error)[:300]}); {expected}"
         ) from error
+    multiscales = _listed(attributes)
+    if multiscales is not None:
+        return group, multiscales[0]
+    # bioformats2raw writes an image as a group below: it is read where there is one.
+    within = [key for key in sorted(group.group_keys())[:_MOST_IMAGES] if _listed(dict(group[key].attrs)) is not None]
+    if len(within) == 1:
+        image = _listed(dict(group[within[0]].attrs))
+        assert image is not None
+        return group[within[0]], image[0]
+    if within:
+        raise InputError(
+            f"{path}: holds {len(within)} images ({', '.join(within[:20])}); give one of them, such as "
+            f"{path / within[0]}"
+        )
+    keys = ", ".join(sorted(str(k) for k in group)[:20]) or "none"
+    raise InputError(f"{path}: {expected}; it lists none (arrays and groups inside: {keys}): convert it first")
+
+
+def _listed(attributes: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """The multiscale images that a group's attributes list."""
     ome = attributes.get("ome")
-    multiscales = attributes.get("multiscales") or (ome.get("multiscales") if isinstance(ome, dict) else None)
-    if not isinstance(multiscales, list) or not multiscales or not isinstance(multiscales[0], dict):
-        keys = ", ".join(sorted(str(k) for k in group)[:20]) or "none"
-        raise InputError(f"{path}: {expected}; it lists none (arrays and groups inside: {keys}): convert it first")
-    return group, multiscales[0]
+    found = attributes.get("multiscales") or (ome.get("multiscales") if isinstance(ome, dict) else None)
+    return found if isinstance(found, list) and found and isinstance(found[0], dict) else None
 
 
 def _spacing_zyx_angstrom(
