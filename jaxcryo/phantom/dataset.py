@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from tqdm import tqdm
 
 from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, Run, Volume, VoxelGrid, check_types
 from jaxcryo.errors import InputError
@@ -18,6 +17,7 @@ from jaxcryo.phantom.imaging import Imaging, form_image
 from jaxcryo.phantom.rendering import render_scene
 from jaxcryo.phantom.scene import make_scene
 from jaxcryo.picks.copick_json import write_kaggle_picks
+from jaxcryo.progress import Progress
 from jaxcryo.tomogram.volumes import write_ome_zarr
 
 _LEAST_SIZE = 8
@@ -119,7 +119,7 @@ def write_dataset(
         _remove_runs(old)
     plan = [(False, i) for i in range(runs)] + [(True, i) for i in range(test_runs)]
     written = []
-    with tqdm(plan, desc="phantoms", unit="run", disable=not progress) as bar:
+    with Progress(plan, desc="phantoms", unit="run", disable=not progress) as bar:
         for is_test, number in bar:
             name = f"{'PT' if is_test else 'PH'}_{number:03d}"
 

@@ -244,12 +244,13 @@ def _disagreement(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
             f"process 0 expects {first['count']} processes, process {other['process']} expects {other.get('count')}; "
             "give all the same number"
         )
-    mine, theirs = first["command"], list(other.get("command") or [])
+    mine, theirs = first["command"], [str(part) for part in other.get("command") or []]
     if mine == theirs:
         return ""
+    own, others = ([part for part in a if part not in b] or a for a, b in ((mine, theirs), (theirs, mine)))
     return (
-        f"process 0 was started with `{' '.join(mine)}`, process {other['process']} with `{' '.join(theirs)}`: they "
-        "cannot train as one. Start all with the same command, or separate trainings with separate addresses"
+        f"process 0 was started with {' '.join(own)}, process {other['process']} with {' '.join(others)}: they cannot "
+        "train as one. Start all with the same command, or separate trainings with separate addresses"
     )
 
 

@@ -86,8 +86,8 @@ def test_processes_with_one_command_meet_and_leave_the_port_free() -> None:
 
 
 def test_two_trainings_are_not_joined_to_one() -> None:
-    told = meeting(groups(2), [["--fold", "0"], ["--fold", "1"]])
-    assert all("--fold 0" in text and "--fold 1" in text for text in told)
+    told = meeting(groups(2), [["fold=0", "size='tiny'"], ["fold=1", "size='tiny'"]])
+    assert all("fold=0" in text and "fold=1" in text and "tiny" not in text for text in told)
 
 
 def test_who_does_not_come_is_named_in_time() -> None:
