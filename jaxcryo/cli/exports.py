@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -45,8 +44,8 @@ def check_foreign(options: InferOptions, out: pathlib.Path) -> None:
     """Raises InputError where files of these names are in a folder that no inference has written to."""
     settings = out / "settings.json"
     try:
-        ours = "engines" in json.loads(settings.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, TypeError):
+        ours = "engines" in read_json(settings, "expected the settings of an inference")
+    except (InputError, TypeError):
         ours = False
     places = [settings, out / "submission.csv", *_places(options, out).values()]
     present = [str(place) for place in places if place.exists()]

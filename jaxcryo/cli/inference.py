@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from jaxcryo.calling import command
 from jaxcryo.cli.exports import check_foreign, export_frames, write_exports
@@ -37,6 +36,7 @@ from jaxcryo.picks.copick_json import read_copick_folder
 from jaxcryo.picks.formats import Frames
 from jaxcryo.picks.formats.tables import write_submission
 from jaxcryo.picks.thresholds import read_thresholds, with_thresholds
+from jaxcryo.progress import Progress
 from jaxcryo.project.copick import check_no_own_files, write_project_picks
 from jaxcryo.project.mask import check_mask
 from jaxcryo.report import count_table, score_table
@@ -87,10 +87,10 @@ def infer(options: InferOptions) -> int:
             bars.close(outcome.index)
             if outcome.result is None:
                 failed[task.run.name] = outcome.failure
-                tqdm.write(f"{task.label}: failed: {outcome.failure}", file=sys.stderr)
+                Progress.write(f"{task.label}: failed: {outcome.failure}", file=sys.stderr)
             else:
                 pictures.append(outcome.result.picture)
-                tqdm.write(f"{task.label}: {outcome.result.count} picks in {outcome.result.seconds:.1f} s")
+                Progress.write(f"{task.label}: {outcome.result.count} picks in {outcome.result.seconds:.1f} s")
     finished = [r.name for r in plan.runs if r.name not in failed]
     if plan.shard is not None:
         print(
@@ -153,7 +153,7 @@ def _planned(options: InferOptions) -> _Plan:
         settings["mask"] = str(pathlib.Path(options.mask).absolute())
     geometry = export_frames(options, out, runs)
     check_foreign(options, out)
-    done = runs_done(out, settings, runs, force=options.force)
+    done = runs_done(out, settings, runs, force=options.force, note=say)
     if source.project is not None and not options.force:
         check_no_own_files(source.project, [r.name for r in runs if r.name not in done])
     if backend == "tensorrt":
@@ -241,7 +241,7 @@ def _size(run: Run, reading: Reading) -> float:
 
 
 def _report_loss(place: Place, reason: str) -> None:
-    tqdm.write(f"{place.name}: {reason}; the remaining runs go to the other processes", file=sys.stderr)
+    Progress.write(f"{place.name}: {reason}; the remaining runs go to the other processes", file=sys.stderr)
 
 
 def _finish(options: InferOptions, plan: _Plan, finished: list[str], pictures: Sequence[pathlib.Path]) -> None:
@@ -283,12 +283,12 @@ class WindowBars(contextlib.AbstractContextManager["WindowBars"]):
 
     def __init__(self, labels: Sequence[str]) -> None:
         self._labels = labels
-        self._bars: dict[int, tqdm[Any]] = {}
+        self._bars: dict[int, Progress] = {}
 
     def advance(self, index: int, done: int, total: int) -> None:
         """Shows what is done of the run with this index."""
         if index not in self._bars:
-            self._bars[index] = tqdm(desc=self._labels[index], total=total, unit="window", mininterval=0.5)
+            self._bars[index] = Progress(desc=self._labels[index], total=total, unit="window", mininterval=0.5)
         self._bars[index].update(done - self._bars[index].n)
 
     def close(self, index: int) -> None:

@@ -9,8 +9,6 @@ import sys
 import time
 from collections.abc import Callable
 
-from tqdm import tqdm
-
 from jaxcryo.cli.pages import PageNotes, RunPage
 from jaxcryo.domain import ParticleType, Picks, Run
 from jaxcryo.picking.pipeline import OnSlab, find_picks
@@ -19,6 +17,8 @@ from jaxcryo.picking.stitch import Slab
 from jaxcryo.picks.candidates import floor_of, write_candidates
 from jaxcryo.picks.copick_json import write_copick_picks
 from jaxcryo.picks.formats import above_thresholds
+from jaxcryo.picks.origin import Origin, write_origin
+from jaxcryo.progress import Progress
 from jaxcryo.project.mask import open_mask
 from jaxcryo.report import draw_picks
 from jaxcryo.runtime.backends import open_engine
@@ -79,6 +79,7 @@ def open_picker(job: Job) -> Callable[[RunTask, Advance], PickedRun]:
 
     def pick(task: RunTask, advance: Advance) -> PickedRun:
         began = time.monotonic()
+        origin = Origin.of(task.run.volume_path)  # as it is before it is read
         volume = job.reading.open(task.run.volume_path, task.run.name)
         mask = None if job.mask is None else open_mask(job.mask, volume.name, volume.grid)
         volume = fit_volume(volume, job.entries, note=_say)
@@ -114,6 +115,7 @@ def open_picker(job: Job) -> Callable[[RunTask, Advance], PickedRun]:
         if page is not None:
             page.write(job.out, candidates, task.truth, seconds=seconds, tomogram=task.run.volume_path)
         # The picks come last and whole: a run counts as done when they are there.
+        write_origin(job.out / "ExperimentRuns" / task.run.name, origin)
         write_copick_picks(picks, job.out)
         return PickedRun(count=len(picks), seconds=time.monotonic() - began, picture=picture)
 
@@ -121,4 +123,4 @@ def open_picker(job: Job) -> Callable[[RunTask, Advance], PickedRun]:
 
 
 def _say(sentence: str) -> None:
-    tqdm.write(f"note: {sentence}", file=sys.stderr)
+    Progress.write(f"note: {sentence}", file=sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import pathlib
 from collections.abc import Mapping
@@ -66,8 +65,8 @@ def _note_lower(thresholds: Mapping[str, float], saved: Mapping[str, float], not
 
 def _settings(path: pathlib.Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_json(path, "expected the settings of an inference")
+    except InputError:
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxcryo.calling import command
 from jaxcryo.config import InferenceConfig
 from jaxcryo.domain import ParticleType, Run, types_to_json
 from jaxcryo.errors import InputError
+from jaxcryo.files import read_json
 from jaxcryo.picks.candidates import floor_of
+from jaxcryo.picks.origin import unchanged
 from jaxcryo.runtime.manifest import ModelEntry
 from jaxcryo.tomogram.volumes import Reading
+
+Note = Callable[[str], object]
 
 FILE_NAME = "settings.json"
 
@@ -50,8 +54,10 @@ def settings_of(
     }
 
 
-def runs_done(out: pathlib.Path, settings: dict[str, Any], runs: Sequence[Run], *, force: bool) -> set[str]:
-    """Those of the runs whose picks of these very settings are in the folder.
+def runs_done(out: pathlib.Path, settings: dict[str, Any], runs: Sequence[Run], *, force: bool, note: Note) -> set[str]:
+    """Those of the runs whose picks of these very settings and of the same tomogram are in the folder.
+
+    A run whose tomogram is another one, or has changed, is said.
 
     Raises:
         InputError: the folder holds picks of other settings, be it of these runs or of others.
@@ -64,13 +70,16 @@ def runs_done(out: pathlib.Path, settings: dict[str, Any], runs: Sequence[Run], 
     if not present or force:
         return set()
     try:
-        same = json.loads((out / FILE_NAME).read_text()) == json.loads(json.dumps(settings))
-    except (OSError, ValueError):
+        same = read_json(out / FILE_NAME, "expected the settings of an inference") == json.loads(json.dumps(settings))
+    except InputError:
         same = False
     if not same:
         raise InputError(
             f"{out}: holds picks of {', '.join(sorted(present))} made with different models or settings; "
             f"choose another --out or pass --force (for other thresholds alone: {command('picks threshold')})"
         )
-    complete = len(settings["thresholds"])
-    return {run.name for run in runs if counts.get(run.name) == complete}
+    complete = [run for run in runs if counts.get(run.name) == len(settings["thresholds"])]
+    done, changes = unchanged(out / "ExperimentRuns", complete)
+    for name, change in changes.items():
+        note(f"{name}: {change}; it is done again")
+    return done

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 import onnx
-from tqdm import tqdm
 
 from jaxcryo.calling import command
 from jaxcryo.convert.bfloat16 import (
@@ -38,6 +37,7 @@ from jaxcryo.convert.emit_probe import float16_values, group_of, probe
 from jaxcryo.errors import InputError
 from jaxcryo.models import Network, build
 from jaxcryo.models.onnx_layers import Upsampling
+from jaxcryo.progress import Progress
 from jaxcryo.runtime.manifest import FILE_NAME, ModelEntry, read_manifest
 from jaxcryo.runtime.openvino import cpu_has_bfloat16, openvino_predict
 from jaxcryo.weights import TrainedModel, load_model
@@ -79,7 +79,7 @@ def check_models(
         print("onnxruntime is not installed: comparing OpenVINO only (pip install onnxruntime for both)")
     comparisons: list[Comparison] = []
     ranges: list[Range] = []
-    for entry in tqdm(entries, desc="comparing", unit="model"):
+    for entry in Progress(entries, desc="comparing", unit="model"):
         found, largest = check_entry(folder, entry, windows)
         comparisons += found
         ranges += largest
@@ -100,7 +100,7 @@ def _compare_in_bfloat16(
     """Measures, prints and notes; a model at a time, since one of the paper's takes long."""
     comparisons: list[PrecisionComparison] = []
     for entry in entries:
-        with tqdm(desc=f"{entry.name}: phantoms", total=2 * count, unit="search") as bar:
+        with Progress(desc=f"{entry.name}: phantoms", total=2 * count, unit="search") as bar:
             phantoms = phantoms_for(entry, count, shape_zyx)
             comparisons.append(compare_precisions(folder, entry, phantoms, on_search=bar.update))
         record_changes(folder, comparisons)

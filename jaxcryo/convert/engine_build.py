@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from typing import Any
 
 import tensorrt as trt
-from tqdm import tqdm
 
 from jaxcryo.errors import InputError
+from jaxcryo.progress import Progress
 from jaxcryo.runtime.tensorrt import LOG, LoadedEngine, reported
 
 
@@ -51,7 +50,7 @@ def build_engine(onnx_path: pathlib.Path, options: BuildOptions, timing_cache: b
     _parse(network, onnx_path)
     config = _config(builder, options)
     cache = _timing_cache(config, timing_cache)
-    with tqdm(desc=onnx_path.name, unit="step", leave=False) as bar:
+    with Progress(desc=onnx_path.name, unit="step", leave=False) as bar:
         config.progress_monitor = _Progress(bar)
         plan = builder.build_serialized_network(network, config)
     if plan is None:
@@ -107,7 +106,7 @@ def _timing_cache(config: trt.IBuilderConfig, stored: bytes) -> trt.ITimingCache
 class _Progress(trt.IProgressMonitor):  # type: ignore[misc] # untyped
     """Shows the phase that TensorRT began last."""
 
-    def __init__(self, bar: tqdm[Any]) -> None:
+    def __init__(self, bar: Progress) -> None:
         trt.IProgressMonitor.__init__(self)
         self._bar = bar
         self._phase = ""

@@ -8,7 +8,6 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import onnx
-from tqdm import tqdm
 
 from jaxcryo.config import Precision, TrainConfig
 from jaxcryo.convert.emit import write_onnx
@@ -17,6 +16,7 @@ from jaxcryo.errors import InputError
 from jaxcryo.files import atomic_path
 from jaxcryo.models import Weights, build
 from jaxcryo.models.onnx_layers import Upsampling
+from jaxcryo.progress import Progress
 from jaxcryo.runtime.manifest import FILE_NAME, ModelEntry, file_sha256, read_manifest, write_manifest
 from jaxcryo.weights import TrainedModel, load_model, model_types, save_model
 
@@ -65,7 +65,7 @@ def convert_models(
         f"batch {options.batch or 'of the recipe'}"
     )
     before = _listed_files(out)
-    steps = tqdm(zip(files, names, strict=True), total=len(files), desc="converting", unit="model")
+    steps = Progress(zip(files, names, strict=True), total=len(files), desc="converting", unit="model")
     entries = tuple(convert_model(load_model(file), name, out, options, source=str(file)) for file, name in steps)
     write_manifest(out, entries)
     for stale in before - {f for e in entries for f in (e.onnx_file, e.weights_file)}:

@@ -16,7 +16,6 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from jaxcryo.config import NetworkConfig, TrainConfig
 from jaxcryo.convert.port_plan import Plan, Recognized, classes_of, make_plan, recognize, summary, table
@@ -26,6 +25,7 @@ from jaxcryo.domain import CZII_SPACING_ANGSTROM, CZII_TYPES, ParticleType
 from jaxcryo.errors import InputError
 from jaxcryo.models import Weights, build
 from jaxcryo.models.naming import to_ours
+from jaxcryo.progress import Progress
 from jaxcryo.recipes import recipe
 from jaxcryo.weights import TrainedModel, save_model
 
@@ -155,7 +155,7 @@ def _types(given: tuple[ParticleType, ...] | None, classes: int | None, file: st
 def _read(tensors: StoredTensors, plan: Plan, *, file: str) -> dict[str, NDArray[np.float32]]:
     arrays: dict[str, NDArray[np.float32]] = {}
     broken = []
-    for step in tqdm(plan.steps, desc=f"reading {file}", unit="tensor", disable=None, file=sys.stderr):
+    for step in Progress(plan.steps, desc=f"reading {file}", unit="tensor"):
         if step.target is None or step.rule is None:
             continue
         channels = step.target_shape[-2] if step.rule.first_conv and step.target_shape else None
