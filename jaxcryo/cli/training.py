@@ -34,11 +34,90 @@ from jaxcryo.training.source import source_of as samples_of
 from jaxcryo.weights import load_model
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """What the trainings of all folds have in common."""
+
+    place: str
+    """Of the data, for people."""
+    config: TrainConfig
+    types: tuple[ParticleType, ...]
+    examples: Sequence[Example]
+    fingerprints: dict[str, Fingerprint]
+    skewness: float
+    start: Start | None
+
+
 def train(options: TrainOptions) -> int:
     """Trains on all runs but the held-out one, or on all folds in turn; 1 where a training had to stop."""
     _check(options)
     keep_freed_memory()
     distributed.join([f"{field}={value!r}" for field, value in vars(options).items()])
+    prepared = _prepared(options)
+    outcomes: list[tuple[str, Outcome]] = []
+    for fold in range(len(prepared.examples)) if options.fold == "all" else [options.fold]:
+        out, description = _folder(options, fold), _description(prepared, fold, options.steps)
+        held_out = prepared.examples[fold]
+        say(
+            f"Training {options.arch} ({options.size}) on {len(description.train_runs)} runs of {prepared.place} at "
+            f"{description.spacing_angstrom:.3f} Å, {description.held_out} held out, into {out}"
+        )
+        began = time.monotonic()
+        try:
+            outcome = fit(
+                samples_of(
+                    [e for e in prepared.examples if e is not held_out],
+                    prepared.config,
+                    volumes=options.compute.volumes,
+                ),
+                held_out,
+                description,
+                out,
+                length=Length(steps=options.steps, minutes=options.minutes),
+                start=prepared.start,
+                save_every_seconds=60 * options.compute.save_minutes,
+            )
+        except TrainingStopped as stopped:
+            print(f"stopped: {stopped}", file=sys.stderr)
+            return 1
+        _report(outcome, description.held_out, out, minutes=(time.monotonic() - began) / 60)
+        outcomes.append((description.held_out, outcome))
+    if options.fold == "all":
+        say("\n" + _fold_table(outcomes))
+    return 0
+
+
+def say(text: str) -> None:
+    """Prints in the one process that speaks."""
+    if distributed.is_first():
+        print(text)
+
+
+def _check(options: TrainOptions) -> None:
+    recipe = options.recipe
+    check_above_zero(
+        steps=options.steps,
+        minutes=options.minutes,
+        batch=recipe.batch,
+        accumulate=recipe.accumulate,
+        lr=recipe.lr,
+        save_minutes=options.compute.save_minutes,
+    )
+    if options.fold != "all" and options.fold < 0:
+        raise InputError(f"--fold is {options.fold}; expected a number from 0, or all")
+    if options.steps is not None and options.minutes is not None:
+        raise InputError("--steps and --minutes were both given; choose one")
+    if options.start.init is not None and options.start.from_scratch:
+        raise InputError("--init and --from-scratch were both given; choose one")
+    check_truth(options.truth, options.copick)
+
+
+def _prepared(options: TrainOptions) -> _Prepared:
+    """Reads and checks all that can be before a first step.
+
+    Raises:
+        InputError: something cannot be trained on.
+    """
     types = read_types(options.particles, options.copick)
     config = _config(options, len(types))
     source = find_source(options.data, options.copick, options.input, train=True)
@@ -62,95 +141,49 @@ def train(options: TrainOptions) -> int:
     examples = [dataclasses.replace(e, volume=v) for e, v in zip(examples, volumes, strict=True)]
     examples = at_one_spacing(examples, note)
     fingerprints = {e.volume.name: Fingerprint.of(e.volume, e.picks) for e in examples}
-    folds = range(len(runs)) if options.fold == "all" else [options.fold]
-    results = []
-    try:
-        for fold in folds:
-            outcome = _train_fold(options, config, types, examples, fold, start, skewness, fingerprints)
-            results.append((runs[fold].name, outcome))
-    except TrainingStopped as stopped:
-        print(f"stopped: {stopped}", file=sys.stderr)
-        return 1
-    if options.fold == "all" and distributed.is_first():
-        print("\n" + _fold_table(results))
-    return 0
-
-
-def _check(options: TrainOptions) -> None:
-    recipe = options.recipe
-    check_above_zero(
-        steps=options.steps,
-        minutes=options.minutes,
-        batch=recipe.batch,
-        accumulate=recipe.accumulate,
-        lr=recipe.lr,
-        save_minutes=options.compute.save_minutes,
-    )
-    if options.fold != "all" and options.fold < 0:
-        raise InputError(f"--fold is {options.fold}; expected a number from 0, or all")
-    if options.steps is not None and options.minutes is not None:
-        raise InputError("--steps and --minutes were both given; choose one")
-    if options.start.init is not None and options.start.from_scratch:
-        raise InputError("--init and --from-scratch were both given; choose one")
-    check_truth(options.truth, options.copick)
-
-
-def _train_fold(
-    options: TrainOptions,
-    config: TrainConfig,
-    types: tuple[ParticleType, ...],
-    examples: Sequence[Example],
-    fold: int,
-    start: Start | None,
-    skewness: float,
-    fingerprints: dict[str, Fingerprint],
-) -> Outcome:
-    held_out, rest = examples[fold], [*examples[:fold], *examples[fold + 1 :]]
-    spacing = held_out.volume.grid.spacing_angstrom
-    name = f"{options.arch}-{options.size}-fold{fold}"
-    if options.out is None:
-        out = pathlib.Path("runs", name)
-    else:
-        out = options.out / name if options.fold == "all" else options.out
-    description = RunDescription(
+    return _Prepared(
+        place=str(options.copick or options.data or "data"),
         config=config,
         types=types,
-        fold=fold,
-        train_runs=tuple(e.volume.name for e in rest),
-        held_out=held_out.volume.name,
-        spacing_angstrom=spacing,
-        steps=options.steps,
-        skewness=skewness,
+        examples=examples,
         fingerprints=fingerprints,
-        start=None if start is None else start.sha256,
-    )
-    say = print if distributed.is_first() else lambda *_: None
-    place = options.copick or options.data or "data"
-    say(
-        f"Training {options.arch} ({options.size}) on {len(rest)} runs of {place} at {spacing:.3f} Å, "
-        f"{held_out.volume.name} held out, into {out}"
-    )
-    began = time.monotonic()
-    outcome = fit(
-        samples_of(rest, config, volumes=options.compute.volumes),
-        held_out,
-        description,
-        out,
-        length=Length(steps=options.steps, minutes=options.minutes),
+        skewness=skewness,
         start=start,
-        save_every_seconds=60 * options.compute.save_minutes,
     )
+
+
+def _folder(options: TrainOptions, fold: int) -> pathlib.Path:
+    name = f"{options.arch}-{options.size}-fold{fold}"
+    if options.out is None:
+        return pathlib.Path("runs", name)
+    return options.out / name if options.fold == "all" else options.out
+
+
+def _description(prepared: _Prepared, fold: int, steps: int | None) -> RunDescription:
+    names = [e.volume.name for e in prepared.examples]
+    return RunDescription(
+        config=prepared.config,
+        types=prepared.types,
+        fold=fold,
+        train_runs=tuple(name for i, name in enumerate(names) if i != fold),
+        held_out=names[fold],
+        spacing_angstrom=prepared.examples[fold].volume.grid.spacing_angstrom,
+        steps=steps,
+        skewness=prepared.skewness,
+        fingerprints=prepared.fingerprints,
+        start=None if prepared.start is None else prepared.start.sha256,
+    )
+
+
+def _report(outcome: Outcome, held_out: str, out: pathlib.Path, *, minutes: float) -> None:
     result = outcome.result
-    if outcome.was_finished:
-        say(f"\n{out} is already finished. On {held_out.volume.name}:")
-    else:
-        say(f"\n{result.step} steps in {(time.monotonic() - began) / 60:.1f} minutes. On {held_out.volume.name}:")
+    ended = f"{out} is already finished" if outcome.was_finished else f"{result.step} steps in {minutes:.1f} minutes"
+    say(f"\n{ended}. On {held_out}:")
     say(score_table(result.chosen, [t.threshold for t in result.types]))
     say("\nand with the best threshold for each type (tuned on this run, hence optimistic):")
     say(score_table(result.best, result.best_thresholds))
     say("in the folder:\n" + "\n".join(f"  {f}" for f in outcome.files))
     say(f"next: {command(f'convert onnx {out} --out out/')}")
-    return outcome
 
 
 def _fold_table(results: Sequence[tuple[str, Outcome]]) -> str:

@@ -19,10 +19,10 @@ from jaxcryo.errors import InputError
 from jaxcryo.files import atomic_path
 from jaxcryo.models import architecture
 from jaxcryo.models.naming import Source, match_target, to_theirs
+from jaxcryo.training.run_folder import RunFolder
 from jaxcryo.weights import TrainedModel, load_model
 
 Form = Literal["timm", "lightning"]
-_RUN_FILES = ("best.safetensors", "last.safetensors")
 
 
 def export_file(source: pathlib.Path, out: pathlib.Path, form: Form) -> None:
@@ -66,9 +66,10 @@ def weights_file(path: pathlib.Path) -> pathlib.Path:
     """
     if not path.is_dir():
         return path
-    found = next((path / name for name in _RUN_FILES if (path / name).is_file()), None)
+    run = RunFolder(path)
+    found = next((file for file in (run.best, run.last) if file.is_file()), None)
     if found is None:
-        raise InputError(f"{path}: holds neither {' nor '.join(_RUN_FILES)}; expected a training's folder")
+        raise InputError(f"{path}: holds neither {run.best.name} nor {run.last.name}; expected a training's folder")
     return found
 
 
