@@ -22,23 +22,23 @@ from jaxcryo.tomogram.statistics import surveyed
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Collection:
-    """Normalized volumes padded to one shape, and where their picks are.
+    """Normalized volumes padded to one shape, and where their picks are; a first axis for devices where it is copied.
 
     Picks stand twice: by run (what a window shows) and by type (what to draw a window around).
     """
 
-    volumes: Float[Array, "r z y x"] | None
+    volumes: Float[Array, "*k r z y x"] | None
     """None where windows are cut from the files as they are needed."""
-    shapes_zyx: Int[Array, "r 3"]
+    shapes_zyx: Int[Array, "*k r 3"]
     """At least a window's: smaller volumes are padded at their ends."""
-    picks_zyx_voxel: Float[Array, "r p 3"]
+    picks_zyx_voxel: Float[Array, "*k r p 3"]
     """Padded with -1e6, which reaches no window."""
-    picks_type: Int[Array, "r p"]
-    flat_zyx_voxel: Float[Array, "n 3"]
-    flat_run: Int[Array, " n"]
-    by_type: Int[Array, "t m"]
+    picks_type: Int[Array, "*k r p"]
+    flat_zyx_voxel: Float[Array, "*k n 3"]
+    flat_run: Int[Array, "*k n"]
+    by_type: Int[Array, "*k t m"]
     """Rows of the flat picks of each type that occurs, padded; the first `type_count` of a row count."""
-    type_count: Int[Array, " t"]
+    type_count: Int[Array, "*k t"]
 
 
 def collect(
