@@ -25,6 +25,7 @@ from jaxcryo.project.dataset import read_run_picks, within_volume
 from jaxcryo.recipes import recipe, with_values
 from jaxcryo.report import score_table
 from jaxcryo.runtime.manifest import file_sha256
+from jaxcryo.tomogram.padding import padding_needed
 from jaxcryo.tomogram.volumes import Reading
 from jaxcryo.training import distributed
 from jaxcryo.training.fit import Length, Outcome, Start, TrainingStopped, fit
@@ -140,6 +141,10 @@ def _prepared(options: TrainOptions) -> _Prepared:
     config, volumes, skewness = suited(config, [e.volume for e in examples], note)
     examples = [dataclasses.replace(e, volume=v) for e, v in zip(examples, volumes, strict=True)]
     examples = at_one_spacing(examples, note)
+    for example in examples:
+        padded = padding_needed(example.volume.name, example.volume.grid.shape_zyx, config.model.patch_zyx)
+        if padded is not None:
+            note(padded)
     fingerprints = {e.volume.name: Fingerprint.of(e.volume, e.picks) for e in examples}
     return _Prepared(
         place=str(options.copick or options.data or "data"),

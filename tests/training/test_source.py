@@ -89,11 +89,11 @@ def test_tomograms_of_other_spacings_are_resampled_and_said(examples) -> None:
 def test_what_a_validation_would_refuse_is_refused_before_step_1(tmp_path, description, examples) -> None:
     thin = Volume(
         name="thin",
-        voxels=np.zeros((8, 48, 64), np.float32),
-        grid=VoxelGrid(shape_zyx=(8, 48, 64), spacing_zyx_angstrom=(10.0,) * 3),
+        voxels=np.zeros((2, 48, 64), np.float32),
+        grid=VoxelGrid(shape_zyx=(2, 48, 64), spacing_zyx_angstrom=(10.0,) * 3),
     )
     source = Renewed(examples, description.config)
     held_out = dataclasses.replace(examples[0], volume=thin)
-    with pytest.raises(InputError, match=r"8 × 48 × 64|8×48×64|\(8, 48, 64\)"):
+    with pytest.raises(InputError, match=r"thin.*held-out"):
         fit(source, held_out, description, tmp_path, length=Length(steps=1), say=lambda _: None)
     assert source.asked == [] and not list(tmp_path.iterdir())
