@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import importlib
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -45,7 +46,12 @@ class Command(Generic[Options]):
 
         Bad input becomes one line on stderr and exit code 2, Ctrl-C exit code 130.
         """
-        with forgiving_output(), ends_at_once(message="interrupted; completed files were kept"):
+        with (
+            forgiving_output(),
+            ends_at_once(message="interrupted; completed files were kept"),
+            warnings.catch_warnings(),
+        ):
+            warnings.showwarning = _show_as_note
             try:
                 options = self.parse(sys.argv[1:] if argv is None else argv)
                 module, _, name = self.action.partition(":")
@@ -74,6 +80,17 @@ class Command(Generic[Options]):
         for line, what in self.examples.items():
             lines += [f"  {command(line)}", f"      {what}"]
         return "\n".join([*lines, *(["", self.notes] if self.notes else [])])
+
+
+_show = warnings.showwarning
+
+
+def _show_as_note(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """What this project warns of is for people: a line without the place in the code."""
+    if category is UserWarning:
+        print(f"note: {message}", file=sys.stderr)
+    else:
+        _show(message, category, *place, **more)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
