@@ -26,9 +26,9 @@ from jaxtyping import install_import_hook
 
 sys.path.extend(str(pathlib.Path(__file__).parent / name) for name in (".", "bindings", "fuzzing"))
 
-CHECKED = ("domain", "metric", "picks", "project", "data", "convert")
+CHECKED = ("domain", "metric", "picks", "project", "data", "convert", "phantom")
 """Rooms of the package in which the shapes and kinds of arrays are checked in every call."""
-install_import_hook([f"jaxcryo.{room}" for room in CHECKED], "annotations.checked")
+install_import_hook("jaxcryo" if os.environ.get("ALLROOMS") else [f"jaxcryo.{room}" for room in CHECKED], "annotations.checked")
 
 # `pytest --hypothesis-profile fuzz tests/io/test_hostile.py tests/io/test_formats_hostile.py` looks longer.
 settings.register_profile("fuzz", max_examples=2000)

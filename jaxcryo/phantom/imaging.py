@@ -16,6 +16,7 @@ from jaxcryo.errors import InputError
 
 Density = Float[NDArray[np.float32], "z y x"]
 _Plane = Float[NDArray[np.float32], "ky kx"]
+_Frequencies = Float[NDArray[np.float32], "..."]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,7 +117,7 @@ def _planes(grid: VoxelGrid, imaging: Imaging) -> Iterator[tuple[_Plane, _Plane]
         yield squared, np.broadcast_to(edge.astype(np.float32), squared.shape)
 
 
-def _noise_transfer(squared_frequency: _Plane, grid: VoxelGrid, imaging: Imaging) -> _Plane:
+def _noise_transfer(squared_frequency: _Frequencies, grid: VoxelGrid, imaging: Imaging) -> _Frequencies:
     """The noise's colour: a grain, which misses low frequencies as the CTF does, and a slow part."""
     spacing = grid.spacing_angstrom
     sigma = imaging.grain_voxel * spacing / 2.3548

@@ -89,7 +89,7 @@ def _ball(rng: np.random.Generator, n: int, center: tuple[float, ...], semi_axes
     return points
 
 
-def _dihedral(points: Points) -> Points:
+def _dihedral(points: Points) -> Float[NDArray[np.float64], "four_n 3"]:
     """The points and their copies turned by half a turn about x, y and z."""
     signs = np.array([(1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)])
     return np.concatenate([points * s for s in signs])

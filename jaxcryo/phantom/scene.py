@@ -93,7 +93,7 @@ def make_scene(
     """
     particle_seed, turn_seed, membrane_seed, crowd_seed = seed.spawn(4)
     spacing = np.asarray(grid.spacing_zyx_angstrom)
-    extent = (np.asarray(grid.shape_zyx) - 1) * spacing
+    extent = (np.asarray(grid.shape_zyx, np.float64) - 1) * spacing
     volume = float(np.prod(np.asarray(grid.shape_zyx) * spacing))
     radii = np.array([t.radius_angstrom for t in types], np.float64)
     zyx, type_index = _place_particles(np.random.default_rng(particle_seed), extent, volume, types, clearance)
