@@ -28,9 +28,9 @@ sys.path.extend(str(pathlib.Path(__file__).parent / name) for name in (".", "bin
 
 CHECKED = ("domain", "metric", "picks", "project", "data", "convert", "phantom")
 """Rooms of the package in which the shapes and kinds of arrays are checked in every call."""
-install_import_hook("jaxcryo" if os.environ.get("ALLROOMS") else [f"jaxcryo.{room}" for room in CHECKED], "annotations.checked")
+install_import_hook([f"jaxcryo.{room}" for room in CHECKED], "annotations.checked")
 
-# `pytest --hypothesis-profile fuzz tests/io/test_hostile.py tests/io/test_formats_hostile.py` looks longer.
+# `pytest --hypothesis-profile fuzz tests/tomogram/test_hostile.py tests/picks/test_formats_hostile.py` looks longer.
 settings.register_profile("fuzz", max_examples=2000)
 
 CACHE = pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).parent

@@ -33,7 +33,7 @@ GRID = VoxelGrid(shape_zyx=(47, 47, 47), spacing_zyx_angstrom=(SPACING,) * 3)
 FINE = 47 * SPACING / 60
 """7.84 Å: 60 such voxels are as long as 47 of the engines'."""
 TYPES = (jaxcryo.ParticleType(name="ribosome", radius_angstrom=60, threshold=0.5),)
-CENTRES = np.array([[8, 30, 12], [20, 10, 35], [24, 24, 24], [36, 38, 9], [40, 12, 40], [5, 6, 41]])
+CENTERS = np.array([[8, 30, 12], [20, 10, 35], [24, 24, 24], [36, 38, 9], [40, 12, 40], [5, 6, 41]])
 
 
 def dark(windows: Float[Array, "b d h w"]) -> Float[Array, "b c d h w"]:
@@ -61,11 +61,11 @@ def engines() -> Any:
 def phantom() -> np.ndarray:
     """Dark Gaussians close to voxels' centres, on noise, on the scale of the challenge's tomograms."""
     rng = np.random.default_rng(0)
-    centres = CENTRES + rng.uniform(-0.15, 0.15, CENTRES.shape)
+    centers = CENTERS + rng.uniform(-0.15, 0.15, CENTERS.shape)
     zyx = np.indices(GRID.shape_zyx)
     voxels = rng.normal(size=GRID.shape_zyx) * 0.05
-    for centre in centres:
-        voxels -= 10 * np.exp(-sum((i - c) ** 2 for i, c in zip(zyx, centre, strict=True)) / 2 / 2.5**2)
+    for center in centers:
+        voxels -= 10 * np.exp(-sum((i - c) ** 2 for i, c in zip(zyx, center, strict=True)) / 2 / 2.5**2)
     return (voxels * IntensityConfig().std).astype(np.float32)
 
 
@@ -103,14 +103,14 @@ def test_one_phantom_gives_the_same_picks_from_three_kinds_of_files(
     dataset = {"path": "s0", "coordinateTransformations": scale}
     group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": [dataset]}]}
     mrc = write_mrc(tmp_path / "R1.mrc", fine, FINE)
-    expected = GRID.to_angstrom(CENTRES)
+    expected = GRID.to_angstrom(CENTERS)
     places: list[np.ndarray] = []
     for path in (run.volume_path, tmp_path / "R1.zarr", mrc):
         volume = jaxcryo.Volume.open(path)
         with warnings.catch_warnings():
             warnings.simplefilter("error" if path != mrc else "ignore")
             picks = jaxcryo.find(volume, engines)
-        assert picks.counts() == {"ribosome": len(CENTRES)}
+        assert picks.counts() == {"ribosome": len(CENTERS)}
         distance = np.linalg.norm(picks.of("ribosome")[:, None] - expected, axis=2)
         assert np.abs(picks.of("ribosome") - expected[distance.argmin(axis=1)]).max() < volume.grid.spacing_angstrom / 2
         # not only within half a voxel, but at the very place: the positions are refined
@@ -128,7 +128,7 @@ def test_what_is_done_to_a_volume_is_said(tmp_path: pathlib.Path, fine: np.ndarr
     assert len(none) == 0
     with pytest.warns(UserWarning, match="scale") as told:
         picks = jaxcryo.find(jaxcryo.Volume.open(other), engines, invert=True)
-    assert len(told) == 1 and len(picks) == len(expected) == len(CENTRES)
+    assert len(told) == 1 and len(picks) == len(expected) == len(CENTERS)
     with pytest.warns(UserWarning) as told:
         jaxcryo.find(jaxcryo.Volume.open(other, spacing_angstrom=FINE), engines, invert=True)
     assert re.search(r"7\.843.*10\.012 Å", str(told[-1].message))

@@ -144,12 +144,12 @@ def _fold_taps(kernel: Array, axis: int) -> Array:
     return jnp.stack([jnp.stack(phase_taps(*taps, phase=phase), axis) for phase in range(2)], axis)
 
 
-def _sum_over_depth_taps(x, taps, centre: int):  # type: ignore[no-untyped-def]
+def _sum_over_depth_taps(x, taps, center: int):  # type: ignore[no-untyped-def]
     """The sum over t of taps[t] applied to the slices at depth + t - centre, zeros beyond the ends."""
     depth = x.shape[1]
     total = None
-    for t in sorted(range(len(taps)), key=lambda t: abs(t - centre)):
-        offset = t - centre
+    for t in sorted(range(len(taps)), key=lambda t: abs(t - center)):
+        offset = t - center
         if abs(offset) >= depth:
             continue
         slices = x[:, max(0, offset) : depth + min(0, offset)]

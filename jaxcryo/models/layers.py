@@ -174,8 +174,8 @@ class LayerNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        centred = wide - wide.mean(-1, keepdims=True)
-        normal = centred * jax.lax.rsqrt((centred * centred).mean(-1, keepdims=True) + 1e-6)
+        centered = wide - wide.mean(-1, keepdims=True)
+        normal = centered * jax.lax.rsqrt((centered * centered).mean(-1, keepdims=True) + 1e-6)
         return (normal * self.scale[...] + self.bias[...]).astype(self.dtype)
 
 

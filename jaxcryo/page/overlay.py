@@ -99,16 +99,16 @@ def _coarser(images: OverlayImages) -> OverlayImages:
         old = np.asarray(Image.open(io.BytesIO(png))).reshape(-1, height, width)
         padded = np.pad(old, ((0, 0), (0, height % 2), (0, width % 2)))
         pairs = padded.reshape(len(old), math.ceil(height / 2), 2, math.ceil(width / 2), 2)
-        pngs.append(_grey_png(pairs.max(axis=(2, 4))))
+        pngs.append(_gray_png(pairs.max(axis=(2, 4))))
     size_yx = (math.ceil(height / 2), math.ceil(width / 2))
     return OverlayImages(bin_zyx=(z, 2 * y, 2 * x), size_yx=size_yx, pngs=tuple(pngs))
 
 
 def _png(heatmap: Float[NDArray[np.float32], "c h w"]) -> bytes:
-    return _grey_png(np.clip(np.rint(heatmap * 255), 0, 255).astype(np.uint8))
+    return _gray_png(np.clip(np.rint(heatmap * 255), 0, 255).astype(np.uint8))
 
 
-def _grey_png(heatmap: UInt8[NDArray[np.uint8], "c h w"]) -> bytes:
+def _gray_png(heatmap: UInt8[NDArray[np.uint8], "c h w"]) -> bytes:
     """Mostly zeros, for which zlib's run lengths are both the smallest and the fastest."""
     file = io.BytesIO()
     Image.fromarray(heatmap.reshape(-1, heatmap.shape[2])).save(file, "PNG", compress_type=zlib.Z_RLE)

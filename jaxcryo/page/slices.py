@@ -100,7 +100,7 @@ def _mean_of_boxes(
 
 def _jpeg(pixels: Float[NDArray[np.float32], "y x"], low: float, high: float, quality: int) -> bytes:
     pixels = np.nan_to_num(pixels, nan=low)
-    grey: UInt8[NDArray[np.uint8], "y x"] = np.clip((pixels - low) * (255 / (high - low)), 0, 255).astype(np.uint8)
+    gray: UInt8[NDArray[np.uint8], "y x"] = np.clip((pixels - low) * (255 / (high - low)), 0, 255).astype(np.uint8)
     file = io.BytesIO()
-    Image.fromarray(grey).save(file, "JPEG", quality=quality)
+    Image.fromarray(gray).save(file, "JPEG", quality=quality)
     return file.getvalue()

@@ -212,7 +212,7 @@ def _check_block(
     best = jnp.argmax(jnp.where(inside, values, -jnp.inf).ravel())
     score, at = values.ravel()[best], [i.ravel()[best] for i in zyx]
     values, zyx = _cube(heatmap, channel, [i - radius for i in at], 2 * radius + 1)
-    z, y, x = (i - centre for i, centre in zip(zyx, at, strict=True))
+    z, y, x = (i - center for i, center in zip(zyx, at, strict=True))
     near = (jnp.abs(z) <= radius) & (jnp.abs(y) <= radius) & (jnp.abs(x) <= radius)
     before = (z < 0) | ((z == 0) & ((y < 0) | ((y == 0) & (x < 0))))
     stands = ~jnp.any(near & ((values > score) | (before & (values == score))))

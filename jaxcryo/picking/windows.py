@@ -150,5 +150,5 @@ def weight_sums(plan: WindowPlan) -> tuple[Float[NDArray[np.float32], "z"], Floa
 
 
 def _triangle(size: int) -> Float[NDArray[np.float64], "n"]:
-    from_centre: NDArray[np.float64] = np.abs(np.arange(size) + 0.5 - size / 2)
-    return 1 - from_centre / (size / 2)
+    from_center: NDArray[np.float64] = np.abs(np.arange(size) + 0.5 - size / 2)
+    return 1 - from_center / (size / 2)

@@ -93,10 +93,10 @@ class _Resampled:
 def _weights(size: int, count: int, factor: float) -> Any:
     """Rows of weights that add up to 1; what would lie beyond the volume has none."""
     stretch = max(factor, 1.0)
-    centres = (np.arange(count) + 0.5) * factor - 0.5
+    centers = (np.arange(count) + 0.5) * factor - 0.5
     reach = math.ceil(_SUPPORT * stretch)
-    taps = np.floor(centres)[:, None].astype(np.int64) + np.arange(-reach, reach + 1)
-    values = _kernel((taps - centres[:, None]) / stretch) * ((taps >= 0) & (taps < size))
+    taps = np.floor(centers)[:, None].astype(np.int64) + np.arange(-reach, reach + 1)
+    values = _kernel((taps - centers[:, None]) / stretch) * ((taps >= 0) & (taps < size))
     values /= values.sum(axis=1, keepdims=True)
     used = np.abs(values) > 0
     rows = np.repeat(np.arange(count), used.sum(axis=1))

@@ -242,8 +242,8 @@ class _Survey:
         blocks = (self.sums / np.maximum(self.counts, 1))[2 * self.counts >= math.prod(self.block_zyx)]
         skewness = 0.0
         if len(blocks):
-            centred = (blocks - blocks.mean()) / (blocks.std() or 1.0)
-            skewness = float((centred**3).mean())
+            centered = (blocks - blocks.mean()) / (blocks.std() or 1.0)
+            skewness = float((centered**3).mean())
         return Statistics(
             voxels=total,
             count=moments.count,

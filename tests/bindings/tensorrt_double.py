@@ -57,7 +57,7 @@ class ILogger:
         WARNING = 2
 
     def __init__(self) -> None:
-        self.is_initialised = True
+        self.is_initialized = True
 
     def log(self, severity, msg):
         raise NotImplementedError
@@ -65,7 +65,7 @@ class ILogger:
 
 class IProgressMonitor:
     def __init__(self) -> None:
-        self.is_initialised = True
+        self.is_initialized = True
 
     def phase_start(self, phase_name, parent_phase, num_steps):
         raise NotImplementedError
@@ -181,7 +181,7 @@ class IBuilderConfig:
 
 class Builder:
     def __init__(self, logger):
-        assert logger.is_initialised
+        assert logger.is_initialized
         self._logger = logger
 
     def create_network(self, flags=0):
@@ -274,7 +274,7 @@ class ICudaEngine:
 
 class Runtime:
     def __init__(self, logger):
-        assert logger.is_initialised
+        assert logger.is_initialized
         self._logger = logger
 
     def deserialize_cuda_engine(self, serialized_engine):

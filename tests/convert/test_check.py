@@ -100,7 +100,7 @@ def test_without_onnxruntime_openvino_serves(
     assert "decoder.2" in said
 
 
-def test_phantom_windows_are_normalised(tmp_path: pathlib.Path) -> None:
+def test_phantom_windows_are_normalized(tmp_path: pathlib.Path) -> None:
     convert(tmp_path, "yu4u", "float32")
     (entry,) = read_manifest(tmp_path / "out")
     windows = phantom_windows(entry, 3)

@@ -117,7 +117,7 @@ def test_whole_numbers_where_weights_belong_and_colliding_names_are_faults() -> 
         plan_port(source, YU4U, file="x")
 
 
-def test_the_other_network_is_recognised() -> None:
+def test_the_other_network_is_recognized() -> None:
     with pytest.raises(InputError, match=r"ResNet-RS.*--arch tattaka"):
         plan_port(unread(listed("resnetrs50-timm")), YU4U, file="x")
     with pytest.raises(InputError, match=r"--arch yu4u.*a, b"):

@@ -150,7 +150,7 @@ def test_tattakas_decoder_ends_at_any_of_its_strides(widths: tuple[int, ...]) ->
     assert heatmaps.shape == (1, 6, 8, 32, 32)
 
 
-def test_neighbours_are_channels_in_ascending_z() -> None:
+def test_neighbors_are_channels_in_ascending_z() -> None:
     windows = np.arange(1, 5, dtype=np.float32).reshape(1, 4, 1, 1)
     found = np.asarray(neighbor_slices(windows, 2))[0, :, 0, 0]
     np.testing.assert_array_equal(found, [[0, 0, 1, 2, 3], [0, 1, 2, 3, 4], [1, 2, 3, 4, 0], [2, 3, 4, 0, 0]])

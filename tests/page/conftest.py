@@ -82,8 +82,8 @@ def _particles(rng: np.random.Generator, count: int) -> Picks:
 def _drawn(zyx: np.ndarray, kind: np.ndarray, height: np.ndarray) -> np.ndarray:
     heatmap = np.zeros((len(TYPES), *GRID.shape_zyx), np.float32)
     voxels = np.indices(GRID.shape_zyx)
-    for centre, k, h in zip(zyx, kind, height, strict=True):
-        distance2 = sum((i - c) ** 2 for i, c in zip(voxels, centre, strict=True))
+    for center, k, h in zip(zyx, kind, height, strict=True):
+        distance2 = sum((i - c) ** 2 for i, c in zip(voxels, center, strict=True))
         np.maximum(heatmap[k], h * np.exp(-distance2 / (2 * 2.5**2)), out=heatmap[k])
     return heatmap
 

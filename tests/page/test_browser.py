@@ -202,10 +202,10 @@ def test_slices_move_and_circles_follow(browser, world) -> None:
 
 def test_a_slice_is_the_volume(browser, world) -> None:
     show(browser, world.path)
-    grey = pixels(browser, "image")[..., 0].astype(float)
+    gray = pixels(browser, "image")[..., 0].astype(float)
     low, high = world.page.slices.black_white
     voxels = np.clip((world.volume.voxels[12] - low) / (high - low), 0, 1) * 255
-    small = np.asarray(Image.fromarray(grey.astype(np.uint8)).resize(voxels.shape[::-1], Image.Resampling.BOX), float)
+    small = np.asarray(Image.fromarray(gray.astype(np.uint8)).resize(voxels.shape[::-1], Image.Resampling.BOX), float)
     assert np.corrcoef(small.ravel(), voxels.ravel())[0, 1] > 0.97
 
 

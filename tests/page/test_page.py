@@ -86,7 +86,7 @@ def test_of_too_many_picks_the_best_are_shown() -> None:
     assert shown[-1] <= own["lowest"] <= shown[-1] + 0.001
 
 
-def test_types_are_told_apart_by_colour() -> None:
+def test_types_are_told_apart_by_color() -> None:
     same = [ParticleType(name=n, radius_angstrom=60) for n in ("a", "b", "c")]
     assert len(set(colors(same))) == 3
     own = [dataclasses.replace(t, color=(i, 0, 0)) for i, t in enumerate(same)]

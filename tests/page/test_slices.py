@@ -24,8 +24,8 @@ def smooth(shape: tuple[int, int, int]) -> np.ndarray:
 def decoded(images: SliceImages) -> np.ndarray:
     """Voxel values, from black to white."""
     low, high = images.black_white
-    grey = np.stack([np.asarray(Image.open(io.BytesIO(j)), np.float32) for j in images.jpegs])
-    return low + grey / 255 * (high - low)
+    gray = np.stack([np.asarray(Image.open(io.BytesIO(j)), np.float32) for j in images.jpegs])
+    return low + gray / 255 * (high - low)
 
 
 def test_images_are_the_slices() -> None:

@@ -25,7 +25,7 @@ SMALL = PhantomConfig(shape_zyx=(24, 60, 64))
 CLEAR = Imaging(tilt_range_degree=90, optics=None)
 
 
-def test_the_density_of_each_type_is_centred_at_its_pick() -> None:
+def test_the_density_of_each_type_is_centered_at_its_pick() -> None:
     for type_ in (*CZII_TYPES, ParticleType(name="unknown", radius_angstrom=110)):
         config = PhantomConfig(shape_zyx=(84, 100, 96), types=(type_,), difficulty=0, imaging=CLEAR, clearance=1.5)
         checked = 0
@@ -46,7 +46,7 @@ def test_the_density_of_each_type_is_centred_at_its_pick() -> None:
         assert checked > 0, type_.name
 
 
-def test_models_fill_their_radius_around_their_centre_of_mass() -> None:
+def test_models_fill_their_radius_around_their_center_of_mass() -> None:
     for type_ in (*CZII_TYPES, ParticleType(name="unknown", radius_angstrom=110)):
         model = particle_model(type_)
         np.testing.assert_allclose(model.amplitude @ model.xyz_angstrom, 0, atol=1e-9)

@@ -27,11 +27,11 @@ SMALL = {(5, 8, 50): 1.0, (6, 30, 12): 0.9, (30, 45, 44): 0.8, (39, 0, 59): 0.7,
 LARGE = {(12, 44, 30): 1.0, (28, 10, 8): 0.75, (28, 18, 8): 0.7}  # the last two: one particle, two maxima
 
 
-def gaussians(centres: Mapping[tuple[float, float, float], float], sigma: float) -> np.ndarray:
+def gaussians(centers: Mapping[tuple[float, float, float], float], sigma: float) -> np.ndarray:
     zyx = np.indices(GRID.shape_zyx)
     volume = np.zeros(GRID.shape_zyx)
-    for centre, height in centres.items():
-        distance2 = sum((i - c) ** 2 for i, c in zip(zyx, centre, strict=True))
+    for center, height in centers.items():
+        distance2 = sum((i - c) ** 2 for i, c in zip(zyx, center, strict=True))
         volume = np.maximum(volume, height * np.exp(-distance2 / (2 * sigma**2)))
     return volume.astype(np.float32)
 
@@ -70,13 +70,13 @@ def test_planted_particles_come_back_at_their_coordinates(volume: Volume) -> Non
 
 
 def test_refined_picks_are_where_particles_are_between_voxels() -> None:
-    centres = {(10.3, 12.0, 20.4): 1.0, (25.5, 40.2, 33.9): 0.9, (15.8, 30.6, 45.1): 0.8}
-    volume = Volume(name="TS_1", voxels=gaussians(centres, 2.5), grid=GRID)
+    centers = {(10.3, 12.0, 20.4): 1.0, (25.5, 40.2, 33.9): 0.9, (15.8, 30.6, 45.1): 0.8}
+    volume = Volume(name="TS_1", voxels=gaussians(centers, 2.5), grid=GRID)
     errors = []
     for refine in (False, True):
         config = dataclasses.replace(CONFIG, refine=refine)
         picks = find_picks(volume, [engine_of()], TYPES, config=config)
-        errors.append(np.abs(picks.of_type(0) - GRID.to_angstrom(list(centres))).max() / GRID.spacing_angstrom)
+        errors.append(np.abs(picks.of_type(0) - GRID.to_angstrom(list(centers))).max() / GRID.spacing_angstrom)
     assert errors[0] > 0.35
     assert errors[1] < 0.1
 

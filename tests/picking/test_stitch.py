@@ -174,7 +174,7 @@ def test_bound_parameters_are_arguments_and_do_not_compile_again() -> None:
     assert traces == 1
 
 
-def test_intensity_is_normalised_by_constants_or_by_the_tomogram() -> None:
+def test_intensity_is_normalized_by_constants_or_by_the_tomogram() -> None:
     volume = volume_of()
     volume = dataclasses.replace(volume, voxels=volume.voxels * 3e-6 + 1e-4)
     fixed = stitch(volume, [engine_of(intensity=IntensityConfig(mean=1e-4, std=2e-6))])[0]
@@ -184,7 +184,7 @@ def test_intensity_is_normalised_by_constants_or_by_the_tomogram() -> None:
     assert abs(own.std() - 1) < 1e-3
 
 
-def test_padding_is_zero_after_normalisation() -> None:
+def test_padding_is_zero_after_normalization() -> None:
     volume = volume_of((8, 18, 12))
     engine = engine_of(stride=(4, 6, 5), intensity=IntensityConfig(mean=5.0, std=1.0))
     seen: list[np.ndarray] = []

@@ -38,7 +38,7 @@ def test_windows_cover_every_voxel_and_overhang_as_little_as_they_can(data: st.D
     assert plan.padded - size < stride
 
 
-def test_weight_is_one_at_the_centre_and_falls_linearly_to_just_above_zero() -> None:
+def test_weight_is_one_at_the_center_and_falls_linearly_to_just_above_zero() -> None:
     weight = window_weight((4, 9, 7))
     assert weight.max() == 1
     assert weight[1, 4, 3] == weight[2, 4, 3] == 1

@@ -80,7 +80,7 @@ def edited(change: Callable[[Any], Any]) -> Callable[[pathlib.Path], Any]:
         (lambda f: (f / "tattaka-fold0.safetensors").write_bytes(b""), r"does not match engines\.json: convert again"),
         (edited(lambda d: d.update(format=3)), "format is 3; expected 2"),
         (edited(lambda d: d.update(models=[])), "lists no model"),
-        (edited(lambda d: d["models"][0].update(colour=1)), r"models\[0\]\.colour is not a known field"),
+        (edited(lambda d: d["models"][0].update(color=1)), r"models\[0\]\.color is not a known field"),
         (edited(lambda d: d["models"][1].pop("source")), r"models\[1\]\.source is missing"),
         (
             edited(lambda d: d["models"][1]["inference"].update(batch=1.5)),

@@ -24,8 +24,8 @@ def volume_of(voxels: np.ndarray, spacing: float | tuple[float, float, float]) -
 def planted(spacing: float, xyz: np.ndarray, *, extent: float = 440, sigma: float = 25.0) -> Volume:
     """A Gaussian at so many ångströms from the corner."""
     volume = volume_of(np.zeros((round(extent / spacing),) * 3, np.float32), spacing)
-    centre = xyz[::-1] / spacing - 0.5
-    distance2 = sum((i - c) ** 2 for i, c in zip(np.indices(volume.grid.shape_zyx), centre, strict=True))
+    center = xyz[::-1] / spacing - 0.5
+    distance2 = sum((i - c) ** 2 for i, c in zip(np.indices(volume.grid.shape_zyx), center, strict=True))
     return dataclasses.replace(volume, voxels=np.exp(-distance2 * spacing**2 / 2 / sigma**2).astype(np.float32))
 
 

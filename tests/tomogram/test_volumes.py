@@ -95,12 +95,12 @@ def test_positions_in_a_level_are_those_of_level_0(
         edit_attributes(tmp_path / "a.zarr", lambda m: [d["coordinateTransformations"].pop() for d in m["datasets"]])
     whole = open_volume(tmp_path / "a.zarr", spacing_angstrom=spacing)
     corner = np.full((1, 3), -0.5)
-    centre = whole.grid.to_angstrom([[9.5, 13.5, 5.5]]) - whole.grid.to_angstrom(corner)
+    center = whole.grid.to_angstrom([[9.5, 13.5, 5.5]]) - whole.grid.to_angstrom(corner)
     for level, place in ((1, [[4.5, 6.5, 2.5]]), (2, [[2, 3, 1]])):
         volume = open_volume(tmp_path / "a.zarr", level=level, spacing_angstrom=spacing)
         assert volume.grid.spacing_angstrom == pytest.approx(2**level * whole.grid.spacing_angstrom)
         assert np.abs(volume.grid.origin_xyz_angstrom).max() == 0
-        np.testing.assert_allclose(volume.grid.to_angstrom(place) - volume.grid.to_angstrom(corner), centre)
+        np.testing.assert_allclose(volume.grid.to_angstrom(place) - volume.grid.to_angstrom(corner), center)
         assert volume.load()[tuple(np.floor(place[0]).astype(int))] == 1
 
 

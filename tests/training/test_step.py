@@ -122,7 +122,7 @@ def test_windows_cut_from_files_are_those_cut_on_the_device(config, examples) ->
 
 
 @pytest.mark.slow
-def test_rematerialised_gradients_are_the_same(config) -> None:
+def test_rematerialized_gradients_are_the_same(config) -> None:
     windows = jax.random.normal(jax.random.key(0), (2, *config.model.patch_zyx))
 
     def gradient(rematerialize: bool):
