@@ -38,7 +38,7 @@ class Optics:
         volts = 1e3 * self.voltage_kv
         return float(12.2643 / np.sqrt(volts * (1 + 0.978466e-6 * volts)))
 
-    def transfer(self, squared_frequency: _Plane) -> _Plane:
+    def transfer(self, squared_frequency: _Frequencies) -> _Frequencies:
         """The factor at squared spatial frequencies in 1/Å²."""
         wavelength = self.wavelength_angstrom
         aberration = 1e7 * self.spherical_aberration_mm
