@@ -210,7 +210,7 @@ def onnx(options: OnnxOptions) -> None:
     from onnx import load
 
     from jaxcryo.convert.onnx_command import OnnxOptions, convert_models
-    from jaxcryo.convert.operations import described
+    from jaxcryo.convert.onnx_write import described
     from jaxcryo.runtime.manifest import FILE_NAME
 
     how = OnnxOptions(

@@ -32,8 +32,7 @@ from jaxcryo.convert.comparison import (
     onnxruntime_answer,
     word,
 )
-from jaxcryo.convert.emit import write_onnx
-from jaxcryo.convert.emit_probe import float16_values, group_of, probe
+from jaxcryo.convert.onnx_write import float16_values, group_of, probe, write_onnx
 from jaxcryo.errors import InputError
 from jaxcryo.models import Network, build
 from jaxcryo.models.onnx_layers import Upsampling

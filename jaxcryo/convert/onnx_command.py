@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import onnx
 
 from jaxcryo.config import Precision, TrainConfig
-from jaxcryo.convert.emit import write_onnx
 from jaxcryo.convert.export import weights_file
+from jaxcryo.convert.onnx_write import write_onnx
 from jaxcryo.errors import InputError
 from jaxcryo.files import atomic_path
 from jaxcryo.models import Weights, build

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from test_onnx import ARCHS, PRECISIONS, config_of, noise, random_weights, relative_rms, run_onnx
 
-from jaxcryo.convert.emit import write_onnx
+from jaxcryo.convert.onnx_write import write_onnx
 from jaxcryo.models.onnx_layers import Upsampling
 from jaxcryo.phantom import PhantomConfig, make_phantom
 from jaxcryo.runtime.openvino import openvino_predict

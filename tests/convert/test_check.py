@@ -14,8 +14,8 @@ from jaxcryo.config import Precision
 from jaxcryo.convert import check_command
 from jaxcryo.convert.check_command import FLOAT16_SHARE, LIMITS, Range, check_entry
 from jaxcryo.convert.comparison import phantom_windows
-from jaxcryo.convert.emit_probe import group_of
 from jaxcryo.convert.onnx_command import OnnxOptions, convert_models
+from jaxcryo.convert.onnx_write import group_of
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.models import build
 from jaxcryo.recipes import recipe

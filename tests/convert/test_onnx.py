@@ -19,8 +19,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from jaxcryo.config import NetworkConfig, Precision
-from jaxcryo.convert.emit import write_onnx
-from jaxcryo.convert.operations import multiply_adds
+from jaxcryo.convert.onnx_write import multiply_adds, write_onnx
 from jaxcryo.errors import InputError
 from jaxcryo.models import Network, Weights, build
 from jaxcryo.models.onnx_graph import Graph

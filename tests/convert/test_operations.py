@@ -7,8 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from jaxcryo.convert.emit import write_onnx
-from jaxcryo.convert.operations import described, multiply_adds
+from jaxcryo.convert.onnx_write import described, multiply_adds, write_onnx
 from jaxcryo.errors import InputError
 from jaxcryo.models import build
 from jaxcryo.recipes import recipe

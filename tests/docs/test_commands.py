@@ -25,6 +25,8 @@ from doc_equivalents import (
 from doc_pages import LANGUAGES, PAGES, ROOT, Block, blocks, commands, spans
 
 from jaxcryo.cli import console, inference
+from jaxcryo.models import registry
+from jaxcryo.runtime import backends
 
 NAMES = [page.name for page in PAGES]
 EVERY = [
@@ -42,6 +44,8 @@ def test_page_does_what_it_says(
         (shutil.copytree if (stock / name).is_dir() else shutil.copy)(stock / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(inference, "DEMO_SHAPE_ZYX", (24, 104, 104))
+    for register in (registry, backends):  # what a page adds to them goes with the test
+        monkeypatch.setattr(register, "_registered", dict(register._registered))
     names: dict[str, object] = {}
     for block in blocks(page):
         if block.file is not None:
