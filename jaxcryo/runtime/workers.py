@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.resource_tracker
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -226,6 +227,7 @@ def _as_at(place: Place) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in place.environment}
     cores = os.sched_getaffinity(0) if place.cores else set()
     # Ctrl-C is the parent's to answer: a blocked signal stays so in what is started, and reaches the parent afterwards.
+    multiprocessing.resource_tracker.ensure_running()  # which would unblock it, where that is started meanwhile
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     os.environ.update(place.environment)
     if place.cores:
