@@ -45,6 +45,27 @@ class TypeCalibration:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RivalCalibration:
+    """The chance that a candidate is right beside one of another type at the same place.
+
+    The chance is σ(intercept + own · ln r + rival · ln q), with the ratios of score and level of the candidate, r, and
+    of its rival, q.
+    """
+
+    type_index: int
+    rival_index: int
+    intercept: float
+    own: float
+    rival: float
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, (self.intercept, self.own, self.rival))):
+            raise InputError(f"a calibration holds {(self.intercept, self.own, self.rival)}; expected numbers")
+        if min(self.type_index, self.rival_index) < 0 or self.type_index == self.rival_index:
+            raise InputError(f"a calibration is of the types {self.type_index} and {self.rival_index}; expected two")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ReliabilityBin:
     """Candidates of about the same calibrated chance, and how many of them were right."""
 
@@ -62,8 +83,14 @@ class Calibration:
     types: tuple[TypeCalibration | None, ...]
     """In channel order; None for a type of which the held-out tomograms had too few particles."""
     tomograms: int
+    rivals: tuple[RivalCalibration, ...] = ()
+    """Of the pairs of types that were seen at one place often enough."""
     reliability: tuple[ReliabilityBin, ...] = ()
-    """Over all types, each tomogram judged by a fit to the others; empty where there was one tomogram."""
+    """Over all types, tomograms judged by fits to others; empty where there was one tomogram."""
+
+    def __post_init__(self) -> None:
+        if any(max(r.type_index, r.rival_index) >= len(self.types) for r in self.rivals):
+            raise InputError(f"a calibration of {len(self.types)} types tells of others")
 
     @property
     def expected_error(self) -> float | None:
@@ -87,6 +114,23 @@ def mean_calibration(parts: Sequence[Calibration | None]) -> Calibration | None:
     return Calibration(
         types=tuple(_mean_type(own) for own in zip(*(p.types for p in known), strict=True)),
         tomograms=min(p.tomograms for p in known),
+        rivals=_mean_rivals(known),
+    )
+
+
+def _mean_rivals(parts: Sequence[Calibration]) -> tuple[RivalCalibration, ...]:
+    """Of the pairs that all know."""
+    by_pair = [{(r.type_index, r.rival_index): r for r in p.rivals} for p in parts]
+    return tuple(
+        RivalCalibration(
+            type_index=pair[0],
+            rival_index=pair[1],
+            intercept=float(np.mean([own[pair].intercept for own in by_pair])),
+            own=float(np.mean([own[pair].own for own in by_pair])),
+            rival=float(np.mean([own[pair].rival for own in by_pair])),
+        )
+        for pair in sorted(by_pair[0])
+        if all(pair in own for own in by_pair)
     )
 
 

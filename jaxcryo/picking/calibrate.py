@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.spatial import KDTree
 
-from jaxcryo.calibration import Calibration, ReliabilityBin, TypeCalibration
+from jaxcryo.calibration import Calibration, ReliabilityBin, RivalCalibration, TypeCalibration
 from jaxcryo.domain import ParticleType, Picks
 from jaxcryo.errors import InputError
 from jaxcryo.metric import RADIUS_SHARE
 from jaxcryo.picking.level import score_level
+from jaxcryo.picking.places import fit_rivals
 
 LEAST_CHANCE = 0.05
 """Candidates of less are left out of the reliability: nearly all candidates are noise, and all agree on that."""
@@ -66,7 +67,27 @@ def calibrate(candidates: Sequence[Picks], truths: Sequence[Picks], types: Seque
                 right=sum(int(right.sum()) for _, right in own_scores),
             )
         )
-    return Calibration(types=tuple(calibrated), tomograms=len(candidates), reliability=_reliability(scores, whole))
+    return Calibration(
+        types=tuple(calibrated),
+        tomograms=len(candidates),
+        rivals=_rivals(candidates, truths, levels),
+        reliability=_reliability(scores, whole),
+    )
+
+
+def _rivals(
+    candidates: Sequence[Picks], truths: Sequence[Picks], levels: Sequence[Sequence[float | None]]
+) -> tuple[RivalCalibration, ...]:
+    ratios, rights = [], []
+    for number, (picks, truth) in enumerate(zip(candidates, truths, strict=True)):
+        assert picks.score is not None
+        level = np.array([np.nan if own[number] is None else own[number] for own in levels], np.float64)
+        right = np.zeros(len(picks), np.bool_)
+        for index in range(len(levels)):
+            right[picks.type_index == index] = are_right(picks, truth, index)
+        ratios.append(picks.score / level[picks.type_index])
+        rights.append(right)
+    return fit_rivals(candidates, ratios, rights)
 
 
 def are_right(candidates: Picks, truth: Picks, index: int) -> Bool[NDArray[np.bool_], " n"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 from jaxcryo.calibration import Calibration, TypeCalibration
 from jaxcryo.domain import ParticleType, Picks
 from jaxcryo.picking.level import score_level
+from jaxcryo.picking.places import one_type_per_place
 
 Aim = Literal["recall", "balanced", "precision"]
 """`recall`: the highest F4 that is to be expected, so that few particles are missed; `balanced`: the highest F1;
 `precision`: as many picks as can be had with 95 % of them right."""
 AIMS: tuple[Aim, ...] = ("recall", "balanced", "precision")
 _BETAS = {"recall": 4.0, "balanced": 1.0}
+_LEAST_CHANCES = {"recall": 0.02, "balanced": 0.1, "precision": 0.1}
+"""Of a pick beside one of another type at the same place; below, it goes."""
 PRECISION = 0.95
 _FARTHEST_SPREADS = 2.0
 _LEAST_SPREAD = 0.25
@@ -47,6 +50,8 @@ class Decision:
     calibration: Calibration | None
     aim: Aim
     tomograms: int
+    one_type_per_place: bool = True
+    """Whether of picks of different types at one place those that are hardly right go."""
 
     def with_probabilities(self, candidates: Picks) -> Picks:
         """The same with the chance of each being right; without a calibration they have none."""
@@ -63,7 +68,25 @@ class Decision:
         """The candidates above the thresholds, with their chances."""
         limits = np.array([t.threshold for t in self.types])
         score = np.zeros(0) if candidates.score is None else candidates.score
-        return self.with_probabilities(candidates.select(score > limits[candidates.type_index]))
+        picks = self.with_probabilities(candidates.select(score > limits[candidates.type_index]))
+        if not self.one_type_per_place or self.calibration is None or picks.score is None:
+            return picks
+        level = np.array([np.nan if d.level is None else d.level for d in self.decided])
+        return one_type_per_place(
+            picks,
+            picks.score / level[picks.type_index],
+            self.calibration.rivals,
+            least_chance=_LEAST_CHANCES[self.aim],
+        )
+
+    def expected_right(self, picks: Sequence[Picks]) -> tuple[float, ...] | None:
+        """How many of these picks are right on average, by type; None without a calibration."""
+        if any(p.probability is None for p in picks):
+            return None
+        return tuple(
+            float(sum(p.probability[p.type_index == i].sum() for p in picks if p.probability is not None))
+            for i in range(len(self.types))
+        )
 
     def sentence(self) -> str:
         """What was decided, for people."""
@@ -83,28 +106,37 @@ class Decision:
 
 
 def decide(
-    candidates: Sequence[Picks], types: Sequence[ParticleType], calibration: Calibration | None, *, aim: Aim = "recall"
+    candidates: Sequence[Picks],
+    types: Sequence[ParticleType],
+    calibration: Calibration | None,
+    *,
+    aim: Aim = "recall",
+    given: Mapping[str, float] | None = None,
+    one_type_per_place: bool = True,
 ) -> Decision:
     """Thresholds over all candidates of a batch of tomograms.
 
     With a calibration the level of each type's scores is measured in the batch, within what held-out tomograms make
     likely, and candidates get their chance of being right; the threshold is where the aim is best served on average
     over these chances. A type with too few candidates, or without a calibration, keeps the models' own. The order of
-    the tomograms does not matter.
+    the tomograms does not matter. Thresholds that are given are kept.
     """
+    given = {} if given is None else given
     decided = []
     for index, kind in enumerate(types):
         known = None if calibration is None else calibration.types[index]
         score = np.concatenate(
             [np.zeros(0), *(p.score[p.type_index == index] for p in candidates if p.score is not None)]
         )
-        decided.append(_decide_type(np.sort(score)[::-1], len(candidates), kind, known, aim))
+        own = _decide_type(np.sort(score)[::-1], len(candidates), kind, known, aim)
+        decided.append(dataclasses.replace(own, threshold=given.get(kind.name, own.threshold)))
     return Decision(
         types=tuple(dataclasses.replace(t, threshold=d.threshold) for t, d in zip(types, decided, strict=True)),
         decided=tuple(decided),
         calibration=calibration,
         aim=aim,
         tomograms=len(candidates),
+        one_type_per_place=one_type_per_place,
     )
 
 

@@ -12,7 +12,7 @@ from jaxcryo.domain import ParticleType, Picks
 from jaxcryo.errors import InputError
 from jaxcryo.picking.calibrate import are_right, calibrate, reliability_bins
 from jaxcryo.picking.level import score_level
-from jaxcryo.picking.places import one_type_per_place
+from jaxcryo.picking.places import close_pairs, one_type_per_place
 from jaxcryo.picking.thresholds import AIMS, decide, expected_f, threshold_for
 from jaxcryo.serialize import from_plain, to_plain
 
@@ -181,22 +181,45 @@ def test_calibrating_needs_truths_of_the_same_tomograms() -> None:
         calibrate([candidates], [dataclasses.replace(truth, run="other")], _TYPES)
 
 
-def test_one_place_keeps_the_better_type_and_both_where_they_are_apart() -> None:
-    xyz = np.array([[0.0, 0, 0], [20, 0, 0], [500, 0, 0], [600, 0, 0], [600, 10, 0]])
-    picks = Picks(run="r", types=_TYPES, xyz_angstrom=xyz, type_index=np.array([0, 1, 0, 1, 1]), score=np.arange(5.0))
-    kept = one_type_per_place(picks, np.array([0.9, 0.8, 0.5, 0.6, 0.7]))
-    assert kept.xyz_angstrom[:, 0].tolist() == [0, 500, 600, 600]
-    assert one_type_per_place(picks, np.array([0.8, 0.9, 0.5, 0.6, 0.7])).type_index.tolist() == [1, 0, 1, 1]
+def _pair_of_types(seed: int) -> tuple[Picks, Picks]:
+    """Large and small particles; each also has a candidate of the other type with a lower score."""
+    rng = np.random.default_rng(seed)
+    picks, truth = _tomogram(seed)
+    is_particle = np.array([any(np.all(truth.xyz_angstrom == x, axis=1)) for x in picks.xyz_angstrom])
+    ghosts = picks.select(np.flatnonzero(is_particle))
+    assert picks.score is not None and ghosts.score is not None
+    return dataclasses.replace(
+        picks,
+        xyz_angstrom=np.concatenate([picks.xyz_angstrom, ghosts.xyz_angstrom + 5]),
+        type_index=np.concatenate([picks.type_index, 1 - ghosts.type_index]),
+        score=np.concatenate([picks.score, 0.75 * ghosts.score + 0.03 * rng.normal(size=len(ghosts))]),
+    ), truth
+
+
+def test_one_place_keeps_particles_and_drops_their_ghosts() -> None:
+    candidates, truths = zip(*map(_pair_of_types, range(3)), strict=True)
+    calibration = calibrate(candidates, truths, _TYPES)
+    assert {(r.type_index, r.rival_index) for r in calibration.rivals} == {(0, 1), (1, 0)}
+    fresh, truth = _pair_of_types(20)
+    with_ghosts, without = (
+        decide([fresh], _TYPES, calibration, one_type_per_place=on).select(fresh) for on in (False, True)
+    )
+    right = [sum(int(are_right(p, truth, i).sum()) for i in range(2)) for p in (with_ghosts, without)]
+    assert right[1] >= right[0] - 2
+    assert len(without) < 0.75 * len(with_ghosts)
 
 
 def test_one_place_does_not_depend_on_order() -> None:
-    rng = np.random.default_rng(2)
-    picks = Picks(
-        run="r", types=_TYPES, xyz_angstrom=rng.uniform(0, 300, (200, 3)), type_index=rng.integers(0, 2, 200),
-        score=rng.random(200),
-    )  # fmt: skip
-    order = rng.permutation(200)
-    merit = rng.random(200)
-    kept, other = one_type_per_place(picks, merit), one_type_per_place(picks.select(order), merit[order])
-    assert sorted(kept.score.tolist()) == sorted(other.score.tolist())
-    assert len(kept) < 200
+    candidates, truths = zip(*map(_pair_of_types, range(3)), strict=True)
+    calibration = calibrate(candidates, truths, _TYPES)
+    fresh, _ = _pair_of_types(21)
+    mixed = fresh.select(np.random.default_rng(1).permutation(len(fresh)))
+    first, second = (decide([p], _TYPES, calibration).select(p) for p in (fresh, mixed))
+    assert first.score is not None and second.score is not None
+    assert sorted(first.score.tolist()) == sorted(second.score.tolist())
+
+
+def test_types_of_which_nothing_is_known_share_a_place() -> None:
+    picks, _ = _pair_of_types(0)
+    assert len(one_type_per_place(picks, np.ones(len(picks)), (), least_chance=0.5)) == len(picks)
+    assert len(close_pairs(picks)) > 0
