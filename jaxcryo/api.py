@@ -6,11 +6,15 @@ import dataclasses
 import pathlib
 import warnings
 
+from jaxcryo.calibration import mean_calibration
 from jaxcryo.domain import ParticleType, Picks, Volume
 from jaxcryo.errors import InputError
+from jaxcryo.picking.aim import Aim
 from jaxcryo.picking.pipeline import find_picks
 from jaxcryo.picking.preprocess import fit_volume
 from jaxcryo.picking.stitch import OnWindows
+from jaxcryo.picking.thresholds import decide
+from jaxcryo.picks.candidates import floor_of
 from jaxcryo.picks.formats import FORMATS, Geometries, TomogramGeometry, format_for, write_picks
 from jaxcryo.project.mask import open_mask
 from jaxcryo.runtime.backends import choose_backend, ensemble_types, open_engine
@@ -49,14 +53,16 @@ def find(
     mask: str | pathlib.Path | Volume | None = None,
     invert: bool = False,
     floor: float | None = None,
+    aim: Aim = "recall",
     on_windows: OnWindows | None = None,
 ) -> Picks:
     """The particles of a tomogram: positions in its own ångströms, by type and then from the best score down.
 
     A volume of another voxel spacing than the engines' is resampled; what is done to it is warned of. `engines` is a
     folder, or what `open_engines` gave. Picks lie where `mask` is above 0. `invert` changes dark and bright. `floor`
-    replaces all thresholds, to choose among the scores afterwards. `on_windows` is called with the windows that are
-    done and all there are.
+    replaces all thresholds, to choose among the scores afterwards. With calibrated models thresholds are chosen for
+    the `aim` and fit the tomogram, and picks have a probability; others use their own. `on_windows` is called with the
+    windows that are done and all there are.
 
         picks = jaxcryo.find(jaxcryo.Volume.open("TS_5_4.mrc"), "out/")
         picks.of("ribosome")  # x, y, z
@@ -72,15 +78,18 @@ def find(
         warnings.warn(sentence, stacklevel=3)
 
     fitted = fit_volume(scaled(volume, gain=-1.0) if invert else volume, opened.entries, note=note)
-    return find_picks(
+    calibration = mean_calibration([e.calibration for e in opened.entries])
+    decides = calibration is not None and floor is None
+    found = find_picks(
         fitted,
         opened.engines,
         opened.types,
         config=opened.entries[0].inference,
-        floor=floor,
+        floor=floor_of(opened.types) if decides else floor,
         on_windows=on_windows,
         mask=mask,
     )
+    return decide([found], opened.types, calibration, aim=aim).select(found) if decides else found
 
 
 def save(

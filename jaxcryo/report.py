@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from jaxcryo.calibration import Calibration
 from jaxcryo.domain import ParticleType, Picks, Volume
 from jaxcryo.files import atomic_path
 from jaxcryo.metric import RADIUS_SHARE, Score
@@ -95,6 +96,27 @@ def draw_picks(
         ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     figure.suptitle(f"{volume.name}: {len(found)} picks" + (f", {len(truth)} in truth" if truth is not None else ""))
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
+
+
+def draw_reliability(path: str | pathlib.Path, calibration: Calibration) -> None:
+    """A PNG of how many candidates were right against their chance of being so, and of how many there were."""
+    bins = calibration.reliability
+    figure = matplotlib.figure.Figure(figsize=(5, 5.5), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    upper.plot([b.chance for b in bins], [b.right for b in bins], "o-", color="C0")
+    error = calibration.expected_error
+    upper.set(
+        ylabel="share that was right", xlim=(0, 1), ylim=(0, 1), aspect="equal",
+        title="no reliability: one tomogram" if error is None else
+        f"{calibration.tomograms} held-out tomograms, expected calibration error {error:.3f}",
+    )  # fmt: skip
+    lower.bar([b.chance for b in bins], [b.candidates for b in bins], width=0.06, color="C0")
+    lower.set(xlabel="calibrated chance of being right", ylabel="candidates")
+    if bins:
+        lower.set_yscale("log")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
 

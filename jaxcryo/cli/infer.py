@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from jaxcryo.cli.command import Command, Switch, shown
 from jaxcryo.cli.options import GeometryOptions, InputOptions, TruthOptions
+from jaxcryo.picking.aim import Aim
 from jaxcryo.picking.effort import Effort
 
 
@@ -25,7 +26,11 @@ class ModelOptions:
 class PickingOptions:
     """Which peaks of the heatmaps become picks."""
 
-    thresholds: Annotated[str | None, shown("FILE", default="the models' own")] = None
+    aim: Aim = "recall"
+    """what thresholds are chosen for: recall (F4, few missed), balanced (F1), or precision (95 % right)"""
+    one_type_per_place: Switch = True
+    """keep picks of different types at one place even where one of them is hardly right"""
+    thresholds: Annotated[str | None, shown("FILE", default="fitted to the tomograms")] = None
     """thresholds to use, as JSON: {"ribosome": 0.5, ...}"""
     merge_radius: Annotated[float | None, shown("FRACTION", default="the models' own, 0.7")] = None
     """merge picks of one type closer than this fraction of its radius; 0 keeps all"""

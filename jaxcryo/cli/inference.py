@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxcryo.calibration import Calibration, mean_calibration
 from jaxcryo.calling import command
+from jaxcryo.cli.deciding import decide_runs, said_of
 from jaxcryo.cli.exports import check_foreign, export_frames, write_exports
 from jaxcryo.cli.infer import InferOptions, PickingOptions
 from jaxcryo.cli.inputs import Source, check_truth, find_source, known_picks, reading_of
@@ -32,6 +34,7 @@ from jaxcryo.metric import score
 from jaxcryo.phantom import PhantomConfig, write_dataset
 from jaxcryo.picking.effort import Effort, stride_of
 from jaxcryo.picking.preprocess import engine_spacing
+from jaxcryo.picking.thresholds import decide
 from jaxcryo.picks.copick_json import read_copick_folder
 from jaxcryo.picks.formats import Frames
 from jaxcryo.picks.formats.tables import write_submission
@@ -39,7 +42,7 @@ from jaxcryo.picks.thresholds import read_thresholds, with_thresholds
 from jaxcryo.progress import Progress
 from jaxcryo.project.copick import check_no_own_files, write_project_picks
 from jaxcryo.project.mask import check_mask
-from jaxcryo.report import count_table, score_table
+from jaxcryo.report import count_table, draw_picks, score_table
 from jaxcryo.runtime.backends import choose_backend, choose_precision, ensemble_types
 from jaxcryo.runtime.cuda import jax_gpus, share_memory
 from jaxcryo.runtime.manifest import ModelEntry, read_manifest
@@ -68,6 +71,9 @@ class _Plan:
     view: View | None
     described: str
     """The models and what runs them, for people."""
+    calibration: Calibration | None
+    given: Mapping[str, float]
+    """Thresholds that were asked for."""
 
 
 def infer(options: InferOptions) -> int:
@@ -90,13 +96,14 @@ def infer(options: InferOptions) -> int:
                 Progress.write(f"{task.label}: failed: {outcome.failure}", file=sys.stderr)
             else:
                 pictures.append(outcome.result.picture)
-                Progress.write(f"{task.label}: {outcome.result.count} picks in {outcome.result.seconds:.1f} s")
+                at = "" if plan.calibration is None else " at the models' own thresholds"
+                Progress.write(f"{task.label}: {outcome.result.count} picks{at} in {outcome.result.seconds:.1f} s")
     finished = [r.name for r in plan.runs if r.name not in failed]
     if plan.shard is not None:
         print(
             f"shard {plan.shard}: {len(finished)} of {len(plan.runs)} runs are done, in "
-            f"{plan.job.out / 'ExperimentRuns'}; when all shards are, the same command without --shard writes the "
-            "tables"
+            f"{plan.job.out / 'ExperimentRuns'}; when all shards are, the same command without --shard chooses "
+            "thresholds over all runs and writes the tables"
         )
     elif finished:
         _finish(options, plan, finished, sorted(pictures))
@@ -141,8 +148,8 @@ def _planned(options: InferOptions) -> _Plan:
     shard = None if options.running.shard is None else Shard.parse(options.running.shard)
     runs = source.runs if shard is None else shard.of(source.runs)
     types = ensemble_types(entries)
-    if options.picking.thresholds is not None:
-        types = with_thresholds(types, read_thresholds(options.picking.thresholds))
+    given = {} if options.picking.thresholds is None else read_thresholds(options.picking.thresholds)
+    types = with_thresholds(types, given)
     view = napari_view() if options.output.view == "napari" else None
     backend, reason = choose_backend(options.model.backend, folder, entries)
     entries, precision = choose_precision(options.model.precision, backend, entries)
@@ -189,6 +196,8 @@ def _planned(options: InferOptions) -> _Plan:
         view=view,
         described=f"{len(entries)} model{'s averaged' if len(entries) > 1 else ''} "
         f"({', '.join(e.name for e in entries)}) by {backend} ({reason}) in {precision}",
+        calibration=mean_calibration([e.calibration for e in entries]),
+        given=given,
     )
 
 
@@ -246,8 +255,8 @@ def _report_loss(place: Place, reason: str) -> None:
 
 def _finish(options: InferOptions, plan: _Plan, finished: list[str], pictures: Sequence[pathlib.Path]) -> None:
     """Writes tables, exports and the list of pages for the finished runs, prints scores and what was written."""
-    out, types = plan.job.out, plan.job.types
-    found = read_copick_folder(out, types, finished)
+    out = plan.job.out
+    types, found = _decided(options, plan, finished)
     write_submission(list(found.values()), out / "submission.csv")
     exports = write_exports(options, out, found, plan.geometry)
     if plan.source.project is not None:
@@ -264,6 +273,38 @@ def _finish(options: InferOptions, plan: _Plan, finished: list[str], pictures: S
         print(f"  {first}  (open it in a browser: slices, heatmaps, and thresholds to try)")
     if plan.view is not None:
         plan.view((plan.job.reading.open(r.volume_path, r.name), found[r.name]) for r in plan.runs if r.name in found)
+
+
+def _decided(
+    options: InferOptions, plan: _Plan, finished: list[str]
+) -> tuple[tuple[ParticleType, ...], dict[str, Picks]]:
+    """The picks of the finished runs at thresholds that fit them all, where the models are calibrated."""
+    out, types = plan.job.out, plan.job.types
+    if plan.calibration is None:
+        if not options.demo:
+            print(f"note: {decide([], types, None).sentence()}", file=sys.stderr)
+        return types, read_copick_folder(out, types, finished)
+    decided = decide_runs(
+        out,
+        finished,
+        types,
+        plan.calibration,
+        aim=options.picking.aim,
+        given=plan.given,
+        one_type_per_place=options.picking.one_type_per_place,
+    )
+    if decided is None:
+        print("note: candidates of some runs are missing; all keep the models' own thresholds", file=sys.stderr)
+        return types, read_copick_folder(out, types, finished)
+    decision, found = decided
+    for run in plan.runs:
+        if run.name in found:
+            picture = out / "pictures" / f"{run.name}.png"
+            draw_picks(
+                picture, plan.job.reading.open(run.volume_path, run.name), found[run.name], plan.truth.get(run.name)
+            )
+    print("\n".join(said_of(decision, found)))
+    return decision.types, found
 
 
 def _summary(found: dict[str, Picks], types: tuple[ParticleType, ...], truth: dict[str, Picks]) -> None:

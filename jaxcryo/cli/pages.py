@@ -72,7 +72,7 @@ class RunPage:
         self, out: pathlib.Path, candidates: Picks, truth: Picks | None, *, seconds: float, tomogram: pathlib.Path
     ) -> pathlib.Path:
         """Writes the page, and gives its path."""
-        path = _path(out, self._volume.name)
+        path = page_path(out, self._volume.name)
         sections = {
             "Run": {"tomogram": str(tomogram), "time": f"{seconds:.1f} s to find the picks"} | versions(),
             **self._notes.sections,
@@ -97,7 +97,7 @@ def list_pages(
     out: pathlib.Path, found: Mapping[str, Picks], truth: Mapping[str, Picks], types: tuple[ParticleType, ...]
 ) -> list[pathlib.Path]:
     """Writes `index.html` where several runs have pages; gives what there is to open first."""
-    pages = {run: path for run in found if (path := _path(out, run)).is_file()}
+    pages = {run: path for run in found if (path := page_path(out, run)).is_file()}
     if len(pages) < 2:
         return list(pages.values())
     rows = [
@@ -114,7 +114,8 @@ def list_pages(
     return [index]
 
 
-def _path(out: pathlib.Path, run: str) -> pathlib.Path:
+def page_path(out: pathlib.Path, run: str) -> pathlib.Path:
+    """Where the page of a run is."""
     return out / _FOLDER / f"{run}.html"
 
 

@@ -11,6 +11,8 @@ from tyro.conf import Positional
 
 from jaxcryo.cli.command import Command, Group, Switch, shown
 from jaxcryo.cli.options import GeometryOptions
+from jaxcryo.errors import InputError
+from jaxcryo.picking.aim import Aim
 
 if TYPE_CHECKING:
     from jaxcryo.domain import ParticleType, Picks
@@ -53,8 +55,10 @@ class ThresholdOptions(PicksOptions):
     given.
     """
 
-    thresholds: Annotated[str, shown("FILE")]
+    thresholds: Annotated[str | None, shown("FILE", default="those of the inference")] = None
     """JSON: {"ribosome": 0.5, ...}; types that are not named keep the thresholds of the inference"""
+    aim: Annotated[Aim | None, shown("AIM")] = None
+    """choose thresholds anew for this aim: recall, balanced, or precision; needs calibrated models"""
 
 
 CONVERT = Command(
@@ -81,6 +85,7 @@ THRESHOLD = Command(
         "picks threshold picks/ stricter/ --thresholds thresholds.json": (
             'of an inference\'s picks, all above {"ribosome": 0.5, ...}, also below its own thresholds'
         ),
+        "picks threshold picks/ sure/ --aim precision": "as many as can be had with 95 % of them right",
     },
 )
 PICKS = Group(
@@ -103,17 +108,25 @@ def convert(options: ConvertOptions) -> None:
 
 def threshold(options: ThresholdOptions) -> None:
     """Writes the picks above the thresholds."""
+    from jaxcryo.cli.deciding import said_of
     from jaxcryo.cli.geometry import say
-    from jaxcryo.cli.rethreshold import pick_anew
+    from jaxcryo.cli.rethreshold import pick_anew, pick_for_aim
     from jaxcryo.picks.formats import format_for, write_picks
     from jaxcryo.picks.thresholds import read_thresholds, with_thresholds
 
     found, source, frames, types = _read(options)
     target = source if options.to is None else format_for(options.out, options.to)
-    thresholds = read_thresholds(options.thresholds)
-    with_thresholds(types, thresholds)  # unknown names
-    chosen = pick_anew(options.picks, found, types, thresholds, say)
-    print(_counts(found, chosen, types, thresholds))
+    if options.thresholds is None and options.aim is None:
+        raise InputError("neither --thresholds nor --aim was given; pass one, or both")
+    given = {} if options.thresholds is None else read_thresholds(options.thresholds)
+    with_thresholds(types, given)  # unknown names
+    if options.aim is None:
+        chosen = pick_anew(options.picks, found, types, given, say)
+        print(_counts(found, chosen, types, given))
+    else:
+        decision, chosen = pick_for_aim(options.picks, list(found), types, options.aim, given)
+        print("\n".join(said_of(decision, chosen)))
+        print(_counts(found, chosen, types, {t.name: t.threshold for t in decision.types}))
     files = write_picks(chosen, options.out, target, frames, force=options.force)
     _report(options.out, files, chosen, source, target)
 

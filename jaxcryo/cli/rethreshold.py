@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxcryo.calling import command
+from jaxcryo.cli.deciding import read_decision
 from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, types_from_json
+from jaxcryo.errors import InputError
+from jaxcryo.picking.aim import Aim
+from jaxcryo.picking.thresholds import Decision, decide
 from jaxcryo.picks.candidates import read_candidates
 from jaxcryo.picks.formats import above_thresholds
 from jaxcryo.picks.geometry import Note
@@ -37,8 +41,33 @@ def pick_anew(
     floor = float(used["floor"])
     _note_lower(thresholds, dict.fromkeys(thresholds, floor), note)
     # A type that is left out stays at the thresholds of the inference.
-    limits = {t.name: value for t in types if (value := _numbers(used.get("thresholds")).get(t.name)) is not None}
+    decided = read_decision(place)
+    in_force = _numbers(used.get("thresholds")) | ({} if decided is None else decided[0])
+    limits = {t.name: in_force[t.name] for t in types if t.name in in_force}
     return {run: above_thresholds(picks, limits | dict(thresholds)) for run, picks in candidates.items()}
+
+
+def pick_for_aim(
+    place: str | pathlib.Path,
+    runs: Sequence[str],
+    types: tuple[ParticleType, ...],
+    aim: Aim,
+    given: Mapping[str, float],
+) -> tuple[Decision, dict[str, Picks]]:
+    """Thresholds for an aim over the candidates of an inference's folder, and the picks; what is given is kept.
+
+    Raises:
+        InputError: the models were not calibrated, or candidates are missing.
+    """
+    known = read_decision(place)
+    candidates = read_candidates(place, types, runs)
+    if known is None or set(candidates) != set(runs):
+        raise InputError(
+            f"{place}: has no calibration or not all candidates; --aim needs the folder that '{command('infer')}' "
+            "wrote with calibrated models"
+        )
+    decision = decide([candidates[run] for run in runs], types, known[1], aim=aim, given=given)
+    return decision, {run: decision.select(candidates[run]) for run in runs}
 
 
 def types_of(place: str | pathlib.Path) -> tuple[ParticleType, ...]:

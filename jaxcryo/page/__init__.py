@@ -5,6 +5,7 @@ from jaxcryo.page.index import write_index as write_index
 from jaxcryo.page.overlay import Overlay as Overlay
 from jaxcryo.page.overlay import OverlayImages as OverlayImages
 from jaxcryo.page.page import Page as Page
+from jaxcryo.page.page import change_thresholds as change_thresholds
 from jaxcryo.page.page import write_page as write_page
 from jaxcryo.page.record import Sections as Sections
 from jaxcryo.page.record import versions as versions

@@ -8,16 +8,18 @@ import html
 import importlib.resources
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxcryo.domain import ParticleType, Picks, VoxelGrid
-from jaxcryo.files import atomic_path
+from jaxcryo.errors import InputError
+from jaxcryo.files import atomic_path, write_text
 from jaxcryo.page.content import grid_content, metric_content, types_content
 from jaxcryo.page.overlay import OverlayImages
 from jaxcryo.page.record import Sections
 from jaxcryo.page.slices import SliceImages
 
+_CONTENT = '<script type="application/json" id="content">'
 _SCRIPTS = ("data.js", "metric.js", "state.js", "viewer.js", "charts.js", "panel.js", "gallery.js", "main.js")
 
 
@@ -52,13 +54,33 @@ def write_page(path: str | pathlib.Path, page: Page) -> None:
     script = "\n".join(asset(name) for name in _SCRIPTS)
     with atomic_path(path) as fresh, fresh.open("w", encoding="utf-8", newline="\n") as file:
         file.write(before)
-        file.write(f'<script type="application/json" id="content">{_json(_content(page))}</script>\n')
+        file.write(f"{_CONTENT}{_json(_content(page))}</script>\n")
         for name, images in (("slice", page.slices.jpegs), ("heat", page.overlay.pngs if page.overlay else ())):
             for i, data in enumerate(images):
                 file.write(f'<script type="text/plain" id="{name}-{i}">')
                 file.write(base64.b64encode(data).decode("ascii"))
                 file.write("</script>\n")
         file.write(after.replace("{{SCRIPT}}", script))
+
+
+def change_thresholds(path: str | pathlib.Path, thresholds: Mapping[str, float], record: Sections) -> None:
+    """Gives a page that `write_page` wrote other thresholds, and adds sections to its record.
+
+    Raises:
+        InputError: it is not such a page, or cannot be written.
+    """
+    path = pathlib.Path(path)
+    text = path.read_text(encoding="utf-8")
+    before, mark, rest = text.partition(_CONTENT)
+    plain, end, after = rest.partition("</script>")
+    try:
+        content = json.loads(plain)
+        for kind in content["types"]:
+            kind["threshold"] = thresholds.get(kind["name"], kind["threshold"])
+        content["record"] |= record
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: is not a page of an inference ({error}); remove it") from error
+    write_text(path, before + mark + _json(content) + end + after)
 
 
 def asset(name: str) -> str:

@@ -18,7 +18,7 @@ CLOSEST_SHARE = 0.2
 LOWEST_RATIO = 0.5
 """Of the level; lower candidates are no rivals."""
 _LEAST_PAIRS = 20
-_RIDGE = 0.5
+_RIDGE = 0.1
 
 
 def close_pairs(picks: Picks) -> Int[NDArray[np.int64], "n 2"]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -13,13 +12,10 @@ from numpy.typing import NDArray
 
 from jaxcryo.calibration import Calibration, TypeCalibration
 from jaxcryo.domain import ParticleType, Picks
+from jaxcryo.picking.aim import Aim
 from jaxcryo.picking.level import score_level
 from jaxcryo.picking.places import one_type_per_place
 
-Aim = Literal["recall", "balanced", "precision"]
-"""`recall`: the highest F4 that is to be expected, so that few particles are missed; `balanced`: the highest F1;
-`precision`: as many picks as can be had with 95 % of them right."""
-AIMS: tuple[Aim, ...] = ("recall", "balanced", "precision")
 _BETAS = {"recall": 4.0, "balanced": 1.0}
 _LEAST_CHANCES = {"recall": 0.02, "balanced": 0.1, "precision": 0.1}
 """Of a pick beside one of another type at the same place; below, it goes."""

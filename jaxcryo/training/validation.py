@@ -10,10 +10,12 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from jaxcryo.calibration import Calibration
 from jaxcryo.config import TrainConfig
 from jaxcryo.domain import ParticleType, Picks, Volume
 from jaxcryo.metric import RADIUS_SHARE, Score, count_matches, score
 from jaxcryo.models import Network, Weights
+from jaxcryo.picking.calibrate import calibrate
 from jaxcryo.picking.pipeline import OnSlab, find_picks
 from jaxcryo.picking.stitch import OnWindows, Slab
 from jaxcryo.report import shown_slices
@@ -103,6 +105,37 @@ def validate(
         chosen=_score(picks, truth, types, [t.threshold for t in with_thresholds]),
         heatmaps=heatmaps,
     )
+
+
+def calibrate_on(
+    engine: Engine,
+    held_out: Sequence[tuple[Volume, Picks]],
+    types: Sequence[ParticleType],
+    config: TrainConfig,
+    *,
+    on_windows: OnWindows | None = None,
+) -> tuple[tuple[ParticleType, ...], Calibration]:
+    """Thresholds and calibration from several held-out tomograms and the particles in them.
+
+    Each tomogram should differ from those of the training as much as the ones that will be picked: what its scores say
+    is only as wide as they are. A threshold is the middle of the plateau of the mean F4 over tomograms that have the
+    type; types that none has keep theirs.
+    """
+    candidates = [
+        find_picks(volume, [engine], types, config=config.inference, floor=float(THRESHOLDS[0]), on_windows=on_windows)
+        for volume, _ in held_out
+    ]
+    truths = [dataclasses.replace(truth, run=volume.name) for volume, truth in held_out]
+    chosen = []
+    for index, kind in enumerate(types):
+        curves = [
+            threshold_curve(picks, truth, index)
+            for picks, truth in zip(candidates, truths, strict=True)
+            if np.any(truth.type_index == index)
+        ]
+        threshold = middle_of_plateau(np.mean(curves, axis=0)) if curves else kind.threshold
+        chosen.append(dataclasses.replace(kind, threshold=threshold))
+    return tuple(chosen), calibrate(candidates, truths, types)
 
 
 def threshold_curve(picks: Picks, truth: Picks, index: int) -> Float[NDArray[np.float64], " t"]:
