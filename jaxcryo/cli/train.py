@@ -60,8 +60,11 @@ class TrainOptions:
 
     arch: Annotated[str, shown("NAME")]
     """architecture: yu4u, tattaka, or one that was added (docs/extending.md)"""
-    fold: Annotated[int | Literal["all"], shown("K")]
-    """run to hold out, counted from 0 in sorted order, or all to hold out each in turn"""
+    fold: Annotated[int | Literal["all"] | None, shown("K")] = None
+    """run to hold out, counted from 0 in sorted order, or all to hold out each in turn; not with --structures"""
+    structures: Annotated[str | None, shown("TOML")] = None
+    """learn from structures alone, without tomograms or picks: a file of particle types that name theirs
+    (docs/own-particles.md), or czii for the challenge's six"""
     data: Annotated[str | None, shown("DIR", default="data")] = None
     """dataset in the challenge's layout, or a folder of tomograms with --picks"""
     copick: Annotated[str | None, shown("JSON")] = None
@@ -110,6 +113,9 @@ TRAIN = Command(
             "your own tomograms, picks and particles"
         ),
         "train --arch yu4u --fold all": "each run held out in turn, and a table at the end",
+        "train --arch tattaka --size small --structures particles.toml --minutes 30": (
+            "no tomograms, no picks: phantoms of the structures are made while it trains"
+        ),
         "convert onnx runs/yu4u-paper-fold0 --out out/": "next: models for inference",
     },
     notes="""\

@@ -15,6 +15,7 @@ from jaxcryo.cli.check_intensities import suited
 from jaxcryo.cli.command import check_above_zero
 from jaxcryo.cli.geometry import say as note
 from jaxcryo.cli.inputs import check_truth, find_source, picks_to_train_on, read_types, reading_of
+from jaxcryo.cli.structures import check_structures, draw_config, train_from_structures
 from jaxcryo.cli.train import StartOptions, TrainOptions
 from jaxcryo.config import TrainConfig
 from jaxcryo.convert.port import PortOptions, port_files
@@ -29,6 +30,7 @@ from jaxcryo.tomogram.padding import padding_needed
 from jaxcryo.tomogram.volumes import Reading
 from jaxcryo.training import distributed
 from jaxcryo.training.fit import Length, Outcome, Start, TrainingStopped, fit
+from jaxcryo.training.from_structures import for_structures
 from jaxcryo.training.run_folder import Fingerprint, RunDescription
 from jaxcryo.training.source import Example, at_one_spacing
 from jaxcryo.training.source import source_of as samples_of
@@ -54,9 +56,13 @@ def train(options: TrainOptions) -> int:
     _check(options)
     keep_freed_memory()
     distributed.join([f"{field}={value!r}" for field, value in vars(options).items()])
+    if options.structures is not None:
+        draw = draw_config(options.structures, options.input.voxel_spacing)
+        config = _config(options, len(draw.types), for_phantoms=True)
+        return train_from_structures(options, draw, config, _start(options.start, config))
     prepared = _prepared(options)
     outcomes: list[tuple[str, Outcome]] = []
-    for fold in range(len(prepared.examples)) if options.fold == "all" else [options.fold]:
+    for fold in range(len(prepared.examples)) if options.fold == "all" else [options.fold or 0]:
         out, description = _folder(options, fold), _description(prepared, fold, options.steps)
         held_out = prepared.examples[fold]
         say(
@@ -104,7 +110,11 @@ def _check(options: TrainOptions) -> None:
         lr=recipe.lr,
         save_minutes=options.compute.save_minutes,
     )
-    if options.fold != "all" and options.fold < 0:
+    if options.structures is not None:
+        check_structures(options)
+    elif options.fold is None:
+        raise InputError("--fold is missing; expected the number of the run to hold out, counted from 0, or all")
+    elif options.fold != "all" and options.fold < 0:
         raise InputError(f"--fold is {options.fold}; expected a number from 0, or all")
     if options.steps is not None and options.minutes is not None:
         raise InputError("--steps and --minutes were both given; choose one")
@@ -203,8 +213,10 @@ def _fold_table(results: Sequence[tuple[str, Outcome]]) -> str:
     return "\n".join(lines)
 
 
-def _config(options: TrainOptions, classes: int) -> TrainConfig:
+def _config(options: TrainOptions, classes: int, *, for_phantoms: bool = False) -> TrainConfig:
     config = recipe(options.arch, options.size, classes=classes)
+    if for_phantoms:
+        config = for_structures(config)
     changed = {
         "batch": options.recipe.batch,
         "accumulate": options.recipe.accumulate,
