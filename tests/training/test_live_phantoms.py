@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -67,13 +68,13 @@ def test_windows_are_those_that_the_step_chooses() -> None:
     drawn = source()
     try:
         batch = drawn.batch(3)
-        one = jax.tree.map(lambda a: np.asarray(a)[0], dataclasses.replace(batch, windows=None).collection)
-        rows = np.asarray(batch.rows)[0]
+        one = jax.tree.map(lambda a: a[0], batch.collection)
+        rows = jnp.asarray(batch.rows)[0]
         keys = sample_keys(jax.random.key(CONFIG.seed), 3, np.arange(len(rows)))
         windows, targets, places = draw_samples(
             one,
             rows,
-            np.asarray(batch.windows)[0],
+            jnp.asarray(batch.windows)[0],
             keys=keys,
             patch_zyx=CONFIG.model.patch_zyx,
             sigma_voxel=sigmas_voxel(CZII_TYPES, CONFIG.target, 10.0),
