@@ -135,7 +135,7 @@ def _prepared(options: TrainOptions) -> _Prepared:
     runs = source.runs
     if len(runs) < 2:
         raise InputError(f"{source.place}: has {len(runs)} training run; at least two are needed, one is held out")
-    if options.fold != "all" and options.fold >= len(runs):
+    if isinstance(options.fold, int) and options.fold >= len(runs):
         raise InputError(
             f"fold {options.fold} does not exist: {source.place} has {len(runs)} runs, folds 0 to {len(runs) - 1}: "
             + ", ".join(f"{i} {r.name}" for i, r in enumerate(runs))
