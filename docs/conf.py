@@ -14,7 +14,10 @@ nitpick_ignore_regex = [
     # Types of other projects are not linked: their lists of names would have to be fetched.
     ("py:.*", r"(?!jaxcryo\.).*"),
     # Handed from one function to the next; nobody has to look into them.
-    ("py:class", r"jaxcryo\.(inference\.(engine\.Engine|stitch\.Slab)|io\.formats\.base\.PickFormat|config\.\w+)"),
+    (
+        "py:class",
+        r"jaxcryo\.(runtime\.engine\.Engine|picking\.stitch\.Slab|picks\.(geometry|formats\.base)\.\w+|config\.\w+)",
+    ),
 ]
 
 myst_heading_anchors = 3
