@@ -15,7 +15,7 @@ from jaxcryo.picking.preprocess import fit_volume
 from jaxcryo.picking.stitch import OnWindows
 from jaxcryo.picking.thresholds import decide
 from jaxcryo.picks.candidates import floor_of
-from jaxcryo.picks.formats import FORMATS, Geometries, TomogramGeometry, format_for, write_picks
+from jaxcryo.picks.formats import Geometries, TomogramGeometry, format_for, write_picks
 from jaxcryo.project.mask import open_mask
 from jaxcryo.runtime.backends import choose_backend, ensemble_types, open_engine
 from jaxcryo.runtime.engine import Engine
@@ -111,7 +111,7 @@ def save(
         InputError: files are there already and no `force`, the format is not clear, or needs more to be known.
     """
     plain = format is None and pathlib.Path(path).suffix.lower() == ".csv"
-    chosen = FORMATS["csv"] if plain else format_for(path, format)
+    chosen = format_for(path, "csv" if plain else format)
     spacing = None
     if volume is not None:
         z, y, x = volume.grid.spacing_zyx_angstrom

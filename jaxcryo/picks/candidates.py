@@ -13,12 +13,12 @@ import numpy as np
 from jaxcryo.calling import command
 from jaxcryo.domain import ParticleType, Picks
 from jaxcryo.errors import InputError
-from jaxcryo.picks.formats import FORMATS, read_picks, write_picks
+from jaxcryo.picks.formats import format_of, read_picks, write_picks
 
 FLOOR = 0.05
 """Heatmaps are noise below it."""
 _FOLDER = "candidates"
-_TABLE = FORMATS["csv"]
+_TABLE = format_of("csv")
 
 
 def floor_of(types: Sequence[ParticleType]) -> float:

@@ -15,13 +15,13 @@ from scipy.spatial.transform import Rotation
 from jaxcryo.domain import CZII_TYPES, Picks
 from jaxcryo.errors import InputError
 from jaxcryo.picks.formats import (
-    FORMATS,
     Geometries,
     TomogramGeometry,
     above_thresholds,
     check_writable,
     detect,
     format_for,
+    format_of,
     geometries_of_tomograms,
     losses,
     read_picks,
@@ -42,7 +42,7 @@ WRITABLE = writable_formats()
 
 def out_of(name: str) -> str:
     """A place to write a format to: a table for all runs, or a folder."""
-    return "a.csv" if (FORMATS[name].place or "").endswith(".csv") else "out"
+    return "a.csv" if (format_of(name).place or "").endswith(".csv") else "out"
 
 
 def turned(n: int, seed: int = 0) -> np.ndarray:
@@ -85,7 +85,7 @@ def assert_same(a: dict[str, Picks], b: dict[str, Picks], *, atol: float, scored
 @pytest.mark.parametrize("scored", [True, False])
 @pytest.mark.parametrize("name", WRITABLE)
 def test_round_trip_loses_only_what_is_said(tmp_path: pathlib.Path, name: str, scored: bool) -> None:
-    kind, picks = FORMATS[name], two_runs(scored=scored)
+    kind, picks = format_of(name), two_runs(scored=scored)
     files = write_picks(picks, tmp_path / out_of(name), kind, GEOMETRIES)
     assert all(f.is_file() for f in files)
     assert detect(tmp_path / out_of(name)) is kind
@@ -100,16 +100,16 @@ def test_round_trip_loses_only_what_is_said(tmp_path: pathlib.Path, name: str, s
 @pytest.mark.parametrize(("name", "suffix"), [("relion4", ".star"), ("relion5", ".star"), ("dynamo", ".tbl")])
 def test_one_file_for_all_particles(tmp_path: pathlib.Path, name: str, suffix: str) -> None:
     path = tmp_path / f"particles{suffix}"
-    write_picks(two_runs(), path, FORMATS[name], GEOMETRIES)
+    write_picks(two_runs(), path, format_of(name), GEOMETRIES)
     notes: list[str] = []
-    assert detect(path) is FORMATS[name]
+    assert detect(path) is format_of(name)
     assert_same(two_runs(), read_picks(path, TYPES, GEOMETRIES, note=notes.append), atol=1e-8, scored=True)
     assert ("1 apo-ferritin" in "".join(notes)) == (name == "dynamo")
 
 
 @pytest.mark.parametrize("name", WRITABLE)
 def test_runs_without_picks(tmp_path: pathlib.Path, name: str) -> None:
-    kind = FORMATS[name]
+    kind = format_of(name)
     picks = {"TS_1": make_picks(), "TS_2": make_picks("TS_2", 0)}
     write_picks(picks, tmp_path / out_of(name), kind, GEOMETRIES)
     assert ("TS_2" in read_picks(tmp_path / out_of(name), TYPES, GEOMETRIES)) == kind.holds_empty_runs
@@ -122,11 +122,11 @@ def test_relion_reads_the_places(tmp_path: pathlib.Path) -> None:
     picks = {"TS_1": make_picks()}
     first = TYPES[0].name
     expected = picks["TS_1"].of_type(0) / 1.54
-    write_picks(picks, tmp_path / "4", FORMATS["relion4"], GEOMETRIES)
+    write_picks(picks, tmp_path / "4", format_of("relion4"), GEOMETRIES)
     table = starfile.read(tmp_path / "4" / f"{first}.star")
     assert set(table.columns) >= {"rlnTomoName", "rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ"}
     np.testing.assert_allclose(table[[f"rlnCoordinate{a}" for a in "XYZ"]].to_numpy(), expected)
-    write_picks(picks, tmp_path / "5", FORMATS["relion5"], GEOMETRIES)
+    write_picks(picks, tmp_path / "5", format_of("relion5"), GEOMETRIES)
     blocks = starfile.read(tmp_path / "5" / f"{first}.star", always_dict=True)
     assert list(blocks) == ["particles"] and set(blocks["particles"]["rlnTomoName"]) == {"TS_1"}
     centered = blocks["particles"][[f"rlnCenteredCoordinate{a}Angst" for a in "XYZ"]].to_numpy()
@@ -183,7 +183,7 @@ def test_a_refined_file_of_relion_5(tmp_path: pathlib.Path) -> None:
 
 def test_dynamo_counts_pixels_from_one(tmp_path: pathlib.Path) -> None:
     picks = {"TS_1": make_picks(), "TS_2": make_picks("TS_2", 5)}
-    write_picks(picks, tmp_path / "all.tbl", FORMATS["dynamo"], GEOMETRIES)
+    write_picks(picks, tmp_path / "all.tbl", format_of("dynamo"), GEOMETRIES)
     table = dynamotable.read(str(tmp_path / "all.tbl"), str(tmp_path / "all.doc"))
     assert set(table["tomo_file"]) == {"TS_1.mrc", "TS_2.mrc"} and sorted(table["tag"]) == list(range(1, 26))
     mine = table[(table["tomo"] == 1) & (table["class"] == 2)]
@@ -221,17 +221,17 @@ def test_dynamo_from_its_own_library(tmp_path: pathlib.Path) -> None:
 
 def test_napari_points(tmp_path: pathlib.Path) -> None:
     """The header that napari recognises as points, and z, y, x in voxels."""
-    write_picks({"TS_1": make_picks()}, tmp_path / "points.csv", FORMATS["napari"], GEOMETRIES)
+    write_picks({"TS_1": make_picks()}, tmp_path / "points.csv", format_of("napari"), GEOMETRIES)
     rows = list(csv.reader((tmp_path / "points.csv").read_text().splitlines()))
     assert rows[0] == ["index", "axis-0", "axis-1", "axis-2", "particle", "run", "score"]
     zyx = np.array([row[1:4] for row in rows[1:]], float)
     np.testing.assert_allclose(zyx * [9.5, 10.012, 10.012], make_picks().xyz_angstrom[:, ::-1])
     with pytest.raises(InputError, match="one file a run, and there are 2 runs; give a folder"):
-        write_picks(two_runs(), tmp_path / "b.csv", FORMATS["napari"], GEOMETRIES)
+        write_picks(two_runs(), tmp_path / "b.csv", format_of("napari"), GEOMETRIES)
 
 
 def test_a_single_file_of_copick_or_kaggle(tmp_path: pathlib.Path) -> None:
-    files = write_picks({"TS_1": make_picks()}, tmp_path, FORMATS["copick"])
+    files = write_picks({"TS_1": make_picks()}, tmp_path, format_of("copick"))
     ribosomes = read_picks(files[2], TYPES)["TS_1"]
     np.testing.assert_array_equal(ribosomes.xyz_angstrom, make_picks().of_type(2))
     kaggle = files[2].with_name("ribosome.json")
@@ -270,9 +270,9 @@ def test_a_plain_table_of_one_particle(tmp_path: pathlib.Path) -> None:
 def test_a_frame_that_lacks_something(tmp_path: pathlib.Path, name: str, frame: TomogramGeometry, message: str) -> None:
     frames = Geometries(default=frame)
     with pytest.raises(InputError, match=message):
-        write_picks({"TS_1": make_picks()}, tmp_path / "out", FORMATS[name], frames)
+        write_picks({"TS_1": make_picks()}, tmp_path / "out", format_of(name), frames)
     with pytest.raises(InputError, match=message):
-        check_writable(FORMATS[name], tmp_path / "out", ["TS_1"], frames)
+        check_writable(format_of(name), tmp_path / "out", ["TS_1"], frames)
     assert not list(tmp_path.iterdir())
 
 
@@ -352,7 +352,7 @@ def test_run_names_that_are_no_folder_names(tmp_path: pathlib.Path, run: str) ->
 @pytest.mark.parametrize("name", ["relion4", "relion5", "dynamo"])
 def test_names_that_tables_separated_by_space_cannot_hold(tmp_path: pathlib.Path, name: str, run: str) -> None:
     with pytest.raises(InputError, match="which this format cannot hold"):
-        write_picks({run: make_picks(run)}, tmp_path / "out", FORMATS[name], GEOMETRIES)
+        write_picks({run: make_picks(run)}, tmp_path / "out", format_of(name), GEOMETRIES)
 
 
 def test_formats_that_are_not_clear(tmp_path: pathlib.Path) -> None:
@@ -360,8 +360,8 @@ def test_formats_that_are_not_clear(tmp_path: pathlib.Path) -> None:
         detect(tmp_path / "none")
     with pytest.raises(InputError, match="none is recognised"):
         detect(tmp_path)
-    write_picks(two_runs(), tmp_path / "a.tbl", FORMATS["dynamo"], GEOMETRIES)
-    write_picks(two_runs(), tmp_path / "a.csv", FORMATS["csv"])
+    write_picks(two_runs(), tmp_path / "a.tbl", format_of("dynamo"), GEOMETRIES)
+    write_picks(two_runs(), tmp_path / "a.csv", format_of("csv"))
     with pytest.raises(InputError, match=r"its format is not clear .*dynamo"):
         detect(tmp_path)
     with pytest.raises(InputError, match="say it with --to"):
@@ -374,7 +374,7 @@ def test_formats_that_are_not_clear(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_folder_with_other_particles(tmp_path: pathlib.Path) -> None:
-    write_picks(two_runs(), tmp_path, FORMATS["relion4"], GEOMETRIES)
+    write_picks(two_runs(), tmp_path, format_of("relion4"), GEOMETRIES)
     notes: list[str] = []
     picks = read_picks(tmp_path, TYPES[2:], GEOMETRIES, note=notes.append)
     assert sum(map(len, picks.values())) == sum(len(p.of_type(2)) for p in two_runs().values())

@@ -20,10 +20,11 @@ from jaxcryo.domain import CZII_TYPES, Picks
 from jaxcryo.errors import InputError
 from jaxcryo.files import read_json, read_text
 from jaxcryo.picks.formats import (
-    FORMATS,
     Geometries,
     TomogramGeometry,
     check_names,
+    format_of,
+    formats,
     read_picks,
     read_tomograms,
     write_picks,
@@ -68,7 +69,7 @@ READ = {
 
 def check_reading(folder: pathlib.Path, path: pathlib.Path, name: str | None) -> None:
     before = snapshot(folder)
-    kind = None if name is None else FORMATS[name]
+    kind = None if name is None else format_of(name)
     try:
         found = read_picks(path, TYPES, GEOMETRIES, format_=kind)
     except InputError as error:
@@ -92,13 +93,13 @@ def test_damaged_files(
 ) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = pathlib.Path(place)
-        files = write_picks(PICKS, folder / TARGETS[name], FORMATS[name], GEOMETRIES)
+        files = write_picks(PICKS, folder / TARGETS[name], format_of(name), GEOMETRIES)
         file = files[which % len(files)]
         file.write_bytes(spoil(file.read_bytes(), damage))
         check_reading(folder, folder / TARGETS[name], None if sniff else name)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", formats())
 @FUZZ
 @given(data=st.one_of(st.binary(max_size=300), st.lists(TOKENS, max_size=30).map(lambda t: " ".join(t).encode())))
 def test_files_of_anything(name: str, data: bytes) -> None:
@@ -188,21 +189,21 @@ def test_files_that_are_none(tmp_path: pathlib.Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for place in (pathlib.Path("/dev/zero"), tmp_path / "pipe", tmp_path / "link", tmp_path):
-        for name in FORMATS:
+        for name in formats():
             with pytest.raises(InputError):
-                read_picks(place, TYPES, GEOMETRIES, format_=FORMATS[name])
+                read_picks(place, TYPES, GEOMETRIES, format_=format_of(name))
         with pytest.raises(InputError, match="cannot be read"):
             read_text(place, "expected text")
 
 
 def test_files_that_are_too_large_or_too_deep(tmp_path: pathlib.Path) -> None:
-    for name in FORMATS:
+    for name in formats():
         path = tmp_path / (READ.get(name) or f"a{pathlib.Path(TARGETS[name]).suffix}")
         with path.open("wb") as stream:
             stream.truncate(2**40)
         path.with_suffix(".doc").write_text("1 TS_1.mrc\n")
         with pytest.raises(InputError, match="bytes"):
-            read_picks(path, TYPES, GEOMETRIES, format_=FORMATS[name])
+            read_picks(path, TYPES, GEOMETRIES, format_=format_of(name))
     (tmp_path / "deep.json").write_text("[" * 10**6)
     with pytest.raises(InputError, match="is not JSON"):
         read_json(tmp_path / "deep.json", "expected JSON")

@@ -12,9 +12,9 @@ from scipy.spatial.transform import Rotation
 
 from jaxcryo.domain import CZII_TYPES, Picks, concatenate_picks
 from jaxcryo.picks.formats import (
-    FORMATS,
     Geometries,
     TomogramGeometry,
+    format_of,
     losses,
     read_picks,
     writable_formats,
@@ -53,9 +53,9 @@ def place(name: str) -> str:
 @pytest.mark.parametrize("name", writable_formats())
 def test_there_and_back(tmp_path: pathlib.Path, name: str) -> None:
     picks = {"TS_1": make_picks()}
-    write_picks(picks, tmp_path / place(name) if name != "kaggle" else tmp_path / "a.csv", FORMATS[name], GEOMETRIES)
+    write_picks(picks, tmp_path / place(name) if name != "kaggle" else tmp_path / "a.csv", format_of(name), GEOMETRIES)
     again = read_picks(tmp_path / ("a.csv" if name == "kaggle" else place(name)), TYPES, GEOMETRIES)["TS_1"]
-    assert any("orientations of 30 picks" in s for s in losses(picks, FORMATS[name])) == (name not in HOLDING)
+    assert any("orientations of 30 picks" in s for s in losses(picks, format_of(name))) == (name not in HOLDING)
     if name not in HOLDING:
         assert again.orientation is None
         return
@@ -68,9 +68,9 @@ def test_there_and_back(tmp_path: pathlib.Path, name: str) -> None:
 @pytest.mark.parametrize("second", HOLDING)
 def test_from_each_to_each(tmp_path: pathlib.Path, first: str, second: str) -> None:
     picks = {"TS_1": make_picks(n=5)}
-    write_picks(picks, tmp_path / "1" / place(first), FORMATS[first], GEOMETRIES)
+    write_picks(picks, tmp_path / "1" / place(first), format_of(first), GEOMETRIES)
     middle = read_picks(tmp_path / "1" / place(first), TYPES, GEOMETRIES)
-    write_picks(middle, tmp_path / "2" / place(second), FORMATS[second], GEOMETRIES)
+    write_picks(middle, tmp_path / "2" / place(second), format_of(second), GEOMETRIES)
     end = read_picks(tmp_path / "2" / place(second), TYPES, GEOMETRIES)["TS_1"]
     assert end.orientation is not None and picks["TS_1"].orientation is not None
     np.testing.assert_allclose(end.xyz_angstrom, picks["TS_1"].xyz_angstrom, atol=1e-8)
@@ -133,7 +133,7 @@ def test_copick_puts_a_translation_on_the_position(tmp_path: pathlib.Path) -> No
     picks = read_picks(tmp_path, TYPES)["TS_1"]
     assert picks.xyz_angstrom.tolist() == [[105, 193, 311], [1, 2, 3]] and picks.orientation is not None
     np.testing.assert_allclose(picks.orientation, [rotation, np.eye(3)])
-    write_picks({"TS_1": picks}, tmp_path / "out", FORMATS["copick"])
+    write_picks({"TS_1": picks}, tmp_path / "out", format_of("copick"))
     written = json.loads((tmp_path / "out/ExperimentRuns/TS_1/Picks/jaxcryo_0_ribosome.json").read_text())
     assert written["trust_orientation"] is True
     np.testing.assert_allclose(written["points"][0]["transformation_"], [*np.c_[rotation, [0, 0, 0]], [0, 0, 0, 1]])
@@ -156,10 +156,10 @@ def test_a_matrix_that_is_no_rotation(tmp_path: pathlib.Path) -> None:
 def test_probabilities(tmp_path: pathlib.Path) -> None:
     picks = dataclasses.replace(make_picks(n=4), probability=np.array([0.1, 0.5, 0.9, 1.0]))
     for name in ("csv", "napari"):
-        write_picks({"TS_1": picks}, tmp_path / name / place(name), FORMATS[name], GEOMETRIES)
+        write_picks({"TS_1": picks}, tmp_path / name / place(name), format_of(name), GEOMETRIES)
         again = read_picks(tmp_path / name / place(name), TYPES, GEOMETRIES)["TS_1"]
         assert again.probability is not None and again.probability.tolist() == [0.1, 0.5, 0.9, 1.0]
-    assert "the probabilities of 4 picks" in losses({"TS_1": picks}, FORMATS["dynamo"])
+    assert "the probabilities of 4 picks" in losses({"TS_1": picks}, format_of("dynamo"))
     assert picks.select(np.array([2])).probability is not None
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
 from jaxcryo.domain import CZII_TYPES, Picks
 from jaxcryo.picks.copick_json import read_copick_folder, write_copick_picks
-from jaxcryo.picks.formats import FORMATS, Geometries, PickFormat, Rows, detect, picks_by_run, register
+from jaxcryo.picks.formats import Geometries, PickFormat, Rows, detect, formats, picks_by_run, register, registry
 
 
 def _read(path: pathlib.Path, types, geometries: Geometries, note) -> dict[str, Picks]:
@@ -48,9 +47,10 @@ TOY = PickFormat(
 
 
 @pytest.fixture
-def toy() -> Iterator[PickFormat]:
-    yield register(TOY)
-    del FORMATS["toy"]
+def toy(monkeypatch: pytest.MonkeyPatch) -> PickFormat:
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    register(TOY)
+    return TOY
 
 
 def test_a_registered_format_converts_there_and_back(toy: PickFormat, tmp_path: pathlib.Path, capsys) -> None:
@@ -75,6 +75,6 @@ def test_a_registered_format_converts_there_and_back(toy: PickFormat, tmp_path: 
     np.testing.assert_array_equal(again.score, picks.score)
 
 
-def test_a_name_is_taken_once(toy: PickFormat) -> None:
-    with pytest.raises(ValueError, match="already a format of picks called 'toy'"):
-        register(TOY)
+def test_a_format_of_an_installed_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_installed", lambda: {"toy": TOY})
+    assert formats()["toy"] is TOY and formats()["csv"].name == "csv"

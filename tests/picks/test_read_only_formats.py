@@ -14,7 +14,7 @@ from hypothesis import given
 
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.errors import InputError
-from jaxcryo.picks.formats import FORMATS, Geometries, TomogramGeometry, detect, format_for, read_picks, write_picks
+from jaxcryo.picks.formats import Geometries, TomogramGeometry, detect, format_for, format_of, read_picks, write_picks
 
 TYPES = CZII_TYPES[:3]
 GEOMETRY = TomogramGeometry(voxel_spacing_xyz_angstrom=(10, 10, 10), shape_xyz=(61, 40, 20))
@@ -95,7 +95,7 @@ def test_damaged_models_end_in_a_message(damage: list[tuple[float, float, str | 
         path = pathlib.Path(folder) / "TS_1_ribosome.mod"
         path.write_bytes(spoil(imod(("ribosome", [(1, 2, 3), (4, 5, 6)]), spacing=10), damage))
         try:
-            found = read_picks(path, TYPES, GEOMETRIES, format_=FORMATS["imod"])
+            found = read_picks(path, TYPES, GEOMETRIES, format_=format_of("imod"))
         except InputError:
             return
         assert all(np.isfinite(p.xyz_angstrom).all() for p in found.values())
@@ -129,4 +129,4 @@ def test_they_are_not_written(tmp_path: pathlib.Path, name: str) -> None:
     with pytest.raises(InputError, match="is only read; expected one of csv"):
         format_for(tmp_path / "a", name)
     with pytest.raises(InputError, match="is only read"):
-        write_picks({}, tmp_path / "a", FORMATS[name])
+        write_picks({}, tmp_path / "a", format_of(name))

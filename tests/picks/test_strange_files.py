@@ -12,10 +12,10 @@ import pytest
 from jaxcryo.domain import CZII_TYPES, Picks
 from jaxcryo.errors import InputError
 from jaxcryo.picks.formats import (
-    FORMATS,
     Geometries,
     TomogramGeometry,
     detect,
+    format_of,
     known_geometries,
     read_picks,
     read_tomograms,
@@ -271,7 +271,7 @@ def test_a_tomogram_that_is_not_known_is_named_beside_those_that_are(tmp_path: p
         by_run={n: TomogramGeometry(voxel_spacing_xyz_angstrom=(7, 7, 7)) for n in ("TS_1", "TS_2")}
     )
     with pytest.raises(InputError, match=r"TS_1, TS_2.*Position_9 is not among them"):
-        write_picks({"Position_9": a_pick("Position_9")}, tmp_path / "a.tbl", FORMATS["dynamo"], geometries)
+        write_picks({"Position_9": a_pick("Position_9")}, tmp_path / "a.tbl", format_of("dynamo"), geometries)
 
 
 def a_pick(run: str, xyz: Sequence[float] = (1, 2, 3), n: int = 1) -> Picks:
@@ -289,7 +289,7 @@ def test_picks_in_one_corner_or_outside_are_said(tmp_path: pathlib.Path) -> None
         ((500, 300, 100), 20, ""),
         ((100, 100, 100), 3, ""),
     ):
-        write_picks({"T": a_pick("T", xyz, n)}, tmp_path / "a.csv", FORMATS["csv"], force=True)
+        write_picks({"T": a_pick("T", xyz, n)}, tmp_path / "a.csv", format_of("csv"), force=True)
         notes: list[str] = []
         read_picks(tmp_path / "a.csv", TYPES, given, note=notes.append)
         assert any(word in n for n in notes) if word else not notes

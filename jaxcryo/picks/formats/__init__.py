@@ -9,6 +9,8 @@ from jaxcryo.picks.formats.registry import FORMATS as FORMATS
 from jaxcryo.picks.formats.registry import check_writable as check_writable
 from jaxcryo.picks.formats.registry import detect as detect
 from jaxcryo.picks.formats.registry import format_for as format_for
+from jaxcryo.picks.formats.registry import format_of as format_of
+from jaxcryo.picks.formats.registry import formats as formats
 from jaxcryo.picks.formats.registry import losses as losses
 from jaxcryo.picks.formats.registry import read_picks as read_picks
 from jaxcryo.picks.formats.registry import register as register

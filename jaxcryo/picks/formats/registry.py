@@ -1,10 +1,16 @@
-"""The formats by name: which one a file is in, reading it, writing, and what would be lost."""
+"""Which formats of picks there are: one that the project brings is a file beside this one and a line here.
+
+Others come from outside: an installed package names one in its entry points (group `jaxcryo.pick_formats`), or a
+program calls `register` (docs/extending.md).
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import importlib.metadata
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -24,8 +30,10 @@ from jaxcryo.picks.formats.warp_m import WARP_M
 from jaxcryo.picks.geometry import Geometries, Note, ignore
 from jaxcryo.picks.run_names import renamed
 
-FORMATS: dict[str, PickFormat] = {}
-"""By name. A file may look like several; the later one in this order is the more special."""
+_BUILT_IN = (PLAIN, KAGGLE, COPICK, RELION4, RELION5, DYNAMO, NAPARI, EMAN2, IMOD, COORDINATES, WARP_M)
+"""A file may look like several; the later one in this order is the more special."""
+_GROUP = "jaxcryo.pick_formats"
+_registered: dict[str, PickFormat] = {f.name: f for f in _BUILT_IN}
 
 _FARTHEST_ANGSTROM = 1e7
 """A millimeter: what is farther from the corner is not a position in a tomogram."""
@@ -40,30 +48,37 @@ _FOREIGN = {
 """Formats that are met but not read, and the way out."""
 
 
-def register(format_: PickFormat) -> PickFormat:
-    """Adds a format, also from outside the package; it is then read, written and offered as all others are."""
-    if format_.name in FORMATS:
-        raise ValueError(f"there is already a format of picks called {format_.name!r}")
-    FORMATS[format_.name] = format_
-    return format_
+def register(added: PickFormat) -> None:
+    """Makes a format known to this process, also to the commands; one of the same name is replaced."""
+    _registered[added.name] = added
 
 
-register(PLAIN)
-register(KAGGLE)
-register(COPICK)
-register(RELION4)
-register(RELION5)
-register(DYNAMO)
-register(NAPARI)
-register(EMAN2)
-register(IMOD)
-register(COORDINATES)
-register(WARP_M)
+def formats() -> Mapping[str, PickFormat]:
+    """All by name, in the order in which they are offered."""
+    return _registered | {name: f for name, f in _installed().items() if name not in _registered}
 
 
 def writable_formats() -> dict[str, PickFormat]:
     """Those that picks can be written in."""
-    return {name: f for name, f in FORMATS.items() if f.encode is not None}
+    return {name: f for name, f in formats().items() if f.encode is not None}
+
+
+def format_of(name: str) -> PickFormat:
+    """The format of a name.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = formats()
+    if name not in found:
+        raise InputError(f"{name!r} is not a format of picks; expected one of {', '.join(found)}")
+    return found[name]
+
+
+@functools.cache
+def _installed() -> dict[str, PickFormat]:
+    found = [point.load() for point in importlib.metadata.entry_points(group=_GROUP)]
+    return {f.name: f for f in found}
 
 
 def detect(path: str | pathlib.Path) -> PickFormat:
@@ -74,7 +89,7 @@ def detect(path: str | pathlib.Path) -> PickFormat:
     """
     path = pathlib.Path(path)
     if not path.exists():
-        raise InputError(f"{path}: does not exist; expected picks in one of the formats {', '.join(FORMATS)}")
+        raise InputError(f"{path}: does not exist; expected picks in one of the formats {', '.join(formats())}")
     whole = _of(path)
     inside = [f for f in sorted(path.iterdir()) if f.is_file() and not f.name.startswith(".")] if path.is_dir() else []
     # A JSON file in a plain folder says nothing: copick's lie deeper, and every program writes some.
@@ -87,13 +102,13 @@ def detect(path: str | pathlib.Path) -> PickFormat:
             raise InputError(f"{foreign}: is not read: it looks like {_FOREIGN[foreign.suffix.lower()]}")
         raise InputError(
             f"{path}: its format is not clear ({' or '.join(kinds) or 'none is recognised'}); say which with --from: "
-            f"{', '.join(FORMATS)}"
+            f"{', '.join(formats())}"
         )
     return kinds.popitem()[1]
 
 
 def _of(path: pathlib.Path) -> PickFormat | None:
-    return next((f for f in reversed(FORMATS.values()) if f.recognizes(path)), None)
+    return next((f for f in reversed(formats().values()) if f.recognizes(path)), None)
 
 
 def format_for(path: str | pathlib.Path, name: str | None) -> PickFormat:
@@ -105,8 +120,8 @@ def format_for(path: str | pathlib.Path, name: str | None) -> PickFormat:
     known = writable_formats()
     if name in known:
         return known[name]
-    if name in FORMATS:
-        raise InputError(f"{FORMATS[name].title} is only read; expected one of {', '.join(known)}")
+    if name in formats():
+        raise InputError(f"{formats()[name].title} is only read; expected one of {', '.join(known)}")
     if name is not None:
         raise InputError(f"{name!r} is not a format of picks; expected one of {', '.join(known)}")
     suffix = pathlib.Path(path).suffix.lower()
@@ -220,3 +235,7 @@ def losses(picks: PicksByRun, format_: PickFormat) -> list[str]:
     if format_.rounding_angstrom is not None:
         lost.append(f"positions finer than {format_.rounding_angstrom:g} Å")
     return lost
+
+
+FORMATS = formats()
+"""Until their users ask for `formats()`."""
