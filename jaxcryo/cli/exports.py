@@ -5,17 +5,17 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from jaxcryo.cli.geometry import frames_of, say
+from jaxcryo.cli.geometry import geometries_of, say
 from jaxcryo.cli.infer import InferOptions
 from jaxcryo.domain import Picks, Run
 from jaxcryo.errors import InputError
-from jaxcryo.picks.formats import FORMATS, Frames, check_writable, losses, write_picks
+from jaxcryo.picks.formats import Geometries, check_writable, format_of, losses, writable_formats, write_picks
 
-# Kaggle's table and copick's picks are what inference writes in any case.
-_PLACES = {"kaggle": None, "copick": None, "csv": "picks.csv"}
+_ALWAYS = ("kaggle", "copick")
+"""What inference writes in any case."""
 
 
-def export_frames(options: InferOptions, out: pathlib.Path, runs: Sequence[Run]) -> Frames:
+def export_geometries(options: InferOptions, out: pathlib.Path, runs: Sequence[Run]) -> Geometries:
     """What the chosen formats need to know of the runs.
 
     Raises:
@@ -23,20 +23,22 @@ def export_frames(options: InferOptions, out: pathlib.Path, runs: Sequence[Run])
     """
     places = _places(options, out)
     if not places:
-        return Frames()
-    frames = frames_of(options.geometry, options.input.voxel_spacing, runs, say)
+        return Geometries()
+    geometries = geometries_of(options.geometry, options.input.voxel_spacing, runs, say)
     for name, place in places.items():
-        check_writable(FORMATS[name], place, [r.name for r in runs], frames)
-    return frames
+        check_writable(format_of(name), place, [r.name for r in runs], geometries)
+    return geometries
 
 
-def write_exports(options: InferOptions, out: pathlib.Path, found: Mapping[str, Picks], frames: Frames) -> list[str]:
+def write_exports(
+    options: InferOptions, out: pathlib.Path, found: Mapping[str, Picks], geometries: Geometries
+) -> list[str]:
     """Writes the picks in the chosen formats, replacing earlier ones; gives a line for each."""
     lines = []
     for name, place in _places(options, out).items():
-        write_picks(found, place, FORMATS[name], frames, force=True)
-        lost = losses(found, FORMATS[name])
-        lines.append(f"  {place}  ({FORMATS[name].title}{''.join(f'; not {phrase}' for phrase in lost)})")
+        write_picks(found, place, format_of(name), geometries, force=True)
+        lost = losses(found, format_of(name))
+        lines.append(f"  {place}  ({format_of(name).title}{''.join(f'; not {phrase}' for phrase in lost)})")
     return lines
 
 
@@ -56,7 +58,7 @@ def check_foreign(options: InferOptions, out: pathlib.Path) -> None:
 
 
 def _places(options: InferOptions, out: pathlib.Path) -> dict[str, pathlib.Path]:
-    if unknown := [name for name in options.format if name not in FORMATS]:
-        raise InputError(f"--format: {', '.join(unknown)} is not a format; expected {', '.join(FORMATS)}")
-    names = {name: _PLACES.get(name, name) for name in options.format}
-    return {name: out / place for name, place in names.items() if place is not None}
+    known = writable_formats()
+    if unknown := [name for name in options.format if name not in known]:
+        raise InputError(f"--format: {', '.join(unknown)} cannot be written; expected {', '.join(known)}")
+    return {name: out / (known[name].place or name) for name in options.format if name not in _ALWAYS}

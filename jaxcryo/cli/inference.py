@@ -19,7 +19,7 @@ import numpy as np
 from jaxcryo.calibration import Calibration, mean_calibration
 from jaxcryo.calling import command
 from jaxcryo.cli.deciding import decide_runs, said_of
-from jaxcryo.cli.exports import check_foreign, export_frames, write_exports
+from jaxcryo.cli.exports import check_foreign, export_geometries, write_exports
 from jaxcryo.cli.infer import InferOptions, PickingOptions
 from jaxcryo.cli.inputs import Source, check_truth, find_source, known_picks, reading_of
 from jaxcryo.cli.napari_view import View, napari_view
@@ -36,7 +36,7 @@ from jaxcryo.picking.effort import Effort, stride_of
 from jaxcryo.picking.preprocess import engine_spacing
 from jaxcryo.picking.thresholds import decide
 from jaxcryo.picks.copick_json import read_copick_folder
-from jaxcryo.picks.formats import Frames
+from jaxcryo.picks.formats import Geometries
 from jaxcryo.picks.formats.tables import write_submission
 from jaxcryo.picks.thresholds import read_thresholds, with_thresholds
 from jaxcryo.progress import Progress
@@ -67,7 +67,7 @@ class _Plan:
     job: Job
     settings: Mapping[str, Any]
     places: tuple[Place, ...]
-    geometry: Frames
+    geometry: Geometries
     view: View | None
     described: str
     """The models and what runs them, for people."""
@@ -158,7 +158,7 @@ def _planned(options: InferOptions) -> _Plan:
     if options.mask is not None:
         check_mask(options.mask)
         settings["mask"] = str(pathlib.Path(options.mask).absolute())
-    geometry = export_frames(options, out, runs)
+    geometry = export_geometries(options, out, runs)
     check_foreign(options, out)
     done = runs_done(out, settings, runs, force=options.force, note=say)
     if source.project is not None and not options.force:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional
 
 from jaxcryo.cli.command import Command, Group, Switch, shown
-from jaxcryo.cli.options import GeometryOptions
+from jaxcryo.cli.options import GeometryOptions, TruthOptions
 from jaxcryo.errors import InputError
 from jaxcryo.picking.aim import Aim
 
 if TYPE_CHECKING:
     from jaxcryo.domain import ParticleType, Picks
-    from jaxcryo.picks.formats import Frames, PickFormat
+    from jaxcryo.picks.formats import Geometries, PickFormat
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class PicksOptions:
     out: Annotated[Positional[str], shown("OUT")]
     """file or folder to write"""
     from_: Annotated[str | None, shown("NAME", default="recognized", name="from")] = None
-    """format of IN: kaggle, copick, relion4, relion5, dynamo, napari, csv"""
+    """format of IN: csv, kaggle, copick, relion4, relion5, dynamo, napari, eman2, imod, coords, m"""
     to: Annotated[str | None, shown("NAME", default="by OUT's suffix")] = None
     """format of OUT"""
     particles: Annotated[str | None, shown("FILE", default="those of the inference, else the challenge's")] = None
@@ -40,6 +40,7 @@ class PicksOptions:
     force: Switch = False
     """replace existing files"""
     geometry: GeometryOptions = GeometryOptions()
+    truth: TruthOptions = TruthOptions()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,9 +101,9 @@ def convert(options: ConvertOptions) -> None:
     """Writes the picks in another format."""
     from jaxcryo.picks.formats import format_for, write_picks
 
-    found, source, frames, _ = _read(options)
+    found, source, geometries, _ = _read(options)
     target = format_for(options.out, options.to)
-    files = write_picks(found, options.out, target, frames, force=options.force)
+    files = write_picks(found, options.out, target, geometries, force=options.force)
     _report(options.out, files, found, source, target)
 
 
@@ -114,7 +115,7 @@ def threshold(options: ThresholdOptions) -> None:
     from jaxcryo.picks.formats import format_for, write_picks
     from jaxcryo.picks.thresholds import read_thresholds, with_thresholds
 
-    found, source, frames, types = _read(options)
+    found, source, geometries, types = _read(options)
     target = source if options.to is None else format_for(options.out, options.to)
     if options.thresholds is None and options.aim is None:
         raise InputError("neither --thresholds nor --aim was given; pass one, or both")
@@ -127,23 +128,31 @@ def threshold(options: ThresholdOptions) -> None:
         decision, chosen = pick_for_aim(options.picks, list(found), types, options.aim, given)
         print("\n".join(said_of(decision, chosen)))
         print(_counts(found, chosen, types, {t.name: t.threshold for t in decision.types}))
-    files = write_picks(chosen, options.out, target, frames, force=options.force)
+    files = write_picks(chosen, options.out, target, geometries, force=options.force)
     _report(options.out, files, chosen, source, target)
 
 
-def _read(options: PicksOptions) -> tuple[dict[str, Picks], PickFormat, Frames, tuple[ParticleType, ...]]:
+def _read(options: PicksOptions) -> tuple[dict[str, Picks], PickFormat, Geometries, tuple[ParticleType, ...]]:
     """The picks of each run, their format, what its coordinates refer to, and their types."""
-    from jaxcryo.cli.geometry import frames_of, say
+    from jaxcryo.cli.geometry import geometries_of, say
     from jaxcryo.cli.rethreshold import types_of
-    from jaxcryo.picks.formats import detect, format_for, read_picks
+    from jaxcryo.picks.formats import copick_by, detect, format_of, read_picks
     from jaxcryo.project.dataset import find_runs
     from jaxcryo.project.particles import read_particles
 
     types = read_particles(options.particles) if options.particles else types_of(options.picks)
-    source = format_for(options.picks, options.from_) if options.from_ else detect(options.picks)
+    source = format_of(options.from_) if options.from_ else detect(options.picks)
+    user, session = options.truth.picks_user, options.truth.picks_session
+    if user is not None or session is not None:
+        if source.name != "copick":
+            raise InputError(
+                f"--picks-user and --picks-session select picks of copick, and {options.picks} is {source.title}"
+            )
+        source = copick_by(user, session)
     runs = [] if options.data is None else find_runs(options.data)
-    frames = frames_of(options.geometry, options.voxel_spacing, runs, say)
-    return read_picks(options.picks, types, frames, format_=source, note=say), source, frames, types
+    geometries = geometries_of(options.geometry, options.voxel_spacing, runs, say)
+    found = read_picks(options.picks, types, geometries, format_=source, note=say)
+    return found, source, geometries, types
 
 
 def _report(

@@ -199,9 +199,3 @@ def geometries_of_tomograms(runs: Sequence[Run], default: TomogramGeometry, *, n
             "--tomograms if tomograms.star says otherwise"
         )
     return Geometries(default=default, by_run=by_run)
-
-
-# Until their users say geometry.
-Frames = Geometries
-TomogramFrame = TomogramGeometry
-frames_of_tomograms = geometries_of_tomograms

@@ -214,3 +214,36 @@ def test_faulty_options(
     assert message in refused(capsys, "convert", found, tmp_path / "out", "--to", "relion5", *options)
     assert "does not exist" in refused(capsys, "convert", tmp_path / "none", tmp_path / "out", "--to", "csv")
     assert not (tmp_path / "out").exists()
+
+
+def test_of_several_users_one_is_chosen(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for user, x in (("anna", 1.0), ("ben", 2.0)):
+        picks = Picks(
+            run="TS_1", types=CZII_TYPES[2:3], xyz_angstrom=np.full((1, 3), x), type_index=np.zeros(1, np.int64)
+        )
+        write_copick_picks(picks, tmp_path / "in", user_id=user, session_id="1")
+    command = ["convert", tmp_path / "in", tmp_path / "a.csv", "--to", "csv"]
+    assert "--picks-user and --picks-session" in refused(capsys, *command)
+    assert run(*command, "--picks-user", "ben") == 0
+    assert "TS_1,ribosome,2.0,2.0,2.0," in (tmp_path / "a.csv").read_text()
+    assert "no picks" in refused(capsys, *command, "--picks-user", "carl")
+    again = ["convert", tmp_path / "a.csv", tmp_path / "b.csv", "--to", "csv", "--picks-user", "ben"]
+    assert "select picks of copick" in refused(capsys, *again)
+
+
+def test_picks_of_another_programs_names_are_found_for_the_tomograms(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from jaxcryo.cli.geometry import read_given_picks
+    from jaxcryo.cli.options import GeometryOptions
+    from jaxcryo.domain import Run
+    from jaxcryo.errors import InputError
+
+    runs = [Run(name=f"TS_0{i}", volume_path=tmp_path / f"TS_0{i}.mrc") for i in (1, 2)]
+    table = tmp_path / "a.csv"
+    table.write_text("run,particle,x,y,z\nrec_TS_01,ribosome,1,2,3\nTS_02_10.00Apx,ribosome,1,2,3\n")
+    given = read_given_picks(str(table), runs, CZII_TYPES, GeometryOptions(), None)
+    assert list(given) == ["TS_01", "TS_02"] and "rec_TS_01" in capsys.readouterr().err
+    table.write_text("run,particle,x,y,z\nPosition_7,ribosome,1,2,3\n")
+    with pytest.raises(InputError, match=r"no picks of TS_01, TS_02; it has picks of Position_7"):
+        read_given_picks(str(table), runs, CZII_TYPES, GeometryOptions(), None)

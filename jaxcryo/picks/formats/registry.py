@@ -235,7 +235,3 @@ def losses(picks: PicksByRun, format_: PickFormat) -> list[str]:
     if format_.rounding_angstrom is not None:
         lost.append(f"positions finer than {format_.rounding_angstrom:g} Å")
     return lost
-
-
-FORMATS = formats()
-"""Until their users ask for `formats()`."""
