@@ -25,7 +25,7 @@ _EXPECTED = "expected a model of IMOD"
 _MODEL_HEADER, _OBJECT_HEADER, _CONTOUR_HEADER, _MESH_HEADER = 232, 176, 16, 16
 _LARGEST = 2**28
 _FIRST_VOXEL = (0.5, 0.5, 0.0)
-Points = Float[NDArray[np.float64], "n 3"]
+Points = Float[NDArray[np.float64], "_ 3"]
 
 
 def _read(path: pathlib.Path, types: Types, geometries: Geometries, note: Note) -> dict[str, Picks]:

@@ -129,7 +129,7 @@ def _encode(
     picks: PicksByRun,
     path: pathlib.Path,
     names: Sequence[str],
-    coordinates: Mapping[str, Float[NDArray[np.float64], "n 3"]],
+    coordinates: Mapping[str, Float[NDArray[np.float64], "_ 3"]],
 ) -> dict[pathlib.Path, str]:
     """One file for all particles where `path` ends in `.star`, else a folder of `<particle>.star`.
 
