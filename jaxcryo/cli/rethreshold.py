@@ -11,6 +11,7 @@ from jaxcryo.calling import command
 from jaxcryo.cli.deciding import read_decision
 from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, types_from_json
 from jaxcryo.errors import InputError
+from jaxcryo.files import read_json
 from jaxcryo.picking.aim import Aim
 from jaxcryo.picking.thresholds import Decision, decide
 from jaxcryo.picks.candidates import read_candidates

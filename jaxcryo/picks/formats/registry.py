@@ -108,7 +108,7 @@ def detect(path: str | pathlib.Path) -> PickFormat:
 
 
 def _of(path: pathlib.Path) -> PickFormat | None:
-    return next((f for f in reversed(formats().values()) if f.recognizes(path)), None)
+    return next((f for f in reversed(list(formats().values())) if f.recognizes(path)), None)
 
 
 def format_for(path: str | pathlib.Path, name: str | None) -> PickFormat:
@@ -120,7 +120,7 @@ def format_for(path: str | pathlib.Path, name: str | None) -> PickFormat:
     known = writable_formats()
     if name in known:
         return known[name]
-    if name in formats():
+    if name is not None and name in formats():
         raise InputError(f"{formats()[name].title} is only read; expected one of {', '.join(known)}")
     if name is not None:
         raise InputError(f"{name!r} is not a format of picks; expected one of {', '.join(known)}")
