@@ -14,7 +14,7 @@ from jaxcryo.calling import command
 from jaxcryo.domain import ParticleType, Picks, Volume
 from jaxcryo.metric import score
 from jaxcryo.page import IndexRow, Overlay, Page, Sections, slice_images, versions, write_index, write_page
-from jaxcryo.picking.pipeline import OnSlab
+from jaxcryo.picking.peaks import OnSlab
 from jaxcryo.runtime.manifest import ModelEntry
 
 _FOLDER = "reports"

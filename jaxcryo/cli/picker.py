@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 from jaxcryo.cli.pages import PageNotes, RunPage
 from jaxcryo.domain import ParticleType, Picks, Run
-from jaxcryo.picking.pipeline import OnSlab, find_picks
+from jaxcryo.picking.peaks import OnSlab
+from jaxcryo.picking.pipeline import find_picks
 from jaxcryo.picking.preprocess import fit_volume
 from jaxcryo.picking.stitch import Slab
 from jaxcryo.picks.candidates import floor_of, write_candidates

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -34,6 +34,8 @@ SLOTS = 4096
 # Slices that are decided at a time: always as many, so that nothing is compiled again within a tomogram.
 _STEP_SLICES = 8
 
+OnSlab = Callable[[Slab], None]
+"""Called with each finished slab of heatmaps, from the first slice to the last."""
 Scalar = Int[Array, ""]
 
 
@@ -51,13 +53,18 @@ class Peaks:
 
 
 def find_peaks(
-    slabs: Iterable[Slab], thresholds: Sequence[float], *, nms_voxel: int = 7, slots: int = SLOTS
+    slabs: Iterable[Slab],
+    thresholds: Sequence[float],
+    *,
+    nms_voxel: int = 7,
+    slots: int = SLOTS,
+    on_slab: OnSlab | None = None,
 ) -> Iterator[Peaks]:
     """The peaks of consecutive slabs above their channel's threshold, as soon as they are certain.
 
     The same as of the whole volume, whatever the slabs' heights: slices are decided a fixed number at a time, with
     the r slices before and after them. Outside of the volume everything is lower. Where there are more candidates
-    than slots, the slots are doubled until all have one.
+    than slots, the slots are doubled until all have one. `on_slab` sees each slab before it is searched.
 
     Raises:
         InputError: the cube's side is not odd and above 1, or a heatmap is not finite.
@@ -70,6 +77,8 @@ def find_peaks(
     block: Float[Array, "c z y x"] | None = None
     z, filled = 0, radius
     for slab in slabs:
+        if on_slab is not None:
+            on_slab(slab)
         if block is None:
             z, block = slab.z_start - radius, _outside(slab.heatmap, full)
         height, taken = slab.heatmap.shape[1], 0

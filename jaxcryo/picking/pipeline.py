@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Bool
@@ -12,15 +12,12 @@ from numpy.typing import NDArray
 from jaxcryo.config import InferenceConfig
 from jaxcryo.domain import ParticleType, Picks, Volume, VoxelGrid
 from jaxcryo.errors import InputError
-from jaxcryo.picking.peaks import Peaks, collect_peaks, find_peaks, merge_close
+from jaxcryo.picking.peaks import OnSlab, Peaks, collect_peaks, find_peaks, merge_close
 from jaxcryo.picking.reader import SlabReader
-from jaxcryo.picking.stitch import ChooseWindows, OnWindows, Slab, heatmap_slabs
+from jaxcryo.picking.stitch import ChooseWindows, OnWindows, heatmap_slabs
 from jaxcryo.picking.windows import WindowPlan, windows_that_reach
 from jaxcryo.project.mask import inside, inside_on_grid
 from jaxcryo.runtime.engine import Engine
-
-OnSlab = Callable[[Slab], None]
-"""Called with each finished slab of heatmaps, from the first slice to the last, before peaks are looked for in it."""
 
 
 def find_picks(
@@ -60,10 +57,8 @@ def find_picks(
         mask = dataclasses.replace(mask, grid=mask.grid.in_frame_of(volume.grid))
     choose = None if mask is None else _windows_of_mask(mask, volume, margin=config.nms_voxel // 2, note=note)
     slabs = heatmap_slabs(volume, engines, on_windows=on_windows, choose=choose)
-    if on_slab is not None:
-        slabs = _shown(slabs, on_slab)
-    peaks = collect_peaks(find_peaks(slabs, thresholds, nms_voxel=config.nms_voxel))
-    return picks_of_peaks(peaks, volume.name, volume.grid, types, config, mask=mask)
+    parts = list(find_peaks(slabs, thresholds, nms_voxel=config.nms_voxel, on_slab=on_slab))
+    return picks_of_peaks(collect_peaks(parts), volume.name, volume.grid, types, config, mask=mask)
 
 
 def picks_of_peaks(
@@ -104,10 +99,3 @@ def _windows_of_mask(mask: Volume, volume: Volume, *, margin: int, note: Callabl
         return chosen
 
     return choose
-
-
-def _shown(slabs: Iterator[Slab], on_slab: OnSlab) -> Iterator[Slab]:
-    for slab in slabs:
-        on_slab(slab)
-        yield slab
-        del slab  # before the next one is made

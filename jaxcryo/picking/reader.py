@@ -29,7 +29,7 @@ class SlabReader:
     def __init__(self, volume: Volume) -> None:
         chunks = getattr(volume.voxels, "chunks", None)
         chunk = int(chunks[0]) if chunks is not None and len(chunks) == 3 else 1
-        self.volume = volume
+        self._volume = volume
         self._depth = volume.grid.shape_zyx[0]
         self._block = math.ceil(_BLOCK_SLICES / chunk) * chunk
         self._blocks: dict[int, concurrent.futures.Future[Float[NDArray[np.float32], "z y x"]]] = {}
@@ -61,7 +61,7 @@ class SlabReader:
         start = block * self._block
         if block not in self._blocks and start < self._depth:
             stop = min(start + self._block, self._depth)
-            self._blocks[block] = self._thread.submit(self.volume.read, start, stop)
+            self._blocks[block] = self._thread.submit(self._volume.read, start, stop)
 
     def _drop_before(self, z: int) -> None:
         for block in [b for b in self._blocks if (b + 1) * self._block <= z]:

@@ -24,7 +24,7 @@ from jaxcryo.errors import InputError
 from jaxcryo.picking.reader import ReadSlices, SlabReader
 from jaxcryo.picking.windows import WindowPlan, plan_windows, weight_factors, weight_sums
 from jaxcryo.runtime.engine import Engine, Flips, engine_failures
-from jaxcryo.tomogram.normalization import Normalization, normalization
+from jaxcryo.tomogram.normalization import normalization
 from jaxcryo.tomogram.statistics import surveyed
 
 OnWindows = Callable[[int, int], None]
@@ -35,6 +35,7 @@ ChooseWindows = Callable[[WindowPlan], Bool[NDArray[np.bool_], "layers n"]]
 
 # The device always has a batch to go on with, and progress is never further ahead of it than this.
 _BATCHES_IN_FLIGHT = 2
+_NUMPY_PADDING: dict[str, Literal["constant", "reflect"]] = {"zeros": "constant", "reflect": "reflect"}
 # Of one stream; a stride that is longer comes in equal parts.
 _MAX_SLAB_SLICES = 8
 
@@ -87,32 +88,20 @@ def heatmap_slabs(
         return progress
 
     streams = [
-        stitched_slabs(reader, engine, plan=plan, on_windows=progress_of(i))
+        stitched_slabs(volume, reader.stream(), engine, plan=plan, on_windows=progress_of(i))
         for i, (engine, plan) in enumerate(zip(engines, plans, strict=True))
     ]
     slabs = averaged_slabs(streams)
     return _where_data_is(slabs, reader.stream()) if volume.has_gaps else slabs
 
 
-def stitched_slabs(
-    reader: SlabReader, engine: Engine, *, plan: WindowPlan | None = None, on_windows: OnWindows | None = None
-) -> Iterator[Slab]:
-    """One engine's heatmaps: in each voxel the mean over windows, weighted by the voxel's place in the window.
-
-    Slabs are as high as the stride or a part of it, but for padding that is cropped from the first and the last ones.
-    Raises as `heatmap_slabs` does.
-    """
-    if plan is None:
-        plan = plan_windows(reader.volume.grid.shape_zyx, engine.patch_zyx, engine.stride_zyx)
-    return _layers(reader, reader.stream(), engine, plan, on_windows or (lambda done, total: None))
-
-
 def averaged_slabs(streams: Sequence[Iterator[Slab]]) -> Iterator[Slab]:
     """The mean of several streams of one volume, in slabs of the slices that all of them have come to."""
-    if len(streams) == 1:
-        yield from streams[0]
-        return
-    heads = [next(stream) for stream in streams]
+    return streams[0] if len(streams) == 1 else _averaged(streams)
+
+
+def _averaged(streams: Sequence[Iterator[Slab]]) -> Iterator[Slab]:
+    heads = list(map(next, streams))
     z = heads[0].z_start
     while True:
         ends = [head.z_start + head.heatmap.shape[1] for head in heads]
@@ -154,10 +143,22 @@ class _Batch(NamedTuple):
     windows: int
 
 
-def _layers(
-    reader: SlabReader, read: ReadSlices, engine: Engine, plan: WindowPlan, on_windows: OnWindows
+def stitched_slabs(
+    volume: Volume,
+    read: ReadSlices,
+    engine: Engine,
+    *,
+    plan: WindowPlan | None = None,
+    on_windows: OnWindows = lambda done, total: None,
 ) -> Iterator[Slab]:
-    normalize = normalization(reader.volume, engine.intensity)
+    """One engine's heatmaps: in each voxel the mean over windows, weighted by the voxel's place in the window.
+
+    `read` gives the volume's slices. Slabs are as high as the stride or a part of it, but for padding that is cropped
+    from the first and the last ones. Raises as `heatmap_slabs` does.
+    """
+    if plan is None:
+        plan = plan_windows(volume.grid.shape_zyx, engine.patch_zyx, engine.stride_zyx)
+    normalize, mode = normalization(volume, engine.intensity), _NUMPY_PADDING[engine.padding]
     batches = [_batches(plan.starts_of_layer(layer), engine.batch) for layer in range(len(plan.z.starts))]
     predict = engine.predict if isinstance(engine.predict, Partial) else Partial(engine.predict)
     weight_z, weight_yx = map(jnp.asarray, weight_factors(plan.patch_zyx))
@@ -181,22 +182,17 @@ def _layers(
         done += windows
         on_windows(done, plan.count)
 
-    slab = _padded_slab(read, plan, plan.z.starts[0], normalize, engine.padding)
-    for layer, z in enumerate(plan.z.starts):
-        last = layer == len(plan.z.starts) - 1
+    for layer in range(len(plan.z.starts) + 1):
+        last = layer == len(plan.z.starts)
+        if not last:  # read while the device is still busy with the layer before
+            inside = normalize(read(*plan.slices_of_layer(layer)))
+            slab = jnp.asarray(np.pad(inside, plan.padding_of_layer(layer), mode=mode))
+            del inside
         with engine_failures(engine):
-            for batch in batches[layer]:
-                sums, ready = _add_batch(
-                    predict, sums, slab, batch.starts_yx, batch.counted, weight_z, weight_yx, flips=engine.flips
-                )
-                flying.append((ready, batch.windows))
-                if len(flying) > _BATCHES_IN_FLIGHT:
-                    land()
-            if not last:  # read while the device is still busy
-                slab = _padded_slab(read, plan, plan.z.starts[layer + 1], normalize, engine.padding)
             while flying:
                 land()
-        for start in range(z, z + depth if last else z + stride, height):
+        z = plan.z.starts[layer - 1]  # slices that no window of this layer reaches are finished
+        for start in range(z, z + depth if last else z + stride, height) if layer else ():
             heatmap = _finished(sums, jnp.asarray(z_profile[start : start + height]), yx_cropped, corner_yx)
             sums = _move_up(sums, height=height)
             first = max(plan.z.pad_before - start, 0)
@@ -206,6 +202,16 @@ def _layers(
                 yield Slab(z_start=start + first - plan.z.pad_before, heatmap=cropped)
                 del cropped
             del heatmap  # before the next one is made
+        if last:
+            return
+        with engine_failures(engine):
+            for batch in batches[layer]:
+                sums, ready = _add_batch(
+                    predict, sums, slab, batch.starts_yx, batch.counted, weight_z, weight_yx, flips=engine.flips
+                )
+                flying.append((ready, batch.windows))
+                if len(flying) > _BATCHES_IN_FLIGHT:
+                    land()
 
 
 def _batches(starts: Int[NDArray[np.int32], "n 2"], size: int) -> list[_Batch]:
@@ -216,18 +222,6 @@ def _batches(starts: Int[NDArray[np.int32], "n 2"], size: int) -> list[_Batch]:
         filled = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
         batches.append(_Batch(jnp.asarray(filled), jnp.asarray(counted, jnp.float32), len(part)))
     return batches
-
-
-def _padded_slab(
-    read: ReadSlices, plan: WindowPlan, start: int, normalize: Normalization, padding: Literal["zeros", "reflect"]
-) -> Float[Array, "d y x"]:
-    """One layer's voxels on the device: normalised, then what lies beyond the volume around them."""
-    first = start - plan.z.pad_before
-    z_start, z_stop = max(first, 0), min(first + plan.z.window, plan.z.size)
-    inside = normalize(read(z_start, z_stop))
-    pads = [(z_start - first, first + plan.z.window - z_stop)]
-    pads += [(a.pad_before, a.padded - a.size - a.pad_before) for a in (plan.y, plan.x)]
-    return jnp.asarray(np.pad(inside, pads, mode="constant" if padding == "zeros" else "reflect"))
 
 
 @functools.partial(jax.jit, static_argnames=("flips",), donate_argnames=("sums",))

@@ -51,6 +51,18 @@ class WindowPlan:
         starts = self.starts_yx()
         return starts if self.chosen is None else starts[self.chosen[layer]]
 
+    def slices_of_layer(self, layer: int) -> tuple[int, int]:
+        """The volume's slices, from one up to another, that the windows at one start in z see."""
+        first = self.z.starts[layer] - self.z.pad_before
+        return max(first, 0), min(first + self.z.window, self.z.size)
+
+    def padding_of_layer(self, layer: int) -> list[tuple[int, int]]:
+        """How far the windows at one start in z reach beyond the volume, before and after it along z, y, x."""
+        first = self.z.starts[layer] - self.z.pad_before
+        start, stop = self.slices_of_layer(layer)
+        sides = [(a.pad_before, a.padded - a.size - a.pad_before) for a in (self.y, self.x)]
+        return [(start - first, first + self.z.window - stop), *sides]
+
     def starts_yx(self) -> Int[NDArray[np.int32], "n 2"]:
         """The starts of one layer's windows, x fastest."""
         return np.array([(y, x) for y in self.y.starts for x in self.x.starts], np.int32).reshape(-1, 2)

@@ -16,7 +16,8 @@ from jaxcryo.domain import ParticleType, Picks, Volume
 from jaxcryo.metric import RADIUS_SHARE, Score, count_matches, score
 from jaxcryo.models import Network, Weights
 from jaxcryo.picking.calibrate import calibrate
-from jaxcryo.picking.pipeline import OnSlab, find_picks
+from jaxcryo.picking.peaks import OnSlab
+from jaxcryo.picking.pipeline import find_picks
 from jaxcryo.picking.stitch import OnWindows, Slab
 from jaxcryo.report import shown_slices
 from jaxcryo.runtime.engine import Engine

@@ -111,7 +111,7 @@ def test_it_does_not_depend_on_the_order_of_windows() -> None:
         dataclasses.replace(a, starts=tuple(np.random.default_rng(1).permutation(a.starts))) for a in (plan.y, plan.x)
     )
     permuted = dataclasses.replace(plan, y=y, x=x)
-    slabs = stitched_slabs(SlabReader(volume), engine, plan=permuted)
+    slabs = stitched_slabs(volume, SlabReader(volume).stream(), engine, plan=permuted)
     heatmap = np.concatenate([np.asarray(s.heatmap) for s in slabs], axis=1)
     np.testing.assert_allclose(heatmap, stitch(volume, [engine]), atol=1e-5)
 
@@ -221,7 +221,7 @@ def test_each_block_of_chunks_is_read_once_in_order_and_few_are_held() -> None:
     engines = [engine_of(batch=9), engine_of(patch=(16, 16, 16), stride=(8, 8, 8), batch=9)]
     reader = SlabReader(volume)
     held = 0
-    for slab in averaged_slabs([stitched_slabs(reader, e) for e in engines]):
+    for slab in averaged_slabs([stitched_slabs(volume, reader.stream(), e) for e in engines]):
         held = max(held, len(reader._blocks))
         assert slab.heatmap.shape[1] <= 8
     assert [(r.start, r.stop) for r in recorded.reads] == [(z, min(z + 18, 200)) for z in range(0, 200, 18)]
