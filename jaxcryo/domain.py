@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Num
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from jaxcryo.errors import InputError
 

@@ -20,6 +20,7 @@ from jaxcryo.calibration import Calibration, mean_calibration
 from jaxcryo.calling import command
 from jaxcryo.cli.deciding import decide_runs, said_of
 from jaxcryo.cli.exports import check_foreign, export_geometries, write_exports
+from jaxcryo.cli.geometry import say
 from jaxcryo.cli.infer import InferOptions, PickingOptions
 from jaxcryo.cli.inputs import Source, check_truth, find_source, known_picks, reading_of
 from jaxcryo.cli.napari_view import View, napari_view

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import sys
 import time
 
 import numpy as np
-from tqdm import tqdm
 
 from jaxcryo.calling import command
 from jaxcryo.cli.train import TrainOptions
@@ -16,6 +16,7 @@ from jaxcryo.domain import CZII_TYPES
 from jaxcryo.errors import InputError
 from jaxcryo.phantom import DrawConfig
 from jaxcryo.phantom.structures import structure_beads
+from jaxcryo.progress import Progress
 from jaxcryo.project.particles import read_structured_particles
 from jaxcryo.report import score_table
 from jaxcryo.tomogram.statistics import surveyed
@@ -60,7 +61,7 @@ def train_from_structures(options: TrainOptions, draw: DrawConfig, config: Train
         shape = "built-in shape, or an irregular globule" if beads is None else beads.source
         print(f"  {type_.name}: radius {type_.radius_angstrom:.0f} Å, {shape}")
     folder = RunFolder(options.out or pathlib.Path("runs", f"{options.arch}-{options.size}-structures"))
-    held_out = list(tqdm(held_out_phantoms(draw, config.seed, CALIBRATING), "held-out phantoms", CALIBRATING))
+    held_out = list(Progress(held_out_phantoms(draw, config.seed, CALIBRATING), "held-out phantoms", CALIBRATING))
     skewness = float(np.median([surveyed(e.volume).statistics.skewness for e in held_out]))
     description = RunDescription(
         config=config,
@@ -95,7 +96,7 @@ def train_from_structures(options: TrainOptions, draw: DrawConfig, config: Train
     _tell(outcome, time.monotonic() - began, source.waited_seconds)
     for file in (folder.best, folder.last):
         model = load_model(file)
-        with tqdm(total=CALIBRATING, desc=f"calibrating {file.name}", unit="phantom") as bar:
+        with Progress(total=CALIBRATING, desc=f"calibrating {file.name}", unit="phantom") as bar:
             model = calibrated(model, held_out, on_example=lambda _, bar=bar: bar.update())  # type: ignore[misc]
         save_model(file, model)
     assert model.calibration is not None

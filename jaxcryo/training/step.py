@@ -156,7 +156,7 @@ def _mixing(key: Key[Array, ""], config: TrainConfig) -> Float[Array, ""]:
     return jnp.where(on, jax.random.uniform(share_key), 1.0)
 
 
-def _partners(batch: Float[Array, b * rest]) -> Float[Array, b * rest]:
+def _partners(batch: Float[Array, "b *rest"]) -> Float[Array, "b *rest"]:
     """Each sample's partner in mixup: its neighbor.
 
     Samples are drawn independently of their place in the batch, so this is as good as a random pairing, and partners
