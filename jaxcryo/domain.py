@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -74,31 +74,6 @@ def check_types(types: Sequence[ParticleType]) -> None:
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
         raise InputError(f"particle types named twice: {', '.join(twice)}")
-
-
-def types_to_json(types: Iterable[ParticleType]) -> list[dict[str, Any]]:
-    """Plain values that `types_from_json` reads back."""
-    return [dataclasses.asdict(t) for t in types]
-
-
-def types_from_json(entries: Iterable[dict[str, Any]]) -> tuple[ParticleType, ...]:
-    """Particle types from what `types_to_json` gave.
-
-    Raises:
-        InputError: an entry has missing or unknown fields.
-    """
-    if not isinstance(entries, Iterable):
-        raise InputError(f"not a list of particle types: {str(entries)[:200]}")
-    types = []
-    for entry in entries:
-        try:
-            types.append(ParticleType(**{**entry, "color": tuple(entry["color"])}))
-        except InputError:
-            raise
-        except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
-            raise InputError(f"not a particle type: {str(entry)[:300]} ({str(error)[:200]})") from error
-    check_types(types)
-    return tuple(types)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import cattrs
 
+from jaxcryo.domain import ParticleType, check_types
 from jaxcryo.errors import InputError
 
 T = TypeVar("T")
@@ -54,6 +55,22 @@ def from_plain(cls: type[T], data: Any, what: str) -> T:
         faults = list(dict.fromkeys(_shortened(fault) for fault in _faults(error, "")))
         more = f"; and {len(faults) - _MOST_FAULTS} more" if len(faults) > _MOST_FAULTS else ""
         raise InputError(f"{what}: {'; '.join(faults[:_MOST_FAULTS])}{more}") from error
+
+
+def types_to_json(types: Iterable[ParticleType]) -> list[dict[str, Any]]:
+    """Plain values that `types_from_json` reads back."""
+    return [to_plain(t) for t in types]
+
+
+def types_from_json(entries: Any) -> tuple[ParticleType, ...]:
+    """Particle types from what `types_to_json` gave.
+
+    Raises:
+        InputError: it is no list, an entry has missing or unknown fields, or two have one name.
+    """
+    types = from_plain(tuple[ParticleType, ...], entries, "not a particle type")
+    check_types(types)
+    return types
 
 
 @functools.cache

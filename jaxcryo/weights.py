@@ -19,11 +19,11 @@ from safetensors.numpy import save_file
 from jaxcryo.calibration import Calibration
 from jaxcryo.calling import command
 from jaxcryo.config import TrainConfig
-from jaxcryo.domain import ParticleType, types_from_json, types_to_json
+from jaxcryo.domain import ParticleType
 from jaxcryo.errors import InputError
 from jaxcryo.files import atomic_path
 from jaxcryo.models import Weights, build
-from jaxcryo.serialize import from_plain, to_plain
+from jaxcryo.serialize import from_plain, to_plain, types_from_json, types_to_json
 
 _KEY = "jaxcryo"
 _STATISTICS = "stats:"

@@ -7,16 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxcryo.domain import (
-    CZII_TYPES,
-    Picks,
-    Volume,
-    VoxelGrid,
-    concatenate_picks,
-    types_from_json,
-    types_to_json,
-)
+from jaxcryo.domain import CZII_TYPES, Picks, Volume, VoxelGrid, concatenate_picks
 from jaxcryo.errors import InputError
+from jaxcryo.serialize import types_from_json, types_to_json
 
 GRID = VoxelGrid(shape_zyx=(184, 630, 630), spacing_zyx_angstrom=(10.012444, 10.012444, 10.012445))
 position = st.tuples(*[st.floats(0, 6000)] * 3)

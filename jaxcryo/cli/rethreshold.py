@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxcryo.calling import command
 from jaxcryo.cli.deciding import read_decision
-from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, types_from_json
+from jaxcryo.domain import CZII_TYPES, ParticleType, Picks
 from jaxcryo.errors import InputError
 from jaxcryo.files import read_json
 from jaxcryo.picking.aim import Aim
@@ -17,6 +17,7 @@ from jaxcryo.picking.thresholds import Decision, decide
 from jaxcryo.picks.candidates import read_candidates
 from jaxcryo.picks.formats import above_thresholds
 from jaxcryo.picks.geometry import Note
+from jaxcryo.serialize import types_from_json
 
 
 def pick_anew(

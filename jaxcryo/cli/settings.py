@@ -9,12 +9,13 @@ from typing import Any
 
 from jaxcryo.calling import command
 from jaxcryo.config import InferenceConfig
-from jaxcryo.domain import ParticleType, Run, types_to_json
+from jaxcryo.domain import ParticleType, Run
 from jaxcryo.errors import InputError
 from jaxcryo.files import read_json
 from jaxcryo.picks.candidates import floor_of
 from jaxcryo.picks.origin import unchanged
 from jaxcryo.runtime.manifest import ModelEntry
+from jaxcryo.serialize import types_to_json
 from jaxcryo.tomogram.volumes import Reading
 
 Note = Callable[[str], object]

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from jaxcryo.config import TrainConfig
-from jaxcryo.domain import ParticleType, Picks, Volume, types_from_json, types_to_json
+from jaxcryo.domain import ParticleType, Picks, Volume
 from jaxcryo.errors import InputError
 from jaxcryo.files import read_json, write_text
 from jaxcryo.metric import Counts, Score
-from jaxcryo.serialize import from_plain, to_plain
+from jaxcryo.serialize import from_plain, to_plain, types_from_json, types_to_json
 from jaxcryo.training.validation import Validation
 
 _FINGERPRINT_SLICES = 8

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from jaxcryo.cli.picks import main
-from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, types_to_json
+from jaxcryo.domain import CZII_TYPES, ParticleType, Picks
 from jaxcryo.picks.candidates import write_candidates
 from jaxcryo.picks.copick_json import read_copick_folder, write_copick_picks
 from jaxcryo.picks.formats import writable_formats
+from jaxcryo.serialize import types_to_json
 from jaxcryo.tomogram.volumes import write_ome_zarr
 
 FRAME = ["--pixel-size", "1.5", "--unbinned-size", "4000", "4000", "1000", "--voxel-spacing", "10"]
