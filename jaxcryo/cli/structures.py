@@ -18,7 +18,7 @@ from jaxcryo.phantom import DrawConfig
 from jaxcryo.phantom.structures import structure_beads
 from jaxcryo.progress import Progress
 from jaxcryo.project.particles import read_structured_particles
-from jaxcryo.report import score_table
+from jaxcryo.report import draw_reliability, score_table
 from jaxcryo.tomogram.statistics import surveyed
 from jaxcryo.training.fit import Length, Outcome, Start, TrainingStopped, fit
 from jaxcryo.training.from_structures import (
@@ -95,16 +95,18 @@ def train_from_structures(options: TrainOptions, draw: DrawConfig, config: Train
         return 1
     _tell(outcome, time.monotonic() - began, source.waited_seconds)
     for file in (folder.best, folder.last):
-        model = load_model(file)
         with Progress(total=CALIBRATING, desc=f"calibrating {file.name}", unit="phantom") as bar:
-            model = calibrated(model, held_out, on_example=lambda _, bar=bar: bar.update())  # type: ignore[misc]
+
+            def show(done: int, total: int, bar: Progress = bar) -> None:
+                bar.update(done == total)
+
+            model = calibrated(load_model(file), held_out, on_windows=show)
         save_model(file, model)
     assert model.calibration is not None
+    draw_reliability(folder.reliability, model.calibration)
     error = model.calibration.expected_error
-    print(
-        f"scores calibrated on {CALIBRATING} held-out phantoms"
-        + ("" if error is None else f"; expected calibration error {error:.3f}")
-    )
+    measured = "" if error is None else f"; expected calibration error {error:.3f}"
+    print(f"  {folder.reliability}  scores calibrated on {CALIBRATING} held-out phantoms{measured}")
     print(f"next: {command(f'convert onnx {folder} --out out/')}")
     return 0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -16,14 +16,12 @@ from jaxcryo.config import AugmentConfig, IntensityConfig, TrainConfig
 from jaxcryo.domain import Picks, Volume
 from jaxcryo.models import build
 from jaxcryo.phantom import DrawConfig, draw_phantom
-from jaxcryo.picking.calibrate import calibrate
-from jaxcryo.picking.pipeline import find_picks
-from jaxcryo.picks.candidates import floor_of
+from jaxcryo.picking.stitch import OnWindows
 from jaxcryo.tomogram.normalization import normalization
 from jaxcryo.tomogram.statistics import surveyed
 from jaxcryo.training.live_phantoms import LiveConfig, PhantomSource, Sketch
 from jaxcryo.training.source import Example
-from jaxcryo.training.validation import flax_engine
+from jaxcryo.training.validation import calibrate_on, flax_engine
 from jaxcryo.weights import TrainedModel
 
 EPOCH_STEPS = 1000
@@ -81,18 +79,14 @@ def held_out_phantoms(draw: DrawConfig, seed: int, count: int) -> Iterator[Examp
 
 
 def calibrated(
-    model: TrainedModel, examples: Sequence[Example], *, on_example: Callable[[str], object] = lambda name: None
+    model: TrainedModel, examples: Sequence[Example], *, on_windows: OnWindows | None = None
 ) -> TrainedModel:
-    """The model with what these tomograms say of its scores."""
+    """The model with thresholds and a calibration that these tomograms give."""
     network, _, _ = build(model.config.model, seed=None)
     engine = flax_engine(network, model.params, model.stats, model.config, name=model.source)
-    candidates, floor = [], floor_of(model.types)
-    for example in examples:
-        on_example(example.volume.name)
-        picks = find_picks(example.volume, [engine], model.types, config=model.config.inference, floor=floor)
-        candidates.append(picks)
-    found = calibrate(candidates, [e.picks for e in examples], model.types)
-    return dataclasses.replace(model, calibration=found)
+    held_out = [(e.volume, e.picks) for e in examples]
+    types, calibration = calibrate_on(engine, held_out, model.types, model.config, on_windows=on_windows)
+    return dataclasses.replace(model, types=types, calibration=calibration)
 
 
 def _sketch(

@@ -39,6 +39,8 @@ class RunFolder:
         self.curves = path / "curves.png"
         self.picture = path / "validation.png"
         self.report = path / "report.html"
+        self.reliability = path / "reliability.png"
+        """Of a training whose scores were calibrated."""
         self.result = path / "result.json"
         """What a finished training ended with: a `Result`."""
 
