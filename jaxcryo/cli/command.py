@@ -40,12 +40,18 @@ class Command(Generic[Options]):
     """Command lines as after `jaxcryo`, and what they do."""
     notes: str = ""
     """What else the help ends with."""
+    others: Sequence[Command[Any]] = ()
+    """Commands of their own that the first argument may name instead."""
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Runs the command and returns its exit code.
 
         Bad input becomes one line on stderr and exit code 2, Ctrl-C exit code 130.
         """
+        first, *rest = (sys.argv[1:] if argv is None else argv) or [""]
+        for other in self.others:
+            if other.name.split()[-1] == first:
+                return other.main(rest)
         with (
             forgiving_output(),
             ends_at_once(message="interrupted; completed files were kept"),

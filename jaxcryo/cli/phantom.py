@@ -1,16 +1,21 @@
-"""`jaxcryo phantom`: a synthetic dataset in the challenge's layout."""
+"""`jaxcryo phantom`: a synthetic dataset in the challenge's layout, beads of a map, phantoms beside real planes."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import pathlib
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional
 
 from jaxcryo.calling import command
 from jaxcryo.cli.command import Command, Switch, shown
+from jaxcryo.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxcryo.phantom.dataset import PhantomConfig
+    from jaxcryo.phantom.settings import DrawConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,13 +33,79 @@ class PhantomOptions:
     voxel_spacing: Annotated[float, shown("ANGSTROM")] = 10.012444
     """voxel spacing in Å"""
     difficulty: Annotated[float, shown("D")] = 1.0
-    """noise and crowding: 0 has none, 1 looks like a real denoised tomogram, 2 is harder"""
+    """noise: 1 looks like a real tomogram, 2 has twice as much; 0 has none and nothing unlabelled"""
     seed: Annotated[int, shown("N")] = 0
     """random seed; the same one makes the same data"""
     particles: Annotated[str | None, shown("FILE", default="the challenge's")] = None
-    """particle types: a copick config.json or a short .toml file (docs/formats.md)"""
+    """particle types and their structures: a copick config.json or a short .toml file (docs/formats.md)"""
+    imaging: Literal["real", "varied", "stranger", "simple"] = "real"
+    """real: close to the challenge's tomograms; varied: as trainings draw; stranger: made another way, for evaluation;
+    simple: globules and plain noise, as earlier versions made them"""
     force: Switch = False
     """replace the synthetic runs in OUT"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """Fit beads to a density map (MRC) or a structure (PDB, mmCIF), and write them as a small table.
+
+    The center of the beads is their center of mass; particles.toml may name the table as a structure.
+    """
+
+    map: Annotated[Positional[pathlib.Path], shown("MAP")]
+    """density map or structure"""
+    out: Annotated[pathlib.Path | None, shown("CSV", default="MAP's name with .csv, here")] = None
+    """table to write"""
+    contour: Annotated[float | None, shown("LEVEL", default="a tenth of the brightest voxel")] = None
+    """density that belongs to the particle, in the map's units"""
+    mass: Annotated[float | None, shown("KDA", default="protein within the contour")] = None
+    """molecular mass in kDa, which decides how strongly the particle shows"""
+    beads: Annotated[int, shown("N")] = 2500
+    """most beads"""
+    force: Switch = False
+    """replace an existing table"""
+
+
+FIT = Command(
+    name="phantom fit",
+    summary="fit beads to a density map",
+    options=FitOptions,
+    action="jaxcryo.cli.phantom:fit",
+    examples={
+        "phantom fit emd_1234.mrc --contour 0.02 --mass 450": "writes emd_1234.csv",
+        "phantom fit 1fa2.cif": "writes 1fa2.csv from the first biological assembly",
+    },
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """Print what planes of a tomogram say of it beside fresh phantoms, row by row, and draw them side by side."""
+
+    planes: Annotated[Positional[pathlib.Path], shown("PLANES")]
+    """.npz of planes named xy_..., xz_... and yz_..., or a tomogram"""
+    out: Annotated[pathlib.Path, shown("PNG")] = pathlib.Path("planes.png")
+    """picture to write"""
+    phantoms: Annotated[int, shown("N")] = 4
+    """phantoms to average over"""
+    imaging: Literal["real", "varied", "stranger"] = "real"
+    """as of `phantom`"""
+    size: Annotated[int, shown("N")] = 128
+    """phantoms' edge in voxels"""
+    seed: Annotated[int, shown("N")] = 0
+    """random seed"""
+
+
+COMPARE = Command(
+    name="phantom compare",
+    summary="phantoms beside planes of a tomogram",
+    options=CompareOptions,
+    action="jaxcryo.cli.phantom:compare",
+    examples={
+        "phantom compare planes.npz --out planes.png": "the table, and a picture",
+        "phantom compare tomogram.mrc --phantoms 2": "three planes of each kind from a tomogram's middle",
+    },
+)
 
 
 PHANTOM = Command(
@@ -51,9 +122,15 @@ PHANTOM = Command(
         ),
         "phantom data/easy --difficulty 0.3 --seed 7": "little noise and crowding",
         "phantom data/other --particles copick/config.json --voxel-spacing 13.48": (
-            "the particles of a copick project; unknown names become irregular globules of their radius"
+            "the particles of a copick project; types without a structure become irregular globules of their radius"
         ),
+        "phantom data/mine --particles particles.toml": (
+            'particles of the structures that the file names, e.g. structure = "6qzp.cif"'
+        ),
+        "phantom fit emd_1234.mrc --contour 0.02": "a density map as beads, which particles.toml may name",
+        "phantom compare planes.npz": "what planes of a tomogram say of it, beside phantoms",
     },
+    others=(FIT, COMPARE),
     notes="""\
 what is written:
   OUT/train/static/ExperimentRuns/PH_000/VoxelSpacing10.000/denoised.zarr     the tomogram (OME-Zarr)
@@ -66,23 +143,15 @@ main = PHANTOM.main
 
 def phantom(options: PhantomOptions) -> None:
     """Writes the dataset and lists its runs."""
-    from jaxcryo.domain import CZII_TYPES
-    from jaxcryo.phantom.dataset import PhantomConfig, write_dataset
-    from jaxcryo.project.particles import read_particles
+    from jaxcryo.phantom.dataset import write_dataset
 
-    types = CZII_TYPES if options.particles is None else read_particles(options.particles)
-    config = PhantomConfig(
-        shape_zyx=options.shape,
-        spacing_angstrom=options.voxel_spacing,
-        types=types,
-        difficulty=options.difficulty,
-    )
+    config = _config(options)
     size = "×".join(str(n) for n in config.shape_zyx)
     gigabytes = (options.runs + options.test_runs) * math.prod(config.shape_zyx) * 4 * 1.15 / 1e9
     print(
         f"Writing {options.runs} training and {options.test_runs} test runs of {size} voxels (z, y, x) at "
-        f"{config.spacing_angstrom:g} Å with {len(types)} particle types, difficulty {config.difficulty:g}, seed "
-        f"{options.seed}, to {options.out} (up to {gigabytes:.2g} GB)."
+        f"{config.spacing_angstrom:g} Å with {len(config.types)} particle types, difficulty {options.difficulty:g}, "
+        f"seed {options.seed}, to {options.out} (up to {gigabytes:.2g} GB)."
     )
     written = write_dataset(
         options.out,
@@ -98,3 +167,65 @@ def phantom(options: PhantomOptions) -> None:
         truth = options.out / "test-truth" / "ExperimentRuns" / run.name / "Picks"
         print(f"  {run.name}  tomogram {run.volume_path}  picks {run.picks_folder or truth}")
     print(f"next: {command(f'train --arch yu4u --fold 0 --data {options.out} --size small --minutes 15')}")
+
+
+def _config(options: PhantomOptions) -> PhantomConfig | DrawConfig:
+    from jaxcryo.domain import CZII_TYPES
+    from jaxcryo.phantom.dataset import PhantomConfig
+    from jaxcryo.phantom.settings import config_for
+    from jaxcryo.phantom.structures import describe_structures, structure_beads
+    from jaxcryo.project.particles import StructuredType, read_structured_particles
+
+    if options.particles is None:
+        structured = tuple(StructuredType(type=t) for t in CZII_TYPES)
+    else:
+        structured = read_structured_particles(
+            options.particles, measure=lambda source: structure_beads(source).radius_angstrom
+        )
+    types = tuple(s.type for s in structured)
+    if options.imaging == "simple":
+        return PhantomConfig(
+            shape_zyx=options.shape,
+            spacing_angstrom=options.voxel_spacing,
+            types=types,
+            difficulty=options.difficulty,
+        )
+    for line in describe_structures(structured):
+        print(line)
+    return config_for(
+        options.imaging,
+        options.difficulty,
+        types=types,
+        structures=tuple(s.structure for s in structured),
+        shape_zyx=options.shape,
+        spacing_angstrom=options.voxel_spacing,
+    )
+
+
+def fit(options: FitOptions) -> None:
+    """Fits, writes the table and says what was taken for granted."""
+    from jaxcryo.phantom.beads import write_beads
+    from jaxcryo.phantom.structures import fit_structure
+
+    out = options.out or pathlib.Path(f"{options.map.name.split('.')[0]}.csv")
+    if out.exists() and not options.force:
+        raise InputError(f"{out} already exists; choose another --out or pass --force")
+    model = fit_structure(
+        options.map, contour=options.contour, mass_kilodalton=options.mass, most=options.beads, note=print
+    )
+    write_beads(out, model)
+    print(
+        f"Wrote {out}: {len(model.xyz_angstrom)} beads, {model.total_kilodalton:.0f} kDa, radius "
+        f"{model.radius_angstrom:.0f} Å"
+    )
+
+
+def compare(options: CompareOptions) -> None:
+    """Prints the table and draws the picture."""
+    from jaxcryo.phantom.comparison import compare_phantoms, given_planes
+    from jaxcryo.phantom.settings import config_for
+
+    given = given_planes(options.planes)
+    config = config_for(options.imaging, 1.0, shape_zyx=(options.size,) * 3)
+    print(compare_phantoms(given, config, count=options.phantoms, seed=options.seed, picture=options.out))
+    print(f"Wrote {options.out}")

@@ -10,7 +10,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from jaxcryo.domain import Volume
 from jaxcryo.errors import InputError
+from jaxcryo.phantom.drawing import draw_phantom
+from jaxcryo.phantom.settings import DrawConfig
 
 Plane = Float[NDArray[np.float64], "rows columns"]
 Planes = Mapping[str, Plane]
@@ -172,6 +175,31 @@ def _autocorrelation(plane: Plane, axis: int, lag: int) -> float:
     a, b = a[kept] - a[kept].mean(), b[kept] - b[kept].mean()
     norm = float(np.sqrt((a**2).sum() * (b**2).sum()))
     return float((a * b).sum()) / norm if norm > 0 else 0.0
+
+
+def given_planes(path: pathlib.Path) -> dict[str, Plane]:
+    """The planes of an .npz, or three of each kind from a tomogram's middle, no larger than 256 voxels.
+
+    Raises:
+        InputError: as `read_planes` and `Volume.open` do.
+    """
+    if path.suffix.lower() == ".npz":
+        return read_planes(path)
+    volume = Volume.open(path)
+    box = tuple(slice(max(0, n // 2 - 128), n // 2 + 128) for n in volume.grid.shape_zyx)
+    voxels = volume.read_box(*box)
+    if min(voxels.shape) < 2 * _BINS:
+        raise InputError(f"{path}: is {voxels.shape}; expected {2 * _BINS} voxels or more along each axis")
+    return planes_of(voxels)
+
+
+def compare_phantoms(given: Planes, config: DrawConfig, *, count: int, seed: int, picture: pathlib.Path) -> str:
+    """The table of given planes beside those of `count` phantoms, and the picture of three of them."""
+    if count < 1:
+        raise InputError(f"--phantoms is {count}; expected 1 or more")
+    made = [planes_of(draw_phantom(config, (seed, i)).voxels) for i in range(count)]
+    draw_planes(picture, [("given", given), *((f"phantom {i}", p) for i, p in enumerate(made[:3]))])
+    return comparison_table(plane_statistics(given), [plane_statistics(p) for p in made])
 
 
 def comparison_table(real: PlaneStatistics, phantoms: Sequence[PlaneStatistics]) -> str:

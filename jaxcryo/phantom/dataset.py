@@ -13,9 +13,11 @@ import numpy as np
 
 from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, Run, Volume, VoxelGrid, check_types
 from jaxcryo.errors import InputError
+from jaxcryo.phantom.drawing import draw_phantom
 from jaxcryo.phantom.imaging import Imaging, form_image
 from jaxcryo.phantom.rendering import render_scene
 from jaxcryo.phantom.scene import make_scene
+from jaxcryo.phantom.settings import DrawConfig
 from jaxcryo.picks.copick_json import write_kaggle_picks
 from jaxcryo.progress import Progress
 from jaxcryo.tomogram.volumes import write_ome_zarr
@@ -87,7 +89,7 @@ def make_phantom(
 
 def write_dataset(
     out: str | pathlib.Path,
-    config: PhantomConfig,
+    config: PhantomConfig | DrawConfig,
     *,
     seed: int = 0,
     runs: int = 7,
@@ -126,7 +128,7 @@ def write_dataset(
             def show(step: str, name: str = name) -> None:
                 bar.set_postfix_str(f"{name}: {step}")
 
-            volume, picks = make_phantom(config, seed=(seed, int(is_test), number), name=name, on_step=show)
+            volume, picks = _make(config, seed=(seed, int(is_test), number), name=name, on_step=show)
             show("writing")
             static = out / ("test" if is_test else "train") / "static"
             path = static / "ExperimentRuns" / name / _spacing_folder(config.spacing_angstrom) / "denoised.zarr"
@@ -136,6 +138,22 @@ def write_dataset(
             picks_folder = None if is_test else pick_paths[0].parent
             written.append(Run(name=name, volume_path=path, picks_folder=picks_folder))
     return written
+
+
+def _make(
+    config: PhantomConfig | DrawConfig, *, seed: Sequence[int], name: str, on_step: Callable[[str], object]
+) -> tuple[Volume, Picks]:
+    if isinstance(config, PhantomConfig):
+        return make_phantom(config, seed=seed, name=name, on_step=on_step)
+    on_step("drawing")
+    phantom = draw_phantom(config, seed)
+    picks = Picks(
+        run=name,
+        types=config.types,
+        xyz_angstrom=config.grid().to_angstrom(phantom.centers_zyx_voxel),
+        type_index=phantom.type_index,
+    )
+    return Volume(name=name, voxels=phantom.voxels, grid=config.grid()), picks
 
 
 def _spacing_folder(spacing_angstrom: float) -> str:

@@ -34,9 +34,17 @@ class Phantom:
     imaging: DrawnImaging
 
 
-def draw_phantom(config: DrawConfig, seed: int | Sequence[int], shape_zyx: tuple[int, int, int]) -> Phantom:
-    """A phantom whose every setting comes from the seed: the same seed gives the same bits, in any process."""
-    grid = config.grid(shape_zyx)
+def draw_phantom(
+    config: DrawConfig, seed: int | Sequence[int], shape_zyx: tuple[int, int, int] | None = None
+) -> Phantom:
+    """A phantom whose every setting comes from the seed: the same seed gives the same bits, in any process.
+
+    A shape takes the place of the configured one.
+    """
+    if shape_zyx is not None:
+        config = dataclasses.replace(config, shape_zyx=shape_zyx)
+    grid = config.grid()
+    shape_zyx = grid.shape_zyx
     settings_seed, content_seed, noise_seed, finish_seed = np.random.SeedSequence(seed).spawn(4)
     imaging = draw_imaging(config.imaging, np.random.default_rng(settings_seed), config.harshness, config.center_share)
     pad = np.asarray(_PAD_VOXEL)

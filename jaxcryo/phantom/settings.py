@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 
@@ -238,6 +239,24 @@ class ContentRanges:
     """Of the ice against the volume."""
 
 
+REAL_CONTENTS = ContentRanges(
+    abundance=(0.7, 1.4),
+    absent=0.0,
+    clustering=(0.35, 0.45),
+    clearance=(0.85, 1.0),
+    fragments=(6000.0, 9000.0),
+    company=(120.0, 300.0),
+    aggregates=(100.0, 200.0),
+    vesicles=(1.0, 8.0),
+    filaments=(1.0, 6.0),
+    gold=0.0,
+    carbon=0.3,
+    thickness_angstrom=(1000.0, 2000.0),
+    oblique_degree=(-4.0, 4.0),
+)
+"""What the challenge's tomograms hold."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DrawConfig:
     """What phantoms have in common; everything else is drawn from a phantom's seed."""
@@ -245,6 +264,7 @@ class DrawConfig:
     types: tuple[ParticleType, ...] = CZII_TYPES
     structures: tuple[str, ...] = ()
     """For each type a file or a packaged structure; '' takes the built-in one by the type's name, or a globule."""
+    shape_zyx: tuple[int, int, int] = (184, 630, 630)
     spacing_angstrom: float = 10.012444
     imaging: ImagingRanges = dataclasses.field(default_factory=ImagingRanges)
     contents: ContentRanges = dataclasses.field(default_factory=ContentRanges)
@@ -263,6 +283,8 @@ class DrawConfig:
             raise InputError(
                 f"{len(self.structures)} structures for {len(self.types)} particle types; expected one each"
             )
+        if len(self.shape_zyx) != 3 or min(self.shape_zyx) < _LEAST_SIZE:
+            raise InputError(f"the shape is {self.shape_zyx}; expected three sizes (z, y, x) of {_LEAST_SIZE} or more")
         if not (math.isfinite(self.spacing_angstrom) and self.spacing_angstrom > 0):
             raise InputError(f"the voxel spacing is {self.spacing_angstrom} Å; it must be above 0")
         if not (math.isfinite(self.harshness) and self.harshness > 0):
@@ -270,8 +292,46 @@ class DrawConfig:
         if self.family not in ("house", "stranger"):
             raise InputError(f"the family is {self.family!r}; expected 'house' or 'stranger'")
 
-    def grid(self, shape_zyx: tuple[int, int, int]) -> VoxelGrid:
-        """The voxels of a phantom of that shape."""
-        if len(shape_zyx) != 3 or min(shape_zyx) < _LEAST_SIZE:
-            raise InputError(f"the shape is {shape_zyx}; expected three sizes (z, y, x) of {_LEAST_SIZE} or more")
-        return VoxelGrid(shape_zyx=shape_zyx, spacing_zyx_angstrom=(self.spacing_angstrom,) * 3)
+    @classmethod
+    def real(cls, **fields: Any) -> DrawConfig:
+        """Phantoms that are all close to the challenge's tomograms, with as many particles."""
+        return cls(contents=REAL_CONTENTS, center_share=1.0, **fields)
+
+    def grid(self, shape_zyx: tuple[int, int, int] | None = None) -> VoxelGrid:
+        """The voxels of a phantom, of the configured shape if none is given."""
+        return VoxelGrid(shape_zyx=shape_zyx or self.shape_zyx, spacing_zyx_angstrom=(self.spacing_angstrom,) * 3)
+
+
+_NO_NOISE = 1e-3
+
+
+def config_for(imaging: str, difficulty: float, **fields: Any) -> DrawConfig:
+    """The configuration of a dataset: `imaging` is 'real', 'varied' or 'stranger', difficulty divides signal to noise.
+
+    Difficulty 0 has no noise to speak of, and nothing that is not labelled.
+
+    Raises:
+        InputError: there is no such imaging, or the difficulty is no number from 0 upwards.
+    """
+    if not (math.isfinite(difficulty) and difficulty >= 0):
+        raise InputError(f"the difficulty is {difficulty}; expected a number from 0 (no noise) upwards")
+    if imaging not in ("real", "varied", "stranger"):
+        raise InputError(f"the imaging is {imaging!r}; expected real, varied or stranger")
+    fields = {**fields, "harshness": max(difficulty, _NO_NOISE)}
+    config = DrawConfig.real(**fields) if imaging == "real" else DrawConfig(**fields)
+    if imaging == "stranger":
+        config = dataclasses.replace(config, family="stranger")
+    if difficulty > 0:
+        return config
+    none = (_NO_NOISE, _NO_NOISE)
+    contents = dataclasses.replace(
+        config.contents,
+        fragments=none,
+        company=none,
+        aggregates=none,
+        vesicles=none,
+        filaments=none,
+        gold=0.0,
+        carbon=0.0,
+    )
+    return dataclasses.replace(config, contents=contents)

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import pathlib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import mrcfile
 import numpy as np
@@ -25,6 +25,7 @@ from jaxcryo.phantom.beads import (
     read_beads,
 )
 from jaxcryo.phantom.fitting import fit_beads
+from jaxcryo.project.particles import StructuredType
 
 _ATOMS = (".pdb", ".ent", ".cif", ".mmcif", ".pdb.gz", ".cif.gz", ".ent.gz")
 _MAPS = (".mrc", ".map", ".ccp4", ".mrc.gz", ".map.gz")
@@ -243,3 +244,45 @@ COMPANY = ("1qvr", "1s3x", "1u6g", "2uv8", "3cf3", "3d2f", "3h84", "4cr2", "6utj
 
 STRANGERS = ("2cg9", "3j9i", "4v94")
 """Never in a training phantom: company of the held-out family, and particles that no model has seen."""
+
+
+def fit_structure(
+    path: pathlib.Path,
+    *,
+    contour: float | None = None,
+    mass_kilodalton: float | None = None,
+    most: int = 2500,
+    note: Callable[[str], object] = ignore,
+) -> BeadModel:
+    """Beads of a map or of a structure's atoms, for a table.
+
+    Raises:
+        InputError: the file cannot be used, or a contour is given for atoms.
+    """
+    if most < 4:
+        raise InputError(f"--beads is {most}; expected 4 or more")
+    if path.name.lower().endswith(_MAPS):
+        return map_to_beads(path, contour=contour, mass_kilodalton=mass_kilodalton, most=most, note=note)
+    if contour is not None:
+        raise InputError(f"{path}: a contour belongs to density maps ({', '.join(_MAPS[:3])})")
+    model = structure_beads(str(path), note=note)
+    if mass_kilodalton is None:
+        return model
+    factor = mass_kilodalton / model.total_kilodalton
+    return dataclasses.replace(model, mass_kilodalton=model.mass_kilodalton * factor)
+
+
+def describe_structures(types: Sequence[StructuredType]) -> list[str]:
+    """What stands for each type, in a line each where it is not the type's own shape as built in."""
+    lines = []
+    for entry in types:
+        type_ = entry.type
+        if entry.structure:
+            lines_of: list[str] = []
+            model = structure_beads(entry.structure, note=lines_of.append)
+            lines += [*lines_of, f"{type_.name}: {entry.structure}, {model.total_kilodalton:.0f} kDa"]
+        elif type_.name not in BUILT_IN:
+            lines.append(
+                f"{type_.name}: no structure is named; an irregular globule of {type_.radius_angstrom:g} Å stands in"
+            )
+    return lines
