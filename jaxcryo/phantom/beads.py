@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from jaxcryo.errors import InputError
 
-Points = Float[NDArray[np.float64], "n 3"]
+Points = Float[NDArray[np.float64], "_n 3"]
 
 BEAD_SIGMA_ANGSTROM = 7.0
 """The one width of every bead, so that a whole scene is blurred at once; coarser than what a tomogram shows."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from jaxcryo.domain import ParticleType
 
-Points = Float[NDArray[np.float64], "n 3"]
+Points = Float[NDArray[np.float64], "_n 3"]
 
 # Blobs reach this many of their widths past their centres before they count as outside the particle's radius.
 _EDGE_SIGMAS = 1.5

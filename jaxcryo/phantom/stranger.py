@@ -18,7 +18,7 @@ from jaxcryo.phantom.beads import BEAD_SIGMA_ANGSTROM, PROTEIN_KILODALTON_PER_AN
 from jaxcryo.phantom.contents import Contents
 from jaxcryo.phantom.settings import DrawnImaging
 
-Image = Float[NDArray[np.float32], "y x"]
+Image = Float[NDArray[np.float32], "_y _x"]
 
 _PAD = 16
 _REFERENCE_RADIUS_ANGSTROM = 50.0

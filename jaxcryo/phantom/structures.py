@@ -175,7 +175,7 @@ def map_to_beads(
     )
 
 
-def _cropped(density: Float[NDArray[np.float64], "z y x"], level: float) -> Float[NDArray[np.float64], "z y x"]:
+def _cropped(density: Float[NDArray[np.float64], "z y x"], level: float) -> Float[NDArray[np.float64], "d h w"]:
     """The box around what lies above the contour, with room for splines."""
     above = np.argwhere(density > level)
     if not len(above):

@@ -150,19 +150,18 @@ def test_near_the_real_center_everything_is_close_to_it() -> None:
 
 
 def test_signal_to_noise_is_what_is_asked_for() -> None:
-    """A lone ribosome stands out by the ratio asked for, times how much larger than 100 Å it is."""
+    """A few apo-ferritins stand out four times as much where four times as much is asked for."""
     depths = []
     for snr in (2.0, 8.0):
         ranges = dataclasses.replace(CLEAR, snr=(snr, snr), slow=(0.02, 0.02))
-        config = DrawConfig(types=CZII_TYPES[2:3], imaging=ranges, contents=ALONE, center_share=0.0)
+        config = DrawConfig(types=CZII_TYPES[:1], imaging=ranges, contents=ALONE, center_share=0.0)
         phantom = draw_phantom(config, 2, (40, 64, 64))
         off = phantom.voxels - np.median(phantom.voxels)
         spread = 1.4826 * np.median(np.abs(off))
-        at = tuple(np.round(phantom.centers_zyx_voxel[0]).astype(int))
-        around = tuple(slice(max(0, a - 3), a + 4) for a in at)
-        depths.append(-float(off[around].mean() / spread))
-    assert depths[0] > 0.3
-    assert 2 < depths[1] / depths[0] < 5
+        boxes = [tuple(slice(max(0, a - 4), a + 5) for a in np.round(c).astype(int)) for c in phantom.centers_zyx_voxel]
+        depths.append(-float(np.mean([off[box].mean() for box in boxes]) / spread))
+    assert depths[0] > 0.1
+    assert 2.8 < depths[1] / depths[0] < 5
 
 
 def test_bytes_have_few_values_and_borders_are_even() -> None:
