@@ -61,7 +61,7 @@ def sample_keys(key: Key[Array, ""], step: Int[ArrayLike, ""], places: Int[Array
 
 def choose_windows(
     collection: Collection,
-    rows: Int[Array, "b 4"],
+    rows: Int[ArrayLike, "b 4"],
     *,
     keys: Key[Array, " b"],
     patch_zyx: tuple[int, int, int],
@@ -85,7 +85,7 @@ def cut_windows(
 
 def draw_samples(
     collection: Collection,
-    rows: Int[Array, "b 4"],
+    rows: Int[ArrayLike, "b 4"],
     windows: Float[Array, "b d h w"] | None = None,
     *,
     keys: Key[Array, " b"],
