@@ -32,7 +32,7 @@ from jaxcryo.domain import ParticleType, Picks, Run
 from jaxcryo.errors import InputError
 from jaxcryo.files import write_text
 from jaxcryo.metric import score
-from jaxcryo.phantom import PhantomConfig, write_dataset
+from jaxcryo.phantom import DrawConfig, write_dataset
 from jaxcryo.picking.effort import Effort, stride_of
 from jaxcryo.picking.preprocess import engine_spacing
 from jaxcryo.picking.thresholds import decide
@@ -53,6 +53,8 @@ from jaxcryo.tomogram.volumes import Reading
 DEMO_ENGINES = pathlib.Path(__file__).parents[1] / "demo"
 DEMO_SEED = 20260
 DEMO_SHAPE_ZYX = (128, 400, 400)
+DEMO_HARSHNESS = 1.3
+"""By how much less signal the demo's phantom has than those of the training."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,7 +125,7 @@ def _with_demo_data(options: InferOptions) -> InferOptions:
     """Makes the demo's tomogram; the options to pick it."""
     out = options.out or pathlib.Path("demo")
     data = out / "data"
-    config = PhantomConfig(shape_zyx=DEMO_SHAPE_ZYX)
+    config = DrawConfig(shape_zyx=DEMO_SHAPE_ZYX, harshness=DEMO_HARSHNESS, center_share=1.0)
     size = "×".join(map(str, config.shape_zyx))
     print(f"1. Making a phantom tomogram of {size} voxels that no training has seen, in {data}")
     if out.exists() and not (out / FILE_NAME).exists() and any(out.iterdir()):
