@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Num
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from jaxcryo.errors import InputError
 
@@ -135,7 +135,7 @@ class VoxelGrid:
         own = zyx_angstrom[:, ::-1] + self.origin_xyz_angstrom
         return own[:, [self.axes.index(axis) for axis in "xyz"]]
 
-    def _own_xyz(self, xyz_angstrom: Float[ArrayLike, "n 3"]) -> Float[NDArray[np.float64], "n 3"]:
+    def _own_xyz(self, xyz_angstrom: Rows) -> Float[NDArray[np.float64], "n 3"]:
         """Positions along the grid's own axes, from its own corner."""
         xyz = np.asarray(xyz_angstrom, np.float64).reshape(-1, 3)
         return xyz[:, ["xyz".index(axis) for axis in self.axes]] - self.origin_xyz_angstrom

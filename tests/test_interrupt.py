@@ -10,10 +10,13 @@ import time
 import pytest
 
 HEAD = """
-import ctypes, multiprocessing, os, pathlib, sys, threading, time
+import ctypes, multiprocessing, os, pathlib, signal, sys, threading, time
 from jaxcryo.files import atomic_path
 from jaxcryo.interrupt import ends_at_once, first_one_is_ours
 from jaxcryo.runtime.workers import Place, in_turn, side_by_side
+
+# As in a terminal: what a shell starts in the background ignores Ctrl-C, these tests' own process and its children too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def native():
     ctypes.CDLL(None).sleep(60)  # returns to Python only when it is over

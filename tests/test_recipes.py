@@ -8,12 +8,10 @@ import pytest
 
 from jaxcryo.errors import InputError
 from jaxcryo.models import architectures
-from jaxcryo.models.registry import sizes
 from jaxcryo.recipes import recipe, with_values
 
 
-@pytest.mark.parametrize("arch", architectures())
-@pytest.mark.parametrize("size", sizes())
+@pytest.mark.parametrize(("arch", "size"), [(name, size) for name, a in architectures().items() for size in a.recipes])
 def test_nothing_changed_is_the_recipe(arch, size) -> None:
     assert with_values(recipe(arch, size), []) == recipe(arch, size)
 

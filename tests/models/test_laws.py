@@ -16,6 +16,7 @@ from jaxcryo.config import NetworkConfig
 from jaxcryo.errors import InputError
 from jaxcryo.models import Network, Weights, build, convolution
 from jaxcryo.models.layers import DecoderBlock, Init, pixel_shuffle, pool_depth
+from jaxcryo.models.tattaka.config import TattakaConfig
 from jaxcryo.models.tattaka.network import UpBlock
 from jaxcryo.models.yu4u.network import depth_pools, neighbor_slices
 from jaxcryo.recipes import recipe
@@ -184,7 +185,8 @@ def test_decoder_blocks_flip(depth_factor: int) -> None:
 
 
 def test_attention_is_the_sum_of_channel_and_spatial_excitation() -> None:
-    block = UpBlock(4, 0, 8, 2, 4, dtype=jnp.float32, init=Init(0))
+    config = TattakaConfig(scse_reduction=4)
+    block = UpBlock(4, 0, 8, 2, config, dtype=jnp.float32, init=Init(0))
     block.eval()
     y = np.asarray(block.block(draw(1, 2, 4, 4, 4), None), np.float64)
     a = block.attention
@@ -194,4 +196,4 @@ def test_attention_is_the_sum_of_channel_and_spatial_excitation() -> None:
         return 1 / (1 + np.exp(-v))
 
     channel = sigmoid(np.maximum(y.mean((1, 2, 3), keepdims=True) @ fc1, 0) @ fc2)
-    np.testing.assert_allclose(a(y.astype(np.float32)), y * channel + y * sigmoid(y @ spatial), atol=1e-5)
+    np.testing.assert_allclose(a(jnp.asarray(y, jnp.float32)), y * channel + y * sigmoid(y @ spatial), atol=1e-5)

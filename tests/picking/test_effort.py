@@ -5,14 +5,12 @@ from __future__ import annotations
 import pytest
 
 from jaxcryo.models import architectures
-from jaxcryo.models.registry import sizes
 from jaxcryo.picking.effort import EFFORTS, stride_of
 from jaxcryo.picking.windows import plan_windows
 from jaxcryo.recipes import recipe
 
 
-@pytest.mark.parametrize("size", sizes())
-@pytest.mark.parametrize("arch", tuple(architectures()))
+@pytest.mark.parametrize(("arch", "size"), [(name, size) for name, a in architectures().items() for size in a.recipes])
 def test_full_is_the_recipe_and_the_others_are_fewer_windows(arch, size) -> None:
     config = recipe(arch, size)
     patch, own = config.model.patch_zyx, config.inference.stride_zyx
