@@ -18,11 +18,11 @@ PACKAGES = ("jaxcryo",)
 # What the installed command does, on a demo of a few windows.
 SMALL_DEMO = """
 import sys
-import jaxcryo.cli.inference
+import jaxcryo.cli.plan
 from jaxcryo.cli.console import main
 
 if __name__ == "__main__":
-    jaxcryo.cli.inference.DEMO_SHAPE_ZYX = (24, 104, 104)
+    jaxcryo.cli.plan.DEMO_SHAPE_ZYX = (24, 104, 104)
     print(jaxcryo.__file__)
     sys.exit(main(["infer", "--demo"]))
 """

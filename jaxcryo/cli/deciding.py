@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxcryo.calibration import Calibration
+from jaxcryo.calling import command
 from jaxcryo.cli.pages import page_path
 from jaxcryo.domain import ParticleType, Picks
 from jaxcryo.errors import InputError
@@ -59,6 +60,29 @@ def decide_runs(
             change_thresholds(page, thresholds, {"Thresholds": _facts(decision, [picks])})
     write_text(out / FILE_NAME, json.dumps(_plain(decision), indent=1, ensure_ascii=False) + "\n")
     return decision, found
+
+
+def pick_for_aim(
+    place: str | pathlib.Path,
+    runs: Sequence[str],
+    types: tuple[ParticleType, ...],
+    aim: Aim,
+    given: Mapping[str, float],
+) -> tuple[Decision, dict[str, Picks]]:
+    """Thresholds for an aim over the candidates of an inference's folder, and the picks; what is given is kept.
+
+    Raises:
+        InputError: the models were not calibrated, or candidates are missing.
+    """
+    known = read_decision(place)
+    candidates = read_candidates(place, types, runs)
+    if known is None or set(candidates) != set(runs):
+        raise InputError(
+            f"{place}: has no calibration or not all candidates; --aim needs the folder that '{command('infer')}' "
+            "wrote with calibrated models"
+        )
+    decision = decide([candidates[run] for run in runs], types, known[1], aim=aim, given=given)
+    return decision, {run: decision.select(candidates[run]) for run in runs}
 
 
 def said_of(decision: Decision, found: Mapping[str, Picks]) -> list[str]:

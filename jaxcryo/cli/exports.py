@@ -22,7 +22,7 @@ def export_geometries(options: InferOptions, out: pathlib.Path, runs: Sequence[R
     Raises:
         InputError: it is not known, or a format cannot hold a run's name.
     """
-    places = _places(options, out)
+    places = export_places(options, out)
     if not places:
         return Geometries()
     geometries = geometries_of(options.geometry, options.input.voxel_spacing, runs, say)
@@ -36,29 +36,15 @@ def write_exports(
 ) -> list[str]:
     """Writes the picks in the chosen formats, replacing earlier ones; gives a line for each."""
     lines = []
-    for name, place in _places(options, out).items():
+    for name, place in export_places(options, out).items():
         write_picks(found, place, format_of(name), geometries, force=True)
         lost = losses(found, format_of(name))
         lines.append(f"  {place}  ({format_of(name).title}{''.join(f'; not {phrase}' for phrase in lost)})")
     return lines
 
 
-def check_foreign(options: InferOptions, out: pathlib.Path) -> None:
-    """Raises InputError where files of these names are in a folder that no inference has written to."""
-    settings = out / "settings.json"
-    try:
-        ours = "engines" in read_json(settings, "expected the settings of an inference")
-    except (InputError, TypeError):
-        ours = False
-    places = [settings, out / "submission.csv", *_places(options, out).values()]
-    present = [str(place) for place in places if place.exists()]
-    if present and not ours and not options.force:
-        raise InputError(
-            f"{', '.join(present)} already exists and is not from an inference; choose another --out or pass --force"
-        )
-
-
-def _places(options: InferOptions, out: pathlib.Path) -> dict[str, pathlib.Path]:
+def export_places(options: InferOptions, out: pathlib.Path) -> dict[str, pathlib.Path]:
+    """The file or folder of each chosen format that inference does not write in any case."""
     known = writable_formats()
     if unknown := [name for name in options.format if name not in known]:
         raise InputError(f"--format: {', '.join(unknown)} cannot be written; expected {', '.join(known)}")

@@ -3,87 +3,41 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
-import json
 import math
 import pathlib
-import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 
-from jaxcryo.calibration import Calibration, mean_calibration
 from jaxcryo.calling import command
 from jaxcryo.cli.deciding import decide_runs, said_of
-from jaxcryo.cli.exports import check_foreign, export_geometries, write_exports
-from jaxcryo.cli.geometry import say
-from jaxcryo.cli.infer import InferOptions, PickingOptions
-from jaxcryo.cli.inputs import Source, check_truth, find_source, known_picks, reading_of
-from jaxcryo.cli.napari_view import View, napari_view
-from jaxcryo.cli.pages import list_pages, page_notes
-from jaxcryo.cli.picker import Job, PickedRun, RunTask, open_picker
-from jaxcryo.cli.settings import FILE_NAME, runs_done, settings_of
-from jaxcryo.cli.shard import Shard
+from jaxcryo.cli.exports import write_exports
+from jaxcryo.cli.infer import InferOptions
+from jaxcryo.cli.pages import list_pages
+from jaxcryo.cli.picker import PickedRun, open_picker
+from jaxcryo.cli.plan import Plan, planned, with_demo_data
 from jaxcryo.domain import ParticleType, Picks, Run
 from jaxcryo.errors import InputError
-from jaxcryo.files import write_text
 from jaxcryo.metric import score
-from jaxcryo.phantom import DrawConfig, write_dataset
-from jaxcryo.picking.effort import Effort, stride_of
-from jaxcryo.picking.preprocess import engine_spacing
 from jaxcryo.picking.thresholds import decide
 from jaxcryo.picks.copick_json import read_copick_folder
-from jaxcryo.picks.formats import Geometries
+from jaxcryo.picks.folder import PicksFolder
 from jaxcryo.picks.formats.tables import write_submission
-from jaxcryo.picks.thresholds import read_thresholds, with_thresholds
 from jaxcryo.progress import Progress
-from jaxcryo.project.copick import check_no_own_files, write_project_picks
-from jaxcryo.project.mask import check_mask
+from jaxcryo.project.copick import write_project_picks
 from jaxcryo.report import count_table, draw_picks, score_table
-from jaxcryo.runtime.backends import choose_backend, choose_precision, ensemble_types
-from jaxcryo.runtime.cuda import jax_gpus, share_memory
-from jaxcryo.runtime.manifest import ModelEntry, read_manifest
-from jaxcryo.runtime.workers import Outcome, Place, in_turn, plan_places, side_by_side
+from jaxcryo.runtime.workers import Outcome, Place, in_turn, side_by_side
 from jaxcryo.tomogram.volumes import Reading
-
-DEMO_ENGINES = pathlib.Path(__file__).parents[1] / "demo"
-DEMO_SEED = 20260
-DEMO_SHAPE_ZYX = (128, 400, 400)
-DEMO_HARSHNESS = 1.3
-"""By how much less signal the demo's phantom has than those of the training."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """All that is known of an inference before its first voxel is read."""
-
-    source: Source
-    runs: list[Run]
-    shard: Shard | None
-    tasks: list[RunTask]
-    """The runs that are still to do."""
-    truth: dict[str, Picks]
-    job: Job
-    settings: Mapping[str, Any]
-    places: tuple[Place, ...]
-    geometry: Geometries
-    view: View | None
-    described: str
-    """The models and what runs them, for people."""
-    calibration: Calibration | None
-    given: Mapping[str, float]
-    """Thresholds that were asked for."""
 
 
 def infer(options: InferOptions) -> int:
     """Picks all runs and writes what the options ask for; 1 where runs failed."""
     if options.demo:
-        options = _with_demo_data(options)
-    plan = _planned(options)
+        options = with_demo_data(options)
+    plan = planned(options)
     if not plan.runs:
         print(f"{plan.source.place} has {len(plan.source.runs)} runs: nothing is left for shard {plan.shard}")
         return 0
@@ -121,119 +75,20 @@ def infer(options: InferOptions) -> int:
     return 0
 
 
-def _with_demo_data(options: InferOptions) -> InferOptions:
-    """Makes the demo's tomogram; the options to pick it."""
-    out = options.out or pathlib.Path("demo")
-    data = out / "data"
-    config = DrawConfig(shape_zyx=DEMO_SHAPE_ZYX, harshness=DEMO_HARSHNESS, center_share=1.0)
-    size = "×".join(map(str, config.shape_zyx))
-    print(f"1. Making a phantom tomogram of {size} voxels that no training has seen, in {data}")
-    if out.exists() and not (out / FILE_NAME).exists() and any(out.iterdir()):
-        raise InputError(f"{out} already exists and is not an earlier demo; choose another folder with --out")
-    shutil.rmtree(out, ignore_errors=True)
-    write_dataset(data, config, seed=DEMO_SEED, runs=0, test_runs=1, progress=True)
-    print("2. Finding the particles")
-    engines = options.engines or DEMO_ENGINES
-    return dataclasses.replace(options, data=str(data), copick=None, out=out, engines=engines, runs=())
-
-
-def _planned(options: InferOptions) -> _Plan:
-    """Reads and checks everything but the tomograms; nothing has been written where it raises InputError."""
-    folder, out = options.engines, options.out or pathlib.Path("picks")
-    if folder is None:
-        raise InputError(
-            f"no models were given; pass --engines DIR with a folder that '{command('convert onnx')}' wrote, or --demo"
-        )
-    entries = tuple(_as_asked(e, options.effort, options.picking) for e in read_manifest(folder))
-    check_truth(options.truth, options.copick)
-    near_angstrom = engine_spacing(entries)
-    source = find_source(options.data, options.copick, options.input, names=options.runs, near_angstrom=near_angstrom)
-    shard = None if options.running.shard is None else Shard.parse(options.running.shard)
-    runs = source.runs if shard is None else shard.of(source.runs)
-    types = ensemble_types(entries)
-    given = {} if options.picking.thresholds is None else read_thresholds(options.picking.thresholds)
-    types = with_thresholds(types, given)
-    view = napari_view() if options.output.view == "napari" else None
-    backend, reason = choose_backend(options.model.backend, folder, entries)
-    entries, precision = choose_precision(options.model.precision, backend, entries)
-    reading = reading_of(options.input)
-    settings = settings_of(entries, types, reading, tta=options.picking.tta)
-    if options.mask is not None:
-        check_mask(options.mask)
-        settings["mask"] = str(pathlib.Path(options.mask).absolute())
-    geometry = export_geometries(options, out, runs)
-    check_foreign(options, out)
-    done = runs_done(out, settings, runs, force=options.force, note=say)
-    if source.project is not None and not options.force:
-        check_no_own_files(source.project, [r.name for r in runs if r.name not in done])
-    if backend == "tensorrt":
-        share_memory()
-    truth = known_picks(source, types, options.truth)
-    gpus = () if backend == "openvino" else jax_gpus()
-    page = page_notes(entries, backend=backend, reason=reason, settings=settings, engines=str(folder), out=str(out))
-    return _Plan(
-        source=source,
-        runs=runs,
-        shard=shard,
-        tasks=[
-            RunTask(run=run, label=f"[{number}/{len(runs)}] {run.name}", truth=truth.get(run.name))
-            for number, run in enumerate(runs, 1)
-            if run.name not in done
-        ],
-        truth=truth,
-        job=Job(
-            folder=folder,
-            entries=entries,
-            backend=backend,
-            types=types,
-            out=out,
-            reading=reading,
-            mask=options.mask,
-            tta=options.picking.tta,
-            save_heatmaps=options.output.save_heatmaps,
-            page=page if options.output.report else None,
-        ),
-        settings=settings,
-        places=plan_places(options.running.processes, gpus, len(runs) - len(done)),
-        geometry=geometry,
-        view=view,
-        described=f"{len(entries)} model{'s averaged' if len(entries) > 1 else ''} "
-        f"({', '.join(e.name for e in entries)}) by {backend} ({reason}) in {precision}",
-        calibration=mean_calibration([e.calibration for e in entries]),
-        given=given,
-    )
-
-
-def _as_asked(entry: ModelEntry, effort: Effort, picking: PickingOptions) -> ModelEntry:
-    """The model with what the options say instead of its own settings."""
-    if picking.refine and picking.no_refine:
-        raise InputError("--refine and --no-refine were both given; choose one")
-    if picking.merge_radius is not None and not 0 <= picking.merge_radius <= 2:
-        raise InputError(f"--merge-radius is {picking.merge_radius:g}; expected a fraction of the radius from 0 to 2")
-    own = entry.inference
-    inference = dataclasses.replace(
-        own,
-        stride_zyx=stride_of(effort, entry.patch_zyx, entry.stride_zyx),
-        refine=picking.refine if picking.refine or picking.no_refine else own.refine,
-        merge_radius=own.merge_radius if picking.merge_radius is None else picking.merge_radius,
-    )
-    return dataclasses.replace(entry, inference=inference)
-
-
-def _announce(plan: _Plan) -> None:
+def _announce(plan: Plan) -> None:
     part = "" if plan.shard is None else f" (shard {plan.shard})"
     count = f"{len(plan.runs)} run{'s' if len(plan.runs) > 1 else ''}"
     print(f"{count} of {plan.source.place}{part}, {plan.described}, into {plan.job.out}")
     if len(plan.places) > 1:
         print(f"{len(plan.places)} processes share the runs: {', '.join(place.name for place in plan.places)}")
-    write_text(plan.job.out / FILE_NAME, json.dumps(plan.settings, indent=1, ensure_ascii=False) + "\n")
+    PicksFolder(path=plan.job.out).write_settings(plan.settings)
     to_do = {task.run.name for task in plan.tasks}
     for number, run in enumerate(plan.runs, 1):
         if run.name not in to_do:
             print(f"[{number}/{len(plan.runs)}] {run.name}: already done, skipping")
 
 
-def _outcomes(plan: _Plan, bars: WindowBars) -> Iterator[Outcome[PickedRun]]:
+def _outcomes(plan: Plan, bars: WindowBars) -> Iterator[Outcome[PickedRun]]:
     if not plan.tasks:
         return iter(())
     open_work = functools.partial(open_picker, plan.job)
@@ -256,7 +111,7 @@ def _report_loss(place: Place, reason: str) -> None:
     Progress.write(f"{place.name}: {reason}; the remaining runs go to the other processes", file=sys.stderr)
 
 
-def _finish(options: InferOptions, plan: _Plan, finished: list[str], pictures: Sequence[pathlib.Path]) -> None:
+def _finish(options: InferOptions, plan: Plan, finished: list[str], pictures: Sequence[pathlib.Path]) -> None:
     """Writes tables, exports and the list of pages for the finished runs, prints scores and what was written."""
     out = plan.job.out
     types, found = _decided(options, plan, finished)
@@ -279,7 +134,7 @@ def _finish(options: InferOptions, plan: _Plan, finished: list[str], pictures: S
 
 
 def _decided(
-    options: InferOptions, plan: _Plan, finished: list[str]
+    options: InferOptions, plan: Plan, finished: list[str]
 ) -> tuple[tuple[ParticleType, ...], dict[str, Picks]]:
     """The picks of the finished runs at thresholds that fit them all, where the models are calibrated."""
     out, types = plan.job.out, plan.job.types

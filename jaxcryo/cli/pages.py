@@ -6,7 +6,6 @@ import dataclasses
 import pathlib
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +14,9 @@ from jaxcryo.domain import ParticleType, Picks, Volume
 from jaxcryo.metric import score
 from jaxcryo.page import IndexRow, Overlay, Page, Sections, slice_images, versions, write_index, write_page
 from jaxcryo.picking.peaks import OnSlab
+from jaxcryo.picks.folder import Settings
 from jaxcryo.runtime.manifest import ModelEntry
+from jaxcryo.serialize import to_plain
 
 _FOLDER = "reports"
 
@@ -29,7 +30,7 @@ class PageNotes:
 
 
 def page_notes(
-    entries: Sequence[ModelEntry], *, backend: str, reason: str, settings: Mapping[str, Any], engines: str, out: str
+    entries: Sequence[ModelEntry], *, backend: str, reason: str, settings: Settings, engines: str, out: str
 ) -> PageNotes:
     """What is known before the first run is done."""
     sections: dict[str, Mapping[str, str]] = {}
@@ -41,7 +42,8 @@ def page_notes(
             "window": f"{_x(entry.patch_zyx)} voxels (z, y, x), every {_x(entry.stride_zyx)}, {entry.batch} at a time",
             "trained at": f"{entry.spacing_angstrom:g} Å",
         }
-    plain = {k: v for k, v in settings.items() if k not in ("engines", "thresholds", "particles") and v is not None}
+    shown_elsewhere = ("engines", "thresholds", "particles")
+    plain = {k: v for k, v in to_plain(settings).items() if k not in shown_elsewhere and v is not None}
     sections["Settings"] = {"backend": f"{backend} ({reason})"} | {
         name.replace("_", " "): str(value) for name, value in plain.items()
     }

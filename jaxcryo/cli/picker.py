@@ -14,7 +14,6 @@ from jaxcryo.domain import ParticleType, Picks, Run
 from jaxcryo.picking.peaks import OnSlab
 from jaxcryo.picking.pipeline import find_picks
 from jaxcryo.picking.preprocess import fit_volume
-from jaxcryo.picking.stitch import Slab
 from jaxcryo.picks.candidates import floor_of, write_candidates
 from jaxcryo.picks.copick_json import write_copick_picks
 from jaxcryo.picks.formats import above_thresholds
@@ -87,11 +86,6 @@ def open_picker(job: Job) -> Callable[[RunTask, Advance], PickedRun]:
         floor = floor_of(job.types)
         page = None if job.page is None else RunPage(job.page, volume, job.types, floor=floor)
         watchers: list[OnSlab] = [] if page is None else [page.on_slab]
-
-        def show(slab: Slab) -> None:
-            for watch in watchers:
-                watch(slab)
-
         with contextlib.ExitStack() as stack:
             if job.save_heatmaps:
                 place = job.out / "heatmaps" / f"{volume.name}.zarr"
@@ -104,7 +98,7 @@ def open_picker(job: Job) -> Callable[[RunTask, Advance], PickedRun]:
                 config=job.entries[0].inference,
                 floor=floor,
                 on_windows=advance,
-                on_slab=show,
+                on_slab=lambda slab: [watch(slab) for watch in watchers],
                 mask=mask,
                 note=_say,
             )

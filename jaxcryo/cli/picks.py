@@ -109,9 +109,9 @@ def convert(options: ConvertOptions) -> None:
 
 def threshold(options: ThresholdOptions) -> None:
     """Writes the picks above the thresholds."""
-    from jaxcryo.cli.deciding import said_of
+    from jaxcryo.cli.deciding import pick_for_aim, read_decision, said_of
     from jaxcryo.cli.geometry import say
-    from jaxcryo.cli.rethreshold import pick_anew, pick_for_aim
+    from jaxcryo.picks.folder import PicksFolder
     from jaxcryo.picks.formats import format_for, write_picks
     from jaxcryo.picks.thresholds import read_thresholds, with_thresholds
 
@@ -122,7 +122,10 @@ def threshold(options: ThresholdOptions) -> None:
     given = {} if options.thresholds is None else read_thresholds(options.thresholds)
     with_thresholds(types, given)  # unknown names
     if options.aim is None:
-        chosen = pick_anew(options.picks, found, types, given, say)
+        decided = read_decision(options.picks)
+        in_force = {} if decided is None else decided[0]
+        folder = PicksFolder(path=pathlib.Path(options.picks))
+        chosen = folder.above(given, found, types, in_force=in_force, note=say)
         print(_counts(found, chosen, types, given))
     else:
         decision, chosen = pick_for_aim(options.picks, list(found), types, options.aim, given)
@@ -135,12 +138,13 @@ def threshold(options: ThresholdOptions) -> None:
 def _read(options: PicksOptions) -> tuple[dict[str, Picks], PickFormat, Geometries, tuple[ParticleType, ...]]:
     """The picks of each run, their format, what its coordinates refer to, and their types."""
     from jaxcryo.cli.geometry import geometries_of, say
-    from jaxcryo.cli.rethreshold import types_of
+    from jaxcryo.picks.folder import PicksFolder
     from jaxcryo.picks.formats import copick_by, detect, format_of, read_picks
     from jaxcryo.project.dataset import find_runs
     from jaxcryo.project.particles import read_particles
 
-    types = read_particles(options.particles) if options.particles else types_of(options.picks)
+    named = options.particles
+    types = PicksFolder(path=pathlib.Path(options.picks)).types() if named is None else read_particles(named)
     source = format_of(options.from_) if options.from_ else detect(options.picks)
     user, session = options.truth.picks_user, options.truth.picks_session
     if user is not None or session is not None:

@@ -6,27 +6,28 @@ import dataclasses
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from jaxcryo.allocator import keep_freed_memory
 from jaxcryo.calling import command
-from jaxcryo.cli.check_intensities import suited
 from jaxcryo.cli.command import check_above_zero
 from jaxcryo.cli.geometry import say as note
 from jaxcryo.cli.inputs import check_truth, find_source, picks_to_train_on, read_types, reading_of
+from jaxcryo.cli.starting_weights import starting_weights
 from jaxcryo.cli.structures import check_structures, draw_config, train_from_structures
-from jaxcryo.cli.train import StartOptions, TrainOptions
-from jaxcryo.config import TrainConfig
-from jaxcryo.convert.port import PortOptions, port_files
-from jaxcryo.domain import ParticleType, Picks, Run
+from jaxcryo.cli.train import TrainOptions
+from jaxcryo.config import IntensityConfig, TrainConfig
+from jaxcryo.domain import ParticleType, Picks, Run, Volume
 from jaxcryo.errors import InputError
-from jaxcryo.models import architecture, build
+from jaxcryo.picking.preprocess import on_scale
 from jaxcryo.project.dataset import read_run_picks, within_volume
 from jaxcryo.recipes import recipe, with_values
 from jaxcryo.report import score_table
-from jaxcryo.runtime.manifest import file_sha256
 from jaxcryo.tomogram.padding import padding_needed
+from jaxcryo.tomogram.statistics import Surveyed, of_opposite_contrast, surveyed
 from jaxcryo.tomogram.volumes import Reading
 from jaxcryo.training import distributed
 from jaxcryo.training.fit import Length, Outcome, Start, TrainingStopped, fit
@@ -34,7 +35,6 @@ from jaxcryo.training.from_structures import for_structures
 from jaxcryo.training.run_folder import Fingerprint, RunDescription
 from jaxcryo.training.source import Example, at_one_spacing
 from jaxcryo.training.source import source_of as samples_of
-from jaxcryo.weights import load_model
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ def train(options: TrainOptions) -> int:
     if options.structures is not None:
         draw = draw_config(options.structures, options.input.voxel_spacing)
         config = _config(options, len(draw.types), for_phantoms=True)
-        return train_from_structures(options, draw, config, _start(options.start, config))
+        return train_from_structures(options, draw, config, starting_weights(options.start, config))
     prepared = _prepared(options)
     outcomes: list[tuple[str, Outcome]] = []
     for fold in range(len(prepared.examples)) if options.fold == "all" else [options.fold or 0]:
@@ -140,7 +140,7 @@ def _prepared(options: TrainOptions) -> _Prepared:
             f"fold {options.fold} does not exist: {source.place} has {len(runs)} runs, folds 0 to {len(runs) - 1}: "
             + ", ".join(f"{i} {r.name}" for i, r in enumerate(runs))
         )
-    start = _start(options.start, config)
+    start = starting_weights(options.start, config)
     spacing = options.input.voxel_spacing
     given = picks_to_train_on(options.picks, source, types, options.truth, options.geometry, spacing)
     reading = reading_of(options.input)
@@ -165,6 +165,35 @@ def _prepared(options: TrainOptions) -> _Prepared:
         skewness=skewness,
         start=start,
     )
+
+
+def suited(
+    config: TrainConfig, volumes: Sequence[Volume], note: Callable[[str], object]
+) -> tuple[TrainConfig, list[Surveyed], float]:
+    """The config with an intensity rule that suits the tomograms, those with their empty regions, and their skewness.
+
+    Constants that are far from the tomograms' scale give way to each tomogram's own mean and deviation. A tomogram
+    whose contrast looks opposite to the others' is said.
+
+    Raises:
+        InputError: a tomogram cannot be read, or its voxels are all equal.
+    """
+    gone_through = [surveyed(v, note=note) for v in volumes]
+    measured = {v.name: v.statistics for v in gone_through}
+    odd = of_opposite_contrast({name: m.skewness for name, m in measured.items()})
+    if odd:
+        note(
+            f"the contrast of {', '.join(odd)} looks opposite to the others': leave it out, or write it with its sign "
+            "changed (--invert changes all)"
+        )
+    off = [name for name, m in measured.items() if not on_scale(m, config.intensity)]
+    if config.intensity.rule == "fixed" and off:
+        note(
+            f"the intensities of {', '.join(off)} are not on the recipe's scale: every tomogram is normalised by its "
+            "own mean and standard deviation"
+        )
+        config = dataclasses.replace(config, intensity=IntensityConfig(rule="tomogram"))
+    return config, gone_through, round(float(np.median([m.skewness for m in measured.values()])), 3)
 
 
 def _folder(options: TrainOptions, fold: int) -> pathlib.Path:
@@ -233,52 +262,6 @@ def _config(options: TrainOptions, classes: int, *, for_phantoms: bool = False) 
         pretrained=config.pretrained and not options.start.from_scratch and options.start.init is None,
     )
     return with_values(config, options.recipe.set)
-
-
-def _start(start: StartOptions, config: TrainConfig) -> Start | None:
-    path = start.init
-    if path is None:
-        if not config.pretrained:
-            return None
-        path = _imagenet_weights(start.weights, config.arch)
-    model = load_model(path)
-    _, params, stats = build(config.model, seed=config.seed)
-    taken = 0
-    for own, given in ((params, model.params), (stats, model.stats)):
-        for key, value in given.items():
-            if key in own and own[key].shape == value.shape:
-                own[key] = value
-                taken += 1
-    count = len(params) + len(stats)
-    if taken == 0:
-        raise InputError(f"{path}: none of its tensors fits {config.arch} ({config.size}); choose other weights")
-    new = sorted(k for k in params if k not in model.params or model.params[k].shape != params[k].shape)
-    about = f"{taken} of {count} tensors start from {path} ({model.source})" + (
-        f"; new: {', '.join(new[:4])}{' …' if len(new) > 4 else ''}" if new else ""
-    )
-    return Start(params=params, stats=stats, about=about, sha256=file_sha256(path))
-
-
-def _imagenet_weights(folder: pathlib.Path, arch: str) -> pathlib.Path:
-    """The encoder's ported weights; downloaded and ported where they are not there yet."""
-    hub_name = architecture(arch).imagenet
-    if hub_name is None:
-        raise InputError(f"{arch} has no ImageNet weights to start from; train with --from-scratch or --init WEIGHTS")
-    path = folder / f"{hub_name.rsplit('/', 1)[-1].split('.')[0]}.safetensors"
-    if not path.exists() and distributed.is_first():
-        print(f"the recipe starts from ImageNet weights, and {path} does not exist: downloading and porting them")
-        try:
-            port_files([hub_name], path, PortOptions(arch=arch))
-        except InputError as error:
-            port = command(f"convert port {hub_name} --arch {arch} --out {path}")
-            raise InputError(
-                f"{path} could not be made: {error}\nOn a computer with a network run\n"
-                f"  pip install 'jaxcryo[hub]' && {port}\n"
-                "or pass a downloaded model.safetensors to the same command; or train with --from-scratch, or from "
-                "your own weights with --init WEIGHTS"
-            ) from error
-    distributed.meet("weights")
-    return path
 
 
 def _example(run: Run, types: tuple[ParticleType, ...], reading: Reading, given: Picks | None) -> Example:

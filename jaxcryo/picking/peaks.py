@@ -34,7 +34,7 @@ SLOTS = 4096
 # Slices that are decided at a time: always as many, so that nothing is compiled again within a tomogram.
 _STEP_SLICES = 8
 
-OnSlab = Callable[[Slab], None]
+OnSlab = Callable[[Slab], object]
 """Called with each finished slab of heatmaps, from the first slice to the last."""
 Scalar = Int[Array, ""]
 

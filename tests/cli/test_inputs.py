@@ -8,11 +8,11 @@ import pathlib
 import numpy as np
 import pytest
 
-from jaxcryo.cli.check_intensities import suited
 from jaxcryo.cli.infer import main as infer
 from jaxcryo.cli.inputs import find_source, picks_to_train_on, read_types
 from jaxcryo.cli.score import main as score
 from jaxcryo.cli.train import TRAIN, TrainOptions
+from jaxcryo.cli.training import suited
 from jaxcryo.domain import CZII_TYPES, Picks, Volume
 from jaxcryo.errors import InputError
 from jaxcryo.picks.copick_json import read_copick_folder, write_copick_picks

@@ -9,7 +9,7 @@ import pytest
 import zarr
 
 from jaxcryo.cli.infer import main as infer
-from jaxcryo.cli.shard import Shard
+from jaxcryo.cli.plan import Shard
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.errors import InputError
 from jaxcryo.picks.copick_json import read_copick_folder

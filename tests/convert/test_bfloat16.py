@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxcryo.cli.convert import main
-from jaxcryo.cli.inference import DEMO_ENGINES
+from jaxcryo.cli.plan import DEMO_ENGINES
 from jaxcryo.convert import bfloat16
 from jaxcryo.convert.bfloat16 import compare_precisions, phantoms_for, precision_rows, record_changes
 from jaxcryo.domain import Picks, Volume

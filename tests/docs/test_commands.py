@@ -24,7 +24,7 @@ from doc_equivalents import (
 )
 from doc_pages import LANGUAGES, PAGES, ROOT, Block, blocks, commands, spans
 
-from jaxcryo.cli import console, inference
+from jaxcryo.cli import console, plan
 from jaxcryo.models import registry
 from jaxcryo.runtime import backends
 
@@ -43,7 +43,7 @@ def test_page_does_what_it_says(
     for name in PRESUMED.get(page.name, ()):
         (shutil.copytree if (stock / name).is_dir() else shutil.copy)(stock / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(inference, "DEMO_SHAPE_ZYX", (24, 104, 104))
+    monkeypatch.setattr(plan, "DEMO_SHAPE_ZYX", (24, 104, 104))
     for register in (registry, backends):  # what a page adds to them goes with the test
         monkeypatch.setattr(register, "_registered", dict(register._registered))
     names: dict[str, object] = {}

@@ -1,0 +1,223 @@
+"""All of an inference that is known, and can be refused, before a voxel is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from jaxcryo.calibration import Calibration, mean_calibration
+from jaxcryo.calling import command
+from jaxcryo.cli.exports import export_geometries, export_places
+from jaxcryo.cli.geometry import say
+from jaxcryo.cli.infer import InferOptions, PickingOptions
+from jaxcryo.cli.inputs import Source, check_truth, find_source, known_picks, reading_of
+from jaxcryo.cli.napari_view import View, napari_view
+from jaxcryo.cli.pages import page_notes
+from jaxcryo.cli.picker import Job, RunTask
+from jaxcryo.domain import ParticleType, Picks, Run
+from jaxcryo.errors import InputError
+from jaxcryo.phantom import DrawConfig, write_dataset
+from jaxcryo.picking.effort import Effort, stride_of
+from jaxcryo.picking.preprocess import engine_spacing
+from jaxcryo.picks.candidates import floor_of
+from jaxcryo.picks.folder import ModelUsed, PicksFolder, Settings
+from jaxcryo.picks.formats import Geometries
+from jaxcryo.picks.thresholds import read_thresholds, with_thresholds
+from jaxcryo.project.copick import check_no_own_files
+from jaxcryo.project.mask import check_mask
+from jaxcryo.runtime.backends import choose_backend, choose_precision, ensemble_types
+from jaxcryo.runtime.cuda import jax_gpus, share_memory
+from jaxcryo.runtime.manifest import ModelEntry, read_manifest
+from jaxcryo.runtime.workers import Place, plan_places
+from jaxcryo.serialize import types_to_json
+from jaxcryo.tomogram.volumes import Reading
+
+T = TypeVar("T")
+
+DEMO_ENGINES = pathlib.Path(__file__).parents[1] / "demo"
+DEMO_SEED = 20260
+DEMO_SHAPE_ZYX = (128, 400, 400)
+DEMO_HARSHNESS = 1.3
+"""By how much less signal the demo's phantom has than those of the training."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One of several parts of a list that together are all of it, none twice."""
+
+    index: int
+    """From 1."""
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """The shard that `3/20` means.
+
+        Raises:
+            InputError: the text means none.
+        """
+        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        index, count = map(int, match.groups()) if match else (0, 0)
+        if not 1 <= index <= count:
+            raise InputError(f"--shard: {text!r} is not a valid shard; expected I/N with I from 1 to N, e.g. 3/20")
+        return cls(index=index, count=count)
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    def of(self, items: Sequence[T]) -> list[T]:
+        """Every `count`-th item: neighbors in the list, which are often alike in size, are spread over the shards."""
+        return list(items[self.index - 1 :: self.count])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """An inference."""
+
+    source: Source
+    runs: list[Run]
+    shard: Shard | None
+    tasks: list[RunTask]
+    """The runs that are still to do."""
+    truth: dict[str, Picks]
+    job: Job
+    settings: Settings
+    places: tuple[Place, ...]
+    geometry: Geometries
+    view: View | None
+    described: str
+    """The models and what runs them, for people."""
+    calibration: Calibration | None
+    given: Mapping[str, float]
+    """Thresholds that were asked for."""
+
+
+def with_demo_data(options: InferOptions) -> InferOptions:
+    """Makes the demo's tomogram; the options to pick it."""
+    out = options.out or pathlib.Path("demo")
+    data = out / "data"
+    config = DrawConfig(shape_zyx=DEMO_SHAPE_ZYX, harshness=DEMO_HARSHNESS, center_share=1.0)
+    size = "×".join(map(str, config.shape_zyx))
+    print(f"1. Making a phantom tomogram of {size} voxels that no training has seen, in {data}")
+    if out.exists() and PicksFolder(path=out).settings() is None and any(out.iterdir()):
+        raise InputError(f"{out} already exists and is not an earlier demo; choose another folder with --out")
+    shutil.rmtree(out, ignore_errors=True)
+    write_dataset(data, config, seed=DEMO_SEED, runs=0, test_runs=1, progress=True)
+    print("2. Finding the particles")
+    engines = options.engines or DEMO_ENGINES
+    return dataclasses.replace(options, data=str(data), copick=None, out=out, engines=engines, runs=())
+
+
+def planned(options: InferOptions) -> Plan:
+    """Reads and checks everything but the tomograms; nothing has been written where it raises InputError."""
+    folder, out = options.engines, options.out or pathlib.Path("picks")
+    if folder is None:
+        raise InputError(
+            f"no models were given; pass --engines DIR with a folder that '{command('convert onnx')}' wrote, or --demo"
+        )
+    entries = tuple(_as_asked(e, options.effort, options.picking) for e in read_manifest(folder))
+    check_truth(options.truth, options.copick)
+    near_angstrom = engine_spacing(entries)
+    source = find_source(options.data, options.copick, options.input, names=options.runs, near_angstrom=near_angstrom)
+    shard = None if options.running.shard is None else Shard.parse(options.running.shard)
+    runs = source.runs if shard is None else shard.of(source.runs)
+    types = ensemble_types(entries)
+    given = {} if options.picking.thresholds is None else read_thresholds(options.picking.thresholds)
+    types = with_thresholds(types, given)
+    view = napari_view() if options.output.view == "napari" else None
+    backend, reason = choose_backend(options.model.backend, folder, entries)
+    entries, precision = choose_precision(options.model.precision, backend, entries)
+    reading = reading_of(options.input)
+    if options.mask is not None:
+        check_mask(options.mask)
+    settings = _settings(entries, types, reading, options)
+    geometry = export_geometries(options, out, runs)
+    done: set[str] = set()
+    if not options.force:
+        PicksFolder(path=out).check_ours([out / "submission.csv", *export_places(options, out).values()])
+        done = PicksFolder(path=out).finished(settings, runs, note=say)
+    if source.project is not None and not options.force:
+        check_no_own_files(source.project, [r.name for r in runs if r.name not in done])
+    if backend == "tensorrt":
+        share_memory()
+    truth = known_picks(source, types, options.truth)
+    gpus = () if backend == "openvino" else jax_gpus()
+    page = page_notes(entries, backend=backend, reason=reason, settings=settings, engines=str(folder), out=str(out))
+    return Plan(
+        source=source,
+        runs=runs,
+        shard=shard,
+        tasks=[
+            RunTask(run=run, label=f"[{number}/{len(runs)}] {run.name}", truth=truth.get(run.name))
+            for number, run in enumerate(runs, 1)
+            if run.name not in done
+        ],
+        truth=truth,
+        job=Job(
+            folder=folder,
+            entries=entries,
+            backend=backend,
+            types=types,
+            out=out,
+            reading=reading,
+            mask=options.mask,
+            tta=options.picking.tta,
+            save_heatmaps=options.output.save_heatmaps,
+            page=page if options.output.report else None,
+        ),
+        settings=settings,
+        places=plan_places(options.running.processes, gpus, len(runs) - len(done)),
+        geometry=geometry,
+        view=view,
+        described=f"{len(entries)} model{'s averaged' if len(entries) > 1 else ''} "
+        f"({', '.join(e.name for e in entries)}) by {backend} ({reason}) in {precision}",
+        calibration=mean_calibration([e.calibration for e in entries]),
+        given=given,
+    )
+
+
+def _settings(
+    entries: Sequence[ModelEntry], types: Sequence[ParticleType], reading: Reading, options: InferOptions
+) -> Settings:
+    inference = entries[0].inference
+    return Settings(
+        engines=tuple(
+            ModelUsed(
+                name=e.name, onnx_sha256=e.onnx_sha256, stride_zyx=e.stride_zyx, precision=e.precision, source=e.source
+            )
+            for e in entries
+        ),
+        thresholds={t.name: t.threshold for t in types},
+        floor=floor_of(types),
+        particles=tuple({k: v for k, v in t.items() if k != "threshold"} for t in types_to_json(types)),
+        nms_voxel=inference.nms_voxel,
+        merge_radius=inference.merge_radius,
+        refine=inference.refine,
+        tta=options.picking.tta,
+        voxel_spacing_angstrom=reading.spacing_angstrom,
+        level=reading.level,
+        invert=reading.invert,
+        axes=reading.axes,
+        bytes=reading.bytes_are,
+        mask=None if options.mask is None else str(pathlib.Path(options.mask).absolute()),
+    )
+
+
+def _as_asked(entry: ModelEntry, effort: Effort, picking: PickingOptions) -> ModelEntry:
+    """The model with what the options say instead of its own settings."""
+    if picking.refine and picking.no_refine:
+        raise InputError("--refine and --no-refine were both given; choose one")
+    if picking.merge_radius is not None and not 0 <= picking.merge_radius <= 2:
+        raise InputError(f"--merge-radius is {picking.merge_radius:g}; expected a fraction of the radius from 0 to 2")
+    own = entry.inference
+    inference = dataclasses.replace(
+        own,
+        stride_zyx=stride_of(effort, entry.patch_zyx, entry.stride_zyx),
+        refine=picking.refine if picking.refine or picking.no_refine else own.refine,
+        merge_radius=own.merge_radius if picking.merge_radius is None else picking.merge_radius,
+    )
+    return dataclasses.replace(entry, inference=inference)
