@@ -9,7 +9,6 @@ from jaxcryo.cli.geometry import geometries_of, say
 from jaxcryo.cli.infer import InferOptions
 from jaxcryo.domain import Picks, Run
 from jaxcryo.errors import InputError
-from jaxcryo.files import read_json
 from jaxcryo.picks.formats import Geometries, check_writable, format_of, losses, writable_formats, write_picks
 
 _ALWAYS = ("kaggle", "copick")

@@ -7,7 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -23,16 +23,16 @@ from jaxcryo.phantom import PhantomConfig
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def leaves(group: Group) -> Iterator[Command[Any]]:
-    for entry in group.commands:
+def leaves(entries: Sequence[Command[Any] | Group]) -> Iterator[Command[Any]]:
+    for entry in entries:
         if isinstance(entry, Group):
-            yield from leaves(entry)
+            yield from leaves(entry.commands)
         else:
-            yield entry
+            yield from (*entry.others, entry)
 
 
-COMMANDS = {c.name: c for c in leaves(JAXCRYO)}
-REQUIRED = {"train": ("--arch", "--fold"), "convert onnx": ("--out",), "score": ("PICKS",), "phantom": ("OUT",)}
+COMMANDS = {c.name: c for c in leaves(JAXCRYO.commands)}
+REQUIRED = {"train": ("--arch",), "convert onnx": ("--out",), "score": ("PICKS",), "phantom": ("OUT",)}
 EXAMPLES = [line for c in COMMANDS.values() for line in c.examples]
 
 
@@ -49,15 +49,15 @@ def test_help_teaches_and_names_the_command(name: str, capsys: pytest.CaptureFix
 @pytest.mark.parametrize("line", EXAMPLES)
 def test_examples_are_right(line: str) -> None:
     words = shlex.split(line)
-    name = next(n for n in COMMANDS if words[: len(n.split())] == n.split())
+    name = next(n for n in sorted(COMMANDS, key=len, reverse=True) if words[: len(n.split())] == n.split())
     COMMANDS[name].parse(words[len(name.split()) :])
 
 
 def test_most_wanted_options_come_first() -> None:
-    """What a command itself holds is shown before its sets: ten or fewer, and its switches."""
+    """What a command itself holds is shown before its sets, and fits on a screen."""
     for name, entry in COMMANDS.items():
         own = [f for f in entry.options.__dataclass_fields__.values() if not str(f.type).endswith("Options")]
-        assert len(own) <= 10, name
+        assert len(own) <= 12, name
 
 
 @pytest.mark.parametrize("name", REQUIRED)

@@ -7,8 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from jaxcryo.cli.deciding import decide_runs, read_decision, said_of
-from jaxcryo.cli.rethreshold import pick_for_aim
+from jaxcryo.cli.deciding import decide_runs, pick_for_aim, read_decision, said_of
 from jaxcryo.domain import ParticleType, Picks
 from jaxcryo.errors import InputError
 from jaxcryo.picking.calibrate import calibrate

@@ -89,12 +89,18 @@ def parsing_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def commands_of(name: str) -> dict[str, Command[Any]]:
     """The commands behind a word of `jaxcryo`, by their second word; a single one has none."""
     entry = next(c for c in JAXCRYO.commands if c.name == name)
-    return {"": entry} if isinstance(entry, Command) else {c.name.split()[1]: c for c in entry.commands}
+    own, others = ({"": entry}, entry.others) if isinstance(entry, Command) else ({}, entry.commands)
+    return own | {c.name.split()[1]: c for c in others if isinstance(c, Command)}
+
+
+_SEEN: dict[str, set[str]] = {}
 
 
 def options_of(entry: Command[Any]) -> set[str]:
     """The options of a command, as its help shows them."""
-    shown = io.StringIO()
-    with redirect_stdout(shown), suppress(SystemExit):
-        entry.parse(["--help"])
-    return set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", shown.getvalue()))
+    if entry.name not in _SEEN:
+        shown = io.StringIO()
+        with redirect_stdout(shown), suppress(SystemExit):
+            entry.parse(["--help"])
+        _SEEN[entry.name] = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", shown.getvalue()))
+    return _SEEN[entry.name]
