@@ -36,7 +36,10 @@ CHECKED = ("domain", "metric", "picks", "project", "data", "convert", "phantom")
 install_import_hook([f"jaxcryo.{room}" for room in CHECKED], "annotations.checked")
 
 # `pytest --hypothesis-profile fuzz tests/tomogram/test_hostile.py tests/picks/test_formats_hostile.py` looks longer.
-settings.register_profile("fuzz", max_examples=2000)
+settings.register_profile("fuzz", max_examples=2000, deadline=None)
+# How long an example takes says how busy the machine is, and nothing of the program.
+settings.register_profile("quick", deadline=None)
+settings.load_profile("quick")
 
 CACHE = pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).parent
 WITH_TENSORRT = ("jaxcryo.runtime.tensorrt", "jaxcryo.convert.engine_build")
