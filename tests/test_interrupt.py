@@ -1,11 +1,13 @@
 """Ctrl-C ends a process at once, with one line and its code, wherever it is."""
 
+import contextlib
 import os
 import pathlib
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -54,34 +56,40 @@ BODIES = {
 }
 
 
-def start(folder: pathlib.Path, body: str) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def started(folder: pathlib.Path, body: str) -> Iterator[subprocess.Popen[str]]:
+    """Does not outlive the test that it fails."""
     script = folder / "work.py"
     script.write_text(f"{HEAD}\n{body}\nif __name__ == '__main__':\n    main(body)\n")
     root = str(pathlib.Path(__file__).parents[1])
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, str(script), str(folder / "out.txt")],
         env={**os.environ, "PYTHONPATH": root},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("kind", BODIES)
 def test_ctrl_c_is_one_line_and_130(tmp_path, kind) -> None:
-    process = start(tmp_path, BODIES[kind])
-    ready, *children = process.stdout.readline().split()
-    assert ready == "ready"
-    began = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert err == "interrupted; completed files were kept\n"
-    assert time.monotonic() - began < 10
-    assert [p.name for p in tmp_path.iterdir()] == ["work.py"]
-    assert len(children) == (2 if kind == "processes" else 0)
-    for child in children:
-        assert not pathlib.Path("/proc", child).exists() or not pathlib.Path("/proc").exists()
+    with started(tmp_path, BODIES[kind]) as process:
+        ready, *children = process.stdout.readline().split()
+        assert ready == "ready"
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert err == "interrupted; completed files were kept\n"
+        assert time.monotonic() - began < 10
+        assert [p.name for p in tmp_path.iterdir()] == ["work.py"]
+        assert len(children) == (2 if kind == "processes" else 0)
+        for child in children:
+            assert not pathlib.Path("/proc", child).exists() or not pathlib.Path("/proc").exists()
 
 
 def test_the_first_one_can_be_somebody_s(tmp_path) -> None:
@@ -91,10 +99,10 @@ def test_the_first_one_can_be_somebody_s(tmp_path) -> None:
         "    with first_one_is_ours():\n        print('ready', flush=True)\n        while not seen: time.sleep(0.01)\n"
         "        print('saved', flush=True)\n        native()\n"
     )
-    process = start(tmp_path, body)
-    assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGINT)
-    assert process.stdout.readline() == "saved\n"
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
-    assert process.returncode == 130
+    with started(tmp_path, body) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "saved\n"
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+        assert process.returncode == 130

@@ -107,7 +107,7 @@ def test_hyperparameters_are_read_back_from_a_run(tmp_path, arch, table, loss_ki
     assert config["crop"] == {"stride": 0.5, "jitter": 0.25, "near_pick": 0.0}
     assert loss_kind.items() <= config["loss"].items()
     assert config["target"]["sigma_voxel"] == sigma
-    assert config["intensity"] == {"rule": "fixed", "mean": 5.2577832e-08, "std": 7.199929e-06}
+    assert config["intensity"] == {"rule": "fixed", "mean": 5.2577832e-08, "std": 7.199929e-06, "clip": None}
     assert (config["model"]["patch_zyx"], config["inference"]["stride_zyx"]) == (patch, stride)
     assert config["pretrained"] and not config["sync_batch_norm"]
     assert read_description(RunFolder(tmp_path)) == description
