@@ -21,7 +21,9 @@ from jaxcryo.runtime.workers import Place, in_turn, side_by_side
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def native():
-    ctypes.CDLL(None).sleep(60)  # returns to Python only when it is over
+    left = 60
+    while left:  # a signal ends C's sleep early, and then the work would seem to be done
+        left = ctypes.CDLL(None).sleep(left)
 
 def work(task, advance):
     native()
