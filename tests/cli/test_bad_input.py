@@ -42,12 +42,11 @@ def flat(root: pathlib.Path) -> None:
 
 
 VOLUME_FAULTS = {
-    "nan": (with_nan, "slices .*: 1 voxels are NaN or infinite"),
     "rank": (flat, r"shape \(40, 40\); expected z, y, x"),
     "equal": (rewrite(np.ones((32, 72, 80))), "every voxel is 1; expected a tomogram"),
     "small": (
-        rewrite(np.random.default_rng(0).normal(size=(8, 40, 40))),
-        "8 x 40 x 40 voxels.*one window of 16 x 64 x 64",
+        rewrite(np.random.default_rng(0).normal(size=(8, 12, 40))),
+        "8×12×40 voxels.*windows of 16×64×64; expected at least a quarter",
     ),
     "level": (lambda root: shutil.rmtree(tomogram(root) / "0"), "level 0|level"),
     "chunk": (truncate, "truncated|damaged"),
@@ -67,6 +66,28 @@ def test_one_bad_tomogram_does_not_stop_the_others(fault, dataset, engines, tmp_
     assert re.search(message, said.err), said.err
     assert {p.name for p in (out / "ExperimentRuns").iterdir()} == {"PH_000", "PT_000"}
     assert "PT_000" in (out / "submission.csv").read_text()
+
+
+DONE_AND_SAID = {
+    "nan": (with_nan, r"PH_001: .*% of it is empty \(NaN\)"),
+    "small": (
+        rewrite(np.random.default_rng(0).normal(size=(8, 40, 40))),
+        "PH_001: has 8×40×40 voxels.*windows of 16×64×64: padded",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DONE_AND_SAID)
+def test_empty_voxels_and_sides_below_a_window_are_done_and_said(case, dataset, engines, tmp_path, capsys) -> None:
+    change, note = DONE_AND_SAID[case]
+    root, out = tmp_path / "data", tmp_path / "picks"
+    shutil.copytree(dataset, root)
+    change(root)
+    command = ["--engines", engines, "--data", root, "--out", out, "--runs", "PH_001"]
+    assert infer([str(a) for a in command]) == 0
+    said = capsys.readouterr()
+    assert re.search(note, said.out + said.err), said.out + said.err
+    assert {p.name for p in (out / "ExperimentRuns").iterdir()} == {"PH_001"}
 
 
 def refused(main, args, capsys) -> str:
@@ -89,7 +110,8 @@ def test_folds_and_arches(dataset, tmp_path, capsys, monkeypatch) -> None:
     base = ["--data", dataset, "--size", "tiny", "--out", tmp_path / "run"]
     message = refused(train, [*base, "--arch", "yu4u", "--fold", "5"], capsys)
     assert "fold 5 does not exist" in message and "0 PH_000, 1 PH_001" in message
-    message = refused(train, ["--arch", "unet", "--fold", "0"], capsys)
+    assert "--fold is missing" in refused(train, [*base, "--arch", "yu4u"], capsys)
+    message = refused(train, [*base, "--arch", "unet", "--fold", "0"], capsys)
     assert "unet" in message and "tattaka" in message
 
     def no_network(*_: object) -> None:

@@ -82,7 +82,7 @@ def test_lower_thresholds_need_no_network(found, dataset, engines, tmp_path, cap
     assert not (tmp_path / "direct" / "reports").exists()
     file.write_text('{"ribosome": 0.01}')
     assert run(picks_command, "threshold", found, tmp_path / "lowest", "--thresholds", file) == 0
-    assert "were not saved: ribosome (0.05); run infer.py again" in capsys.readouterr().err
+    assert "were not saved: ribosome (0.05); run 'jaxcryo infer' again" in capsys.readouterr().err
 
 
 def test_other_thresholds_are_other_settings(found, dataset, engines, tmp_path, capsys) -> None:
