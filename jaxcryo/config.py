@@ -8,6 +8,9 @@ with the reason for its default.
 from __future__ import annotations
 
 import dataclasses
+import math
+import sys
+from collections.abc import Sequence
 from typing import ClassVar, Literal, Self
 
 from jaxcryo.errors import InputError
@@ -66,6 +69,21 @@ class TargetConfig:
     """The published code's rounding: whole-voxel centres, values in 1/255, a patch of 45 voxels."""
 
 
+def _check(
+    record: object, *, above_zero: Sequence[str] = (), from_zero: Sequence[str] = (), share: Sequence[str] = ()
+) -> None:
+    """Raises InputError for a number that makes no sense; None is not one."""
+    for names, expected, least, most in (
+        (above_zero, "a number above 0", math.ulp(0.0), sys.float_info.max),
+        (from_zero, "a number from 0", 0.0, sys.float_info.max),
+        (share, "a share from 0 to 1", 0.0, 1.0),
+    ):
+        for name in names:
+            value = getattr(record, name)
+            if value is not None and not least <= value <= most:
+                raise InputError(f"{name} is {value:g}; expected {expected}")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CropConfig:
     """Where training windows lie."""
@@ -76,6 +94,9 @@ class CropConfig:
     """Each grid start moves by up to this share of the window."""
     near_pick: float = 0.0
     """Share of the windows that are drawn around a pick of a randomly chosen type instead."""
+
+    def __post_init__(self) -> None:
+        _check(self, above_zero=("stride",), share=("jitter", "near_pick"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,6 +116,10 @@ class AugmentConfig:
     contrast: float = 0.3
     mixup_probability: float = 0.5
     """Per batch; λ is uniform in [0, 1], which is Beta(1, 1)."""
+
+    def __post_init__(self) -> None:
+        probabilities = [f.name for f in dataclasses.fields(self) if f.name.endswith("_probability")]
+        _check(self, share=(*probabilities, "shift", "scale"), from_zero=("rotation_degree", "brightness", "contrast"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,6 +148,14 @@ class OptimConfig:
     clip_norm: float | None = None
     epsilon: float = 1e-8
     """Adam's. Gradients of these losses are about as small as the customary value, which then slows what is learnt."""
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            above_zero=("learning_rate", "epochs", "batch", "accumulate", "clip_norm", "epsilon"),
+            from_zero=("weight_decay", "warmup_epochs"),
+            share=("ema_decay",),
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
