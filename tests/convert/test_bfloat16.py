@@ -23,9 +23,10 @@ SHAPE = (32, 160, 160)
 
 @pytest.fixture
 def engines(tmp_path: pathlib.Path) -> pathlib.Path:
-    """The demo's trained networks, of which nothing was measured."""
+    """The bundled network under two names, of which nothing was measured."""
     folder = pathlib.Path(shutil.copytree(DEMO_ENGINES, tmp_path / "engines"))
-    write_manifest(folder, [dataclasses.replace(e, bfloat16_f4_change=None) for e in read_manifest(folder)])
+    (bundled,) = read_manifest(folder)
+    write_manifest(folder, [dataclasses.replace(bundled, name=n, bfloat16_f4_change=None) for n in ("one", "two")])
     return folder
 
 
