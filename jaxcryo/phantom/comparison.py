@@ -15,7 +15,7 @@ from jaxcryo.errors import InputError
 from jaxcryo.phantom.drawing import draw_phantom
 from jaxcryo.phantom.settings import DrawConfig
 
-Plane = Float[NDArray[np.float64], "rows columns"]
+Plane = Float[NDArray[np.float64], "_rows _columns"]
 Planes = Mapping[str, Plane]
 """By name: `xy_…` rows y, columns x; `xz_…` rows z, columns x; `yz_…` rows z, columns y."""
 

@@ -76,6 +76,10 @@ PARSED_ONLY = (
         applies=lambda _p, _t, call: "--processes" in call.arguments,
     ),
     ParsedOnly(
+        why="needs planes of a real tomogram; tests/phantom/test_commands.py compares others",
+        applies=lambda _p, _t, call: starts(call, "phantom", "compare"),
+    ),
+    ParsedOnly(
         why="replaces the project's own networks",
         applies=lambda _p, _t, call: "jaxcryo/demo" in call.arguments,
     ),
