@@ -26,6 +26,7 @@ from jaxcryo.errors import InputError
 TIMEOUT_SECONDS = 300.0
 _ADDRESS, _COUNT, _INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 _STEP_COUNT, _STEP_INDEX, _STEP_NODES = "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_STEP_NODELIST"
+_ANSWER_SECONDS = 10.0
 _LONGEST_HELLO = 2**16
 
 
@@ -232,7 +233,8 @@ def _report(group: Group, hello: Mapping[str, Any], deadline: float) -> str:
             continue
         with connection:
             _send(connection, hello)
-            answer = _received(connection, seconds=left)
+            # Process 0 waits as long as this one does, and then says who is missing.
+            answer = _received(connection, seconds=left + _ANSWER_SECONDS)
         if "problem" in answer:
             return str(answer["problem"])
         time.sleep(min(left, 0.2))

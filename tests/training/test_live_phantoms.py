@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from spawned import SHAPE, crowded, marked
 
 from jaxcryo.data.samples import draw_samples, sample_keys
 from jaxcryo.data.targets import sigmas_voxel
@@ -16,20 +17,10 @@ from jaxcryo.errors import InputError
 from jaxcryo.phantom import DrawConfig
 from jaxcryo.recipes import recipe
 from jaxcryo.training.from_structures import for_structures, held_out_phantoms, phantom_source
-from jaxcryo.training.live_phantoms import LiveConfig, PhantomSource, Sketch
+from jaxcryo.training.live_phantoms import LiveConfig, PhantomSource
 
-SHAPE = (24, 80, 80)
 LIVE = LiveConfig(shape_zyx=SHAPE, at_hand=3, steps_each=2, most_picks=8)
 CONFIG = for_structures(recipe("tattaka", "tiny"))
-
-
-def marked(number: int) -> Sketch:
-    """A phantom whose voxels are its number, with one particle whose type is its number."""
-    return Sketch(
-        voxels=np.full(SHAPE, number, np.float16),
-        centers_zyx_voxel=np.array([[12.0, 40.0, 40.0]], np.float32),
-        type_index=np.array([number % 6], np.int32),
-    )
 
 
 def source(config=CONFIG, live=LIVE) -> PhantomSource:
@@ -90,13 +81,6 @@ def test_windows_are_those_that_the_step_chooses() -> None:
             assert np.delete(target, number % 6, axis=0).max() == 0
     finally:
         drawn.close()
-
-
-def crowded(number: int) -> Sketch:
-    sketch = marked(number)
-    return dataclasses.replace(
-        sketch, centers_zyx_voxel=np.repeat(sketch.centers_zyx_voxel, 9, 0), type_index=np.zeros(9, np.int32)
-    )
 
 
 def test_too_many_particles_are_refused() -> None:
