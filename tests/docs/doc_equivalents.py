@@ -72,6 +72,10 @@ PARSED_ONLY = (
         applies=lambda page, _t, call: page != "tutorial.md" and starts(call, "convert", "check"),
     ),
     ParsedOnly(
+        why="of a map or planes that are not at hand; tests/phantom/test_commands.py runs them",
+        applies=lambda _p, _t, call: starts(call, "phantom", "fit") or starts(call, "phantom", "compare"),
+    ),
+    ParsedOnly(
         why="starts processes; tests/cli/test_processes.py does",
         applies=lambda _p, _t, call: "--processes" in call.arguments,
     ),
