@@ -30,7 +30,7 @@ class PhantomOptions:
     """test runs"""
     shape: Annotated[tuple[int, int, int], shown("Z Y X")] = (184, 630, 630)
     """tomogram size in voxels"""
-    voxel_spacing: Annotated[float, shown("ANGSTROM")] = 10.012444
+    voxel_spacing: Annotated[float | None, shown("ANGSTROM", default="that of --like, else 10.012444")] = None
     """voxel spacing in Å"""
     difficulty: Annotated[float, shown("D")] = 1.0
     """noise: 1 looks like a real tomogram, 2 has twice as much; 0 has none and nothing unlabelled"""
@@ -41,6 +41,10 @@ class PhantomOptions:
     imaging: Literal["real", "varied", "stranger", "simple"] = "real"
     """real: close to the challenge's tomograms; varied: as trainings draw; stranger: made another way, for evaluation;
     simple: globules and plain noise, as earlier versions made them"""
+    like: Annotated[tuple[str, ...], shown("TOMOGRAM ...")] = ()
+    """make phantoms that look like these tomograms: wedge, noise, scale and thickness are measured; no picks needed"""
+    background: Annotated[tuple[str, ...], shown("TOMOGRAM ...")] = ()
+    """put particles into these tomograms, which should hold few of them; implies --like"""
     force: Switch = False
     """replace the synthetic runs in OUT"""
 
@@ -72,6 +76,9 @@ FIT = Command(
     options=FitOptions,
     action="jaxcryo.cli.phantom:fit",
     examples={
+        "phantom data/mine --particles particles.toml --like tomograms/TS_1.mrc": (
+            "the same, with the noise, wedge and scale of a tomogram of yours"
+        ),
         "phantom fit emd_1234.mrc --contour 0.02 --mass 450": "writes emd_1234.csv",
         "phantom fit 1fa2.cif": "writes 1fa2.csv from the first biological assembly",
     },
@@ -172,6 +179,7 @@ def phantom(options: PhantomOptions) -> None:
 def _config(options: PhantomOptions) -> PhantomConfig | DrawConfig:
     from jaxcryo.domain import CZII_TYPES
     from jaxcryo.phantom.dataset import PhantomConfig
+    from jaxcryo.phantom.likeness import like_files
     from jaxcryo.phantom.settings import config_for
     from jaxcryo.phantom.structures import describe_structures, structure_beads
     from jaxcryo.project.particles import StructuredType, read_structured_particles
@@ -184,22 +192,26 @@ def _config(options: PhantomOptions) -> PhantomConfig | DrawConfig:
         )
     types = tuple(s.type for s in structured)
     if options.imaging == "simple":
+        if options.like or options.background:
+            raise InputError(
+                "--like and --background measure what --imaging simple does not draw; leave out one of them"
+            )
         return PhantomConfig(
             shape_zyx=options.shape,
-            spacing_angstrom=options.voxel_spacing,
+            spacing_angstrom=options.voxel_spacing or PhantomConfig.spacing_angstrom,
             types=types,
             difficulty=options.difficulty,
         )
     for line in describe_structures(structured):
         print(line)
-    return config_for(
+    config = config_for(
         options.imaging,
         options.difficulty,
         types=types,
         structures=tuple(s.structure for s in structured),
         shape_zyx=options.shape,
-        spacing_angstrom=options.voxel_spacing,
     )
+    return like_files(config, options.like, options.background, spacing_angstrom=options.voxel_spacing, note=print)
 
 
 def fit(options: FitOptions) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import pathlib
 import sys
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from jaxcryo.config import TrainConfig
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.errors import InputError
 from jaxcryo.phantom import DrawConfig
+from jaxcryo.phantom.likeness import like_files
 from jaxcryo.phantom.structures import structure_beads
 from jaxcryo.progress import Progress
 from jaxcryo.project.particles import read_structured_particles
@@ -34,15 +36,17 @@ CHALLENGE = "czii"
 """`--structures czii`: the challenge's six particles, whose shapes come with the package."""
 
 
-def draw_config(structures: str, spacing_angstrom: float | None) -> DrawConfig:
+def draw_config(
+    structures: str, spacing_angstrom: float | None, like: Sequence[str] = (), background: Sequence[str] = ()
+) -> DrawConfig:
     """What phantoms of a file's particles have in common; `czii` stands for the challenge's.
+
+    `like` and `background` are tomograms that they resemble, and that they lie in.
 
     Raises:
         InputError: the file cannot be read, or a structure that it names.
     """
-    draw = DrawConfig()
-    if spacing_angstrom is not None:
-        draw = dataclasses.replace(draw, spacing_angstrom=spacing_angstrom)
+    draw = like_files(DrawConfig(), like, background, spacing_angstrom=spacing_angstrom, note=print)
     if structures == CHALLENGE:
         return dataclasses.replace(draw, types=CZII_TYPES)
     if not pathlib.Path(structures).exists():

@@ -64,7 +64,11 @@ class TrainOptions:
     """run to hold out, counted from 0 in sorted order, or all to hold out each in turn; not with --structures"""
     structures: Annotated[str | None, shown("TOML")] = None
     """learn from structures alone, without tomograms or picks: a file of particle types that name theirs
-    (docs/own-particles.md), or czii for the challenge's six"""
+    (docs/phantoms.md), or czii for the challenge's six"""
+    like: Annotated[tuple[str, ...], shown("TOMOGRAM ...")] = ()
+    """with --structures: phantoms look like these tomograms, whose wedge, noise, scale and thickness are measured"""
+    background: Annotated[tuple[str, ...], shown("TOMOGRAM ...")] = ()
+    """with --structures: particles are put into these tomograms, which should hold few of them; implies --like"""
     data: Annotated[str | None, shown("DIR", default="data")] = None
     """dataset in the challenge's layout, or a folder of tomograms with --picks"""
     copick: Annotated[str | None, shown("JSON")] = None

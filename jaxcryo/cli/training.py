@@ -57,7 +57,7 @@ def train(options: TrainOptions) -> int:
     keep_freed_memory()
     distributed.join([f"{field}={value!r}" for field, value in vars(options).items()])
     if options.structures is not None:
-        draw = draw_config(options.structures, options.input.voxel_spacing)
+        draw = draw_config(options.structures, options.input.voxel_spacing, options.like, options.background)
         config = _config(options, len(draw.types), for_phantoms=True)
         return train_from_structures(options, draw, config, starting_weights(options.start, config))
     prepared = _prepared(options)
@@ -116,6 +116,8 @@ def _check(options: TrainOptions) -> None:
         raise InputError("--fold is missing; expected the number of the run to hold out, counted from 0, or all")
     elif options.fold != "all" and options.fold < 0:
         raise InputError(f"--fold is {options.fold}; expected a number from 0, or all")
+    if (options.like or options.background) and options.structures is None:
+        raise InputError("--like and --background need --structures, whose phantoms they are for")
     if options.steps is not None and options.minutes is not None:
         raise InputError("--steps and --minutes were both given; choose one")
     if options.start.init is not None and options.start.from_scratch:

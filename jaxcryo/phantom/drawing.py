@@ -12,9 +12,10 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from jaxcryo.phantom import microscope
+from jaxcryo.phantom.backgrounds import BACKGROUND_SHARE, background_box
 from jaxcryo.phantom.beads import PROTEIN_KILODALTON_PER_ANGSTROM3, BeadModel, packaged_beads
 from jaxcryo.phantom.contents import Contents, draw_contents
-from jaxcryo.phantom.settings import DrawConfig, DrawnImaging, draw_imaging
+from jaxcryo.phantom.settings import DrawConfig, DrawnImaging, draw_imaging, particles_alone
 from jaxcryo.phantom.splatting import splat
 from jaxcryo.phantom.structures import BUILT_IN, COMPANY, STRANGERS, BuiltIn, globule_beads, structure_beads
 
@@ -49,11 +50,13 @@ def draw_phantom(
     imaging = draw_imaging(config.imaging, np.random.default_rng(settings_seed), config.harshness, config.center_share)
     pad = np.asarray(_PAD_VOXEL)
     padded = tuple(int(scipy.fft.next_fast_len(n + 2 * int(p), real=True)) for n, p in zip(shape_zyx, pad, strict=True))
+    inner = tuple(slice(int(p), int(p) + n) for p, n in zip(pad, shape_zyx, strict=True))
     spacing = grid.spacing_angstrom
     contents_rng = np.random.default_rng(content_seed)
     company = [packaged_beads(n) for n in (STRANGERS if config.family == "stranger" else COMPANY)]
+    on_background = bool(config.backgrounds) and contents_rng.uniform() < BACKGROUND_SHARE
     contents = draw_contents(
-        config.contents,
+        particles_alone(config.contents) if on_background else config.contents,
         imaging.contrast,
         type_models(config, contents_rng),
         company,
@@ -61,14 +64,18 @@ def draw_phantom(
         contents_rng,
     )
     noise_rng = np.random.default_rng(noise_seed)
-    if config.family == "stranger":
+    if on_background:
+        density = _density(contents, padded, pad, spacing)
+        imaged = microscope.image_without_noise(density, spacing, imaging, contents.ice.thickness_angstrom / spacing)
+        voxels = imaged[inner] + background_box(config, shape_zyx, noise_rng)
+    elif config.family == "stranger":
         from jaxcryo.phantom.stranger import image_by_tilts
 
         voxels = image_by_tilts(contents, shape_zyx, spacing, imaging, noise_rng)
     else:
         density = _density(contents, padded, pad, spacing)
         imaged = microscope.image(density, spacing, imaging, noise_rng, contents.ice.thickness_angstrom / spacing)
-        voxels = imaged[tuple(slice(p, p + n) for p, n in zip(pad, shape_zyx, strict=True))]
+        voxels = imaged[inner]
     voxels = _finish(voxels, imaging, np.random.default_rng(finish_seed))
     return Phantom(
         voxels=voxels,

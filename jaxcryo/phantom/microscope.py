@@ -42,21 +42,8 @@ def image(
     spectrum = scipy.fft.rfftn(density)
     noise_spectrum = scipy.fft.rfftn(noise)
     del noise
-    tables = _Tables.of(imaging, spacing_angstrom)
-    total, whole, seen, count = 0.0, 0.0, 0.0, float(np.prod(shape)) ** 2
-    streak_seed = rng.integers(2**63)
-    for i, plane in enumerate(_planes(shape, imaging, thickness_voxel)):
-        wedge, radius, grain, axial, inverse_spline = plane
-        at = tables.index(radius)
-        spectrum[i] *= wedge * tables.signal_values[at] * inverse_spline
-        whole += _sum_of_real(tables.ball_values[at])
-        seen += _sum_of_real(wedge * tables.seen_values[at])
-        shaped = wedge * tables.noise(tables.index(grain), axial)
-        noise_spectrum[i] *= shaped
-        total += _sum_of_real(np.abs(noise_spectrum[i]) ** 2)
-    noise_spectrum *= np.float32(1 / np.sqrt(max(total / count, 1e-30)))
-    _add_slow(noise_spectrum, shape, imaging, np.random.default_rng(streak_seed), thickness_voxel)
-    spectrum *= np.float32(-imaging.snr / max(abs(seen / whole), 0.02))
+    _transfer(spectrum, noise_spectrum, shape, spacing_angstrom, imaging, thickness_voxel)
+    _add_slow(noise_spectrum, shape, imaging, np.random.default_rng(rng.integers(2**63)), thickness_voxel)
     spectrum += noise_spectrum
     del noise_spectrum
     out = scipy.fft.irfftn(spectrum, s=shape, overwrite_x=True)
@@ -65,6 +52,52 @@ def image(
     if imaging.halo < 1:
         _soften_halos(out, imaging.halo)
     return np.asarray(out, np.float32)
+
+
+def image_without_noise(
+    density: Density, spacing_angstrom: float, imaging: DrawnImaging, thickness_voxel: float
+) -> Density:
+    """What `image` adds to noise of deviation 1, for backgrounds that have their own."""
+    spectrum = scipy.fft.rfftn(density)
+    _transfer(spectrum, None, density.shape, spacing_angstrom, imaging, thickness_voxel)
+    return np.asarray(scipy.fft.irfftn(spectrum, s=density.shape, overwrite_x=True), np.float32)
+
+
+def _transfer(
+    spectrum: _Spectrum,
+    noise: _Spectrum | None,
+    shape: tuple[int, ...],
+    spacing: float,
+    imaging: DrawnImaging,
+    thickness_voxel: float,
+) -> None:
+    """Contrast, wedge and filters, in place: white noise gets the deviation 1, a body of 100 Å the depth drawn."""
+    tables = _Tables.of(imaging, spacing)
+    whole, seen, total = 0.0, 0.0, 0.0
+    for i, plane in enumerate(_planes(shape, imaging, thickness_voxel)):
+        at = tables.index(plane.radius)
+        spectrum[i] *= plane.wedge * tables.signal_values[at] * plane.inverse_spline
+        whole += _sum_of_real(tables.ball_values[at])
+        seen += _sum_of_real(plane.wedge * tables.seen_values[at])
+        if noise is not None:
+            noise[i] *= plane.wedge * tables.noise(tables.index(plane.grain), plane.axial)
+            total += _sum_of_real(np.abs(noise[i]) ** 2)
+    spectrum *= np.float32(-imaging.snr / max(abs(seen / whole), 0.02))
+    if noise is not None:
+        noise *= np.float32(np.prod(shape) / np.sqrt(max(total, 1e-30)))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _FourierPlane:
+    """One kz of a real FFT; frequencies are in 1/voxel."""
+
+    wedge: _Plane
+    radius: _Plane
+    grain: _Plane
+    """The radius that noise's filters see."""
+    axial: _Plane
+    """Distance from the tilt axis."""
+    inverse_spline: _Plane
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,9 +117,9 @@ class _Tables:
     def of(cls, imaging: DrawnImaging, spacing: float) -> _Tables:
         k = np.linspace(0, 0.9, _TABLE)
         q = k / spacing
-        envelope = np.exp(-((q * imaging.resolution_angstrom) ** imaging.sharpness))
-        envelope *= np.maximum(k, 0.01) ** -imaging.sirt * 0.1**imaging.sirt
-        envelope *= 1 - np.exp(-((q * imaging.highpass_angstrom) ** 2))
+        envelope = noise_amplitude(
+            k, spacing, imaging.resolution_angstrom, imaging.sharpness, imaging.sirt, imaging.highpass_angstrom
+        )
         tint = np.interp(k, np.linspace(0, 0.5, len(imaging.noise_tint_log10)), imaging.noise_tint_log10)
         beads = np.exp(-2 * np.pi**2 * BEAD_SIGMA_ANGSTROM**2 * q**2)
         transfer = _contrast_transfer(q, imaging)
@@ -110,6 +143,21 @@ class _Tables:
         return np.asarray(self.noise_values[at] * ramp, np.float32)
 
 
+def noise_amplitude(
+    frequency: Float[NDArray[np.float64], " r"],
+    spacing_angstrom: float,
+    resolution_angstrom: float,
+    sharpness: float,
+    sirt: float,
+    highpass_angstrom: float,
+) -> Float[NDArray[np.float64], " r"]:
+    """What filters leave of an amplitude at frequencies in 1/voxel."""
+    q = frequency / spacing_angstrom
+    low = np.exp(-((q * resolution_angstrom) ** sharpness))
+    color = np.maximum(frequency, 0.01) ** -sirt * 0.1**sirt
+    return np.asarray(low * color * (1 - np.exp(-((q * highpass_angstrom) ** 2))), np.float64)
+
+
 def _sum_of_real(half: _Plane) -> float:
     """The sum over a whole plane of frequencies of which a real FFT keeps half."""
     return 2 * float(half.sum(dtype=np.float64)) - float(half[:, 0].sum(dtype=np.float64))
@@ -131,10 +179,8 @@ def _contrast_transfer(q: Float[NDArray[np.float64], " r"], imaging: DrawnImagin
     return np.asarray(mean, np.float64)
 
 
-def _planes(
-    shape: tuple[int, ...], imaging: DrawnImaging, thickness_voxel: float
-) -> Iterator[tuple[_Plane, _Plane, _Plane, _Plane, _Plane]]:
-    """For each kz of a real FFT: wedge, radius, the same for noise, distance from the axis, what undoes splines."""
+def _planes(shape: tuple[int, ...], imaging: DrawnImaging, thickness_voxel: float) -> Iterator[_FourierPlane]:
+    """For each kz."""
     kz = np.fft.fftfreq(shape[0]).astype(np.float32)
     ky = np.fft.fftfreq(shape[1]).astype(np.float32)[:, None]
     kx = np.fft.rfftfreq(shape[2]).astype(np.float32)[None]
@@ -149,7 +195,13 @@ def _planes(
         wedge = wedge_weight(angle, axial, imaging, thickness_voxel)
         wedge[(axial < 1e-6)] = 1.0
         inverse = (1 / (np.float32(np.sinc(frequency) ** 3) * spline)).astype(np.float32)
-        yield wedge, np.sqrt(along + axial**2), np.sqrt(grain_along + axial**2), axial, inverse
+        yield _FourierPlane(
+            wedge=wedge,
+            radius=np.sqrt(along + axial**2),
+            grain=np.sqrt(grain_along + axial**2),
+            axial=axial,
+            inverse_spline=inverse,
+        )
 
 
 def wedge_weight(angle_degree: _Plane, axial: _Plane, imaging: DrawnImaging, thickness_voxel: float) -> _Plane:

@@ -59,6 +59,8 @@ class ImagingRanges:
     """Noise's frequencies along the tilt axis count by this factor: filters of reconstructions act across the axis."""
     noise_tint: float = 0.25
     """Deviation of a smooth random factor on the noise's spectrum, in powers of ten: no two pipelines are alike."""
+    noise_color_log10: tuple[float, ...] = ()
+    """Added to that factor, at even steps of frequency up to a half per voxel: what a tomogram of the user's has."""
     streaks: Range = (0.03, 1.0)
     """Deviation of lines along the tilt axis against the rest of the noise (log): detector columns, uneven doses."""
     slow: Range = (0.02, 0.6)
@@ -175,7 +177,7 @@ def draw_imaging(
     near = rng.uniform() < center_share
     for field in dataclasses.fields(ImagingRanges):
         low_high = getattr(ranges, field.name)
-        if not isinstance(low_high, tuple) or field.name == "contrast":
+        if not isinstance(low_high, tuple) or field.name in ("contrast", "noise_color_log10"):
             continue
         center = getattr(REAL_CENTER, field.name)[0]
         drawn[field.name] = _draw(rng, low_high, field.name in _LOGARITHMIC, center if near else None)
@@ -183,6 +185,9 @@ def draw_imaging(
         n: bool(rng.uniform() < getattr(ranges, n)) for n in ("axis_any", "uncorrected", "denoised", "bytes_share")
     }
     tint = rng.normal(size=_TINT_KNOTS) * ranges.noise_tint * (0.4 if near else 1.0)
+    if ranges.noise_color_log10:
+        even = np.linspace(0, 1, _TINT_KNOTS), np.linspace(0, 1, len(ranges.noise_color_log10))
+        tint = tint + np.interp(*even, ranges.noise_color_log10)
     if share.pop("axis_any"):
         drawn["axis_degree"] = float(rng.uniform(-90, 90))
     if not (share["denoised"] or near):
@@ -272,6 +277,8 @@ class DrawConfig:
     """Of phantoms drawn close around the real center."""
     harshness: float = 1.0
     """Divides signal to noise; held-out phantoms use more than 1."""
+    backgrounds: tuple[str, ...] = ()
+    """Tomograms that most phantoms' particles are put into, in place of noise and company."""
     family: str = "house"
     """'house', or 'stranger': another way of imaging and other company, never for training."""
 
@@ -323,9 +330,14 @@ def config_for(imaging: str, difficulty: float, **fields: Any) -> DrawConfig:
         config = dataclasses.replace(config, family="stranger")
     if difficulty > 0:
         return config
+    return dataclasses.replace(config, contents=particles_alone(config.contents))
+
+
+def particles_alone(contents: ContentRanges) -> ContentRanges:
+    """The same labelled particles, with nothing else."""
     none = (_NO_NOISE, _NO_NOISE)
-    contents = dataclasses.replace(
-        config.contents,
+    return dataclasses.replace(
+        contents,
         fragments=none,
         company=none,
         aggregates=none,
@@ -334,4 +346,3 @@ def config_for(imaging: str, difficulty: float, **fields: Any) -> DrawConfig:
         gold=0.0,
         carbon=0.0,
     )
-    return dataclasses.replace(config, contents=contents)
