@@ -76,9 +76,6 @@ FIT = Command(
     options=FitOptions,
     action="jaxcryo.cli.phantom:fit",
     examples={
-        "phantom data/mine --particles particles.toml --like tomograms/TS_1.mrc": (
-            "the same, with the noise, wedge and scale of a tomogram of yours"
-        ),
         "phantom fit emd_1234.mrc --contour 0.02 --mass 450": "writes emd_1234.csv",
         "phantom fit 1fa2.cif": "writes 1fa2.csv from the first biological assembly",
     },
@@ -133,6 +130,9 @@ PHANTOM = Command(
         ),
         "phantom data/mine --particles particles.toml": (
             'particles of the structures that the file names, e.g. structure = "6qzp.cif"'
+        ),
+        "phantom data/mine --particles particles.toml --like tomograms/TS_1.mrc": (
+            "the same, with the noise, wedge and scale of a tomogram of yours"
         ),
         "phantom fit emd_1234.mrc --contour 0.02": "a density map as beads, which particles.toml may name",
         "phantom compare planes.npz": "what planes of a tomogram say of it, beside phantoms",

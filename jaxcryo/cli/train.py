@@ -55,6 +55,19 @@ class ComputeOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class StructureOptions:
+    """To learn from structures alone: phantoms are made while it trains."""
+
+    structures: Annotated[str | None, shown("TOML")] = None
+    """learn from structures, without tomograms or picks: a file of particle types that name theirs (docs/phantoms.md),
+    or czii for the challenge's six"""
+    like: Annotated[tuple[str, ...], shown("TOMOGRAM ...")] = ()
+    """phantoms look like these tomograms, whose wedge, noise, scale and ice thickness are measured"""
+    background: Annotated[tuple[str, ...], shown("TOMOGRAM ...")] = ()
+    """put particles into these tomograms, which should hold few of them; implies --like"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainOptions:
     """Train a network on tomograms with known picks."""
 
@@ -62,13 +75,6 @@ class TrainOptions:
     """architecture: yu4u, tattaka, or one that was added (docs/extending.md)"""
     fold: Annotated[int | Literal["all"] | None, shown("K")] = None
     """run to hold out, counted from 0 in sorted order, or all to hold out each in turn; not with --structures"""
-    structures: Annotated[str | None, shown("TOML")] = None
-    """learn from structures alone, without tomograms or picks: a file of particle types that name theirs
-    (docs/phantoms.md), or czii for the challenge's six"""
-    like: Annotated[tuple[str, ...], shown("TOMOGRAM ...")] = ()
-    """with --structures: phantoms look like these tomograms, whose wedge, noise, scale and thickness are measured"""
-    background: Annotated[tuple[str, ...], shown("TOMOGRAM ...")] = ()
-    """with --structures: particles are put into these tomograms, which should hold few of them; implies --like"""
     data: Annotated[str | None, shown("DIR", default="data")] = None
     """dataset in the challenge's layout, or a folder of tomograms with --picks"""
     copick: Annotated[str | None, shown("JSON")] = None
@@ -85,6 +91,7 @@ class TrainOptions:
     """stop after N steps; the schedule is rescaled"""
     minutes: Annotated[float | None, shown("M")] = None
     """stop after M minutes; the schedule is rescaled to the measured speed"""
+    from_structures: StructureOptions = StructureOptions()
     recipe: RecipeOptions = RecipeOptions()
     start: StartOptions = StartOptions()
     compute: ComputeOptions = ComputeOptions()
@@ -119,6 +126,9 @@ TRAIN = Command(
         "train --arch yu4u --fold all": "each run held out in turn, and a table at the end",
         "train --arch tattaka --size small --structures particles.toml --minutes 30": (
             "no tomograms, no picks: phantoms of the structures are made while it trains"
+        ),
+        "train --arch tattaka --size small --structures particles.toml --like tomograms/TS_1.mrc --minutes 30": (
+            "the same, with phantoms that look like a tomogram of yours"
         ),
         "convert onnx runs/yu4u-paper-fold0 --out out/": "next: models for inference",
     },

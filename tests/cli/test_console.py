@@ -146,8 +146,12 @@ def test_scripts_say_their_names(words: list[str], called: str) -> None:
     assert result.stdout.startswith(f"usage: {called} ") and f"\n  {called} " in result.stdout
 
 
-def test_defaults_are_those_of_the_phantoms() -> None:
+def test_defaults_are_those_of_the_phantoms(capsys: pytest.CaptureFixture[str]) -> None:
     config = PhantomConfig()
     options = PhantomOptions(out=pathlib.Path("out"))
     assert options.shape == CheckOptions(engines=pathlib.Path("out")).shape == config.shape_zyx
-    assert (options.voxel_spacing, options.difficulty) == (config.spacing_angstrom, config.difficulty)
+    assert options.difficulty == config.difficulty
+    # That of --like, else this one.
+    with pytest.raises(SystemExit):
+        main(["phantom", "--help"])
+    assert options.voxel_spacing is None and f"else {config.spacing_angstrom}" in capsys.readouterr().out
