@@ -24,8 +24,8 @@ from jaxcryo.picking.pipeline import find_picks
 from jaxcryo.picking.windows import plan_windows
 from jaxcryo.project.dataset import find_runs
 from jaxcryo.project.truth import read_truth
-from jaxcryo.runtime.backends import open_engine
-from jaxcryo.runtime.engine import IN_PLANE_FLIPS, NO_FLIPS
+from jaxcryo.runtime.backends import open_model
+from jaxcryo.runtime.opened import IN_PLANE_FLIPS, NO_FLIPS
 from jaxcryo.tomogram.volumes import open_volume
 from jaxcryo.weights import TrainedModel, load_model
 
@@ -80,7 +80,7 @@ def _row(
         place = pathlib.Path(folder)
         entry = convert_model(model, "a", place, OnnxOptions(window_zyx=window), source=str(place / "a" / "a"))
         entry = dataclasses.replace(entry, precision=precision, stride_zyx=(z, y, x))
-        engine = open_engine(place, entry, "openvino")
+        engine = open_model(place, entry, "openvino")
     engine = dataclasses.replace(engine, flips=IN_PLANE_FLIPS if tta else NO_FLIPS)
     began = time.perf_counter()
     picks = find_picks(volume, [engine], model.types, config=model.config.inference)

@@ -76,13 +76,13 @@ def _free_engines():  # type: ignore[no-untyped-def]
     from jaxcryo.domain import CZII_TYPES
     from jaxcryo.models import architectures
     from jaxcryo.recipes import recipe
-    from jaxcryo.runtime.engine import Engine
+    from jaxcryo.runtime.opened import OpenModel
 
     engines = []
     for arch in architectures():
         config = recipe(arch)
         engines.append(
-            Engine(
+            OpenModel(
                 name=arch, patch_zyx=config.model.patch_zyx, stride_zyx=config.inference.stride_zyx,
                 batch=config.inference.batch, classes=6, intensity=config.intensity,
                 predict=lambda w: jnp.broadcast_to(w[:, None] / 20, (len(w), 6, *w.shape[1:])),
@@ -92,12 +92,12 @@ def _free_engines():  # type: ignore[no-untyped-def]
 
 
 def _engines(folder: pathlib.Path):  # type: ignore[no-untyped-def]
-    from jaxcryo.runtime.backends import choose_backend, ensemble_types, open_engine
+    from jaxcryo.runtime.backends import choose_backend, ensemble_types, open_model
     from jaxcryo.runtime.manifest import read_manifest
 
     entries = read_manifest(folder)
     backend, _ = choose_backend("auto", folder, entries)
-    return [open_engine(folder, e, backend) for e in entries], ensemble_types(entries)
+    return [open_model(folder, e, backend) for e in entries], ensemble_types(entries)
 
 
 def _gigabytes(field: str) -> float:

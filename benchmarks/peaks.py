@@ -24,7 +24,7 @@ from jaxcryo.picking.pipeline import find_picks, picks_of_peaks
 from jaxcryo.picking.stitch import Slab
 from jaxcryo.project.dataset import find_runs
 from jaxcryo.project.truth import read_truth
-from jaxcryo.runtime.backends import choose_backend, ensemble_types, open_engine
+from jaxcryo.runtime.backends import choose_backend, ensemble_types, open_model
 from jaxcryo.runtime.manifest import read_manifest
 from jaxcryo.tomogram.volumes import open_volume
 
@@ -74,7 +74,7 @@ def _scores(folder: pathlib.Path, data: str) -> None:
     entries = read_manifest(folder)
     types = ensemble_types(entries)
     backend, _ = choose_backend("auto", folder, entries)
-    engines = [open_engine(folder, e, backend) for e in entries]
+    engines = [open_model(folder, e, backend) for e in entries]
     runs = find_runs(data, split="test")
     truth = read_truth(data, types, [r.name for r in runs])
     slabs: list[tuple[str, Slab]] = []

@@ -27,7 +27,7 @@ from jaxcryo.picking.pipeline import find_picks
 from jaxcryo.picking.preprocess import fit_volume
 from jaxcryo.picking.thresholds import decide
 from jaxcryo.picks.candidates import floor_of
-from jaxcryo.runtime.backends import choose_backend, open_engine
+from jaxcryo.runtime.backends import choose_backend, open_model
 from jaxcryo.runtime.manifest import read_manifest
 
 FAMILIES = {
@@ -53,7 +53,7 @@ def main() -> None:
     backend, _ = choose_backend("auto", options.engines, entries)
     rows: dict[str, list[tuple[Score, float]]] = {}
     for entry in entries:
-        engine = open_engine(options.engines, entry, backend)
+        engine = open_model(options.engines, entry, backend)
         families: dict[str, list[tuple[Picks, Picks]]] = {}
         for number, (family, (imaging, difficulty)) in enumerate(FAMILIES.items()):
             for run in range(options.runs):

@@ -37,8 +37,8 @@ from jaxcryo.picking.stitch import Slab, heatmap_slabs
 from jaxcryo.picking.windows import plan_windows, window_weight
 from jaxcryo.picks.copick_json import write_copick_picks
 from jaxcryo.recipes import recipe
-from jaxcryo.runtime.backends import open_engine
-from jaxcryo.runtime.engine import Engine
+from jaxcryo.runtime.backends import open_model
+from jaxcryo.runtime.opened import OpenModel
 from jaxcryo.tomogram.volumes import open_volume, write_ome_zarr
 from jaxcryo.weights import TrainedModel
 
@@ -78,7 +78,7 @@ def _compare(
     options = OnnxOptions(upsampling=upsampling, batch=batch)
     entry = convert_model(model, arch, folder, options, source=str(folder / "untrained" / arch))
     entry = dataclasses.replace(entry, precision=precision)
-    engine, timer = _timed(open_engine(folder, entry, "openvino"))
+    engine, timer = _timed(open_model(folder, entry, "openvino"))
     reference = _Reference(model, engine)
     plan = plan_windows(volume.grid.shape_zyx, engine.patch_zyx, engine.stride_zyx)
     work = 2 * multiply_adds(onnx.load(folder / entry.onnx_file)) / engine.batch
@@ -118,7 +118,7 @@ class _Timer:
     seconds: float = 0.0
 
 
-def _timed(engine: Engine) -> tuple[Engine, _Timer]:
+def _timed(engine: OpenModel) -> tuple[OpenModel, _Timer]:
     """The engine, and how long it is in its network."""
     timer, predict = _Timer(), engine.predict
     request = predict._request  # type: ignore[attr-defined]
@@ -139,7 +139,7 @@ def _timed(engine: Engine) -> tuple[Engine, _Timer]:
 class _Reference:
     """Validation as the published code does it."""
 
-    def __init__(self, model: TrainedModel, engine: Engine) -> None:
+    def __init__(self, model: TrainedModel, engine: OpenModel) -> None:
         import torch
 
         self.torch, self.engine = torch, engine
@@ -200,7 +200,7 @@ def _crowded(peaks: Picks) -> tuple[ParticleType, ...]:
 
 
 def _parts(
-    volume: Volume, engine: Engine, heatmap: np.ndarray, folder: pathlib.Path, types: tuple[ParticleType, ...]
+    volume: Volume, engine: OpenModel, heatmap: np.ndarray, folder: pathlib.Path, types: tuple[ParticleType, ...]
 ) -> dict[str, float]:
     """Seconds of the other steps, each alone."""
     depth = volume.grid.shape_zyx[0]

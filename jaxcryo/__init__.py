@@ -18,9 +18,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxcryo.api import Engines as Engines
+    from jaxcryo.api import Models as Models
     from jaxcryo.api import find as find
-    from jaxcryo.api import open_engines as open_engines
+    from jaxcryo.api import open_models as open_models
     from jaxcryo.api import save as save
     from jaxcryo.domain import ParticleType as ParticleType
     from jaxcryo.domain import Picks as Picks
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "Engines": "jaxcryo.api",
+    "Models": "jaxcryo.api",
     "InputError": "jaxcryo.errors",
     "ParticleType": "jaxcryo.domain",
     "Picks": "jaxcryo.domain",
     "Volume": "jaxcryo.domain",
     "VoxelGrid": "jaxcryo.domain",
     "find": "jaxcryo.api",
-    "open_engines": "jaxcryo.api",
+    "open_models": "jaxcryo.api",
     "save": "jaxcryo.api",
 }
 
-__all__ = ["Engines", "InputError", "ParticleType", "Picks", "Volume", "VoxelGrid", "find", "open_engines", "save"]
+__all__ = ["InputError", "Models", "ParticleType", "Picks", "Volume", "VoxelGrid", "find", "open_models", "save"]
 
 
 def __getattr__(name: str) -> Any:

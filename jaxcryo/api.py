@@ -17,38 +17,38 @@ from jaxcryo.picking.thresholds import decide
 from jaxcryo.picks.candidates import floor_of
 from jaxcryo.picks.formats import Geometries, TomogramGeometry, format_for, write_picks
 from jaxcryo.project.mask import open_mask
-from jaxcryo.runtime.backends import choose_backend, ensemble_types, open_engine
-from jaxcryo.runtime.engine import Engine
+from jaxcryo.runtime.backends import choose_backend, ensemble_types, open_model
 from jaxcryo.runtime.manifest import ModelEntry, read_manifest
+from jaxcryo.runtime.opened import OpenModel
 from jaxcryo.tomogram.normalization import scaled
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Engines:
-    """The networks of a folder, opened, which are averaged; `open_engines` gives them."""
+class Models:
+    """The networks of a folder, opened, which are averaged; `open_models` gives them."""
 
     entries: tuple[ModelEntry, ...]
-    engines: tuple[Engine, ...]
+    models: tuple[OpenModel, ...]
     types: tuple[ParticleType, ...]
     """With the thresholds that picks have to exceed."""
 
 
-def open_engines(folder: str | pathlib.Path, *, backend: str = "auto") -> Engines:
-    """The engines that `python -m convert onnx` wrote to a folder, for several tomograms one after the other.
+def open_models(folder: str | pathlib.Path, *, backend: str = "auto") -> Models:
+    """The models that `python -m convert onnx` wrote to a folder, for several tomograms one after the other.
 
     Raises:
-        InputError: the folder holds no engines, or they cannot be used on this machine.
+        InputError: the folder holds no models, or they cannot be used on this machine.
     """
     folder = pathlib.Path(folder)
     entries = read_manifest(folder)
     runner, _ = choose_backend(backend, folder, entries)
-    engines = tuple(open_engine(folder, entry, runner) for entry in entries)
-    return Engines(entries=entries, engines=engines, types=ensemble_types(entries))
+    models = tuple(open_model(folder, entry, runner) for entry in entries)
+    return Models(entries=entries, models=models, types=ensemble_types(entries))
 
 
 def find(
     volume: Volume,
-    engines: str | pathlib.Path | Engines,
+    engines: str | pathlib.Path | Models,
     *,
     mask: str | pathlib.Path | Volume | None = None,
     invert: bool = False,
@@ -58,8 +58,8 @@ def find(
 ) -> Picks:
     """The particles of a tomogram: positions in its own ångströms, by type and then from the best score down.
 
-    A volume of another voxel spacing than the engines' is resampled; what is done to it is warned of. `engines` is a
-    folder, or what `open_engines` gave. Picks lie where `mask` is above 0. `invert` changes dark and bright. `floor`
+    A volume of another voxel spacing than the models' is resampled; what is done to it is warned of. `engines` is a
+    folder, or what `open_models` gave. Picks lie where `mask` is above 0. `invert` changes dark and bright. `floor`
     replaces all thresholds, to choose among the scores afterwards. With calibrated models thresholds are chosen for
     the `aim` and fit the tomogram, and picks have a probability; others use their own. `on_windows` is called with the
     windows that are done and all there are.
@@ -68,9 +68,9 @@ def find(
         picks.of("ribosome")  # x, y, z
 
     Raises:
-        InputError: the engines, the mask or the volume cannot be used.
+        InputError: the models, the mask or the volume cannot be used.
     """
-    opened = engines if isinstance(engines, Engines) else open_engines(engines)
+    opened = engines if isinstance(engines, Models) else open_models(engines)
     if mask is not None and not isinstance(mask, Volume):
         mask = open_mask(mask, volume.name, volume.grid)
 
@@ -82,7 +82,7 @@ def find(
     decides = calibration is not None and floor is None
     found = find_picks(
         fitted,
-        opened.engines,
+        opened.models,
         opened.types,
         config=opened.entries[0].inference,
         floor=floor_of(opened.types) if decides else floor,
@@ -124,4 +124,4 @@ def save(
     return write_picks({picks.run: picks}, path, chosen, Geometries(default=frame), force=force)
 
 
-__all__ = ["Engines", "InputError", "find", "open_engines", "save"]
+__all__ = ["InputError", "Models", "find", "open_models", "save"]

@@ -24,8 +24,8 @@ from jaxcryo.config import InferenceConfig, IntensityConfig
 from jaxcryo.domain import VoxelGrid
 from jaxcryo.project.copick import open_project, project_runs
 from jaxcryo.recipes import recipe
-from jaxcryo.runtime.engine import Engine
 from jaxcryo.runtime.manifest import ModelEntry
+from jaxcryo.runtime.opened import OpenModel
 from jaxcryo.tomogram.volumes import write_ome_zarr
 
 SPACING = 10.012444
@@ -51,10 +51,10 @@ def engines() -> Any:
         weights_sha256="", precision="float32", types=TYPES, intensity=intensity, spacing_angstrom=SPACING,
         inference=InferenceConfig(stride_zyx=stride), source="", skewness=-2.0,
     )  # fmt: skip
-    engine = Engine(
+    engine = OpenModel(
         name="fake", patch_zyx=patch, stride_zyx=stride, batch=4, classes=1, predict=dark, intensity=intensity
     )
-    return jaxcryo.Engines(entries=(entry,), engines=(engine,), types=TYPES)
+    return jaxcryo.Models(entries=(entry,), models=(engine,), types=TYPES)
 
 
 @pytest.fixture(scope="module")

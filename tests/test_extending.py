@@ -27,10 +27,10 @@ from jaxcryo.models.onnx_layers import NetworkGraph, emit, emit_conv
 from jaxcryo.picks.copick_json import read_copick_folder
 from jaxcryo.recipes import recipe
 from jaxcryo.runtime import backends
-from jaxcryo.runtime.backends import Fit, choose_backend, open_engine
+from jaxcryo.runtime.backends import Fit, choose_backend, open_model
 from jaxcryo.runtime.backends.base import precision_as_asked
-from jaxcryo.runtime.engine import Predict
 from jaxcryo.runtime.manifest import ModelEntry, read_manifest
+from jaxcryo.runtime.opened import Predict
 from jaxcryo.runtime.precision import PrecisionChoice
 from jaxcryo.weights import load_model
 
@@ -105,7 +105,7 @@ def test_an_architecture_from_outside_is_trained_converted_and_used(toys, datase
     assert (entry.arch, entry.model, entry.patch_zyx) == ("toy", ToyConfig(), (16, 32, 32))
     windows = np.random.default_rng(0).standard_normal((entry.batch, *entry.patch_zyx), np.float32)
     in_flax, in_openvino = (
-        np.asarray(open_engine(out, entry, backend).predict(windows)) for backend in ("flax", "openvino")
+        np.asarray(open_model(out, entry, backend).predict(windows)) for backend in ("flax", "openvino")
     )
     np.testing.assert_allclose(in_openvino, in_flax, atol=1e-5 * float(np.abs(in_flax).max()))
     command = ["--engines", str(out), "--data", str(dataset), "--runs", "PT_000", "--backend", "openvino"]

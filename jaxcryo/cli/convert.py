@@ -90,10 +90,10 @@ ONNX = Command(
     options=OnnxOptions,
     action="jaxcryo.cli.convert:onnx",
     examples={
-        "convert onnx runs/yu4u-small-fold0 runs/tattaka-small-fold0 --out engines": (
+        "convert onnx runs/yu4u-small-fold0 runs/tattaka-small-structures --out out/": (
             "for a computer without an NVIDIA GPU (OpenVINO runs float32, and bfloat16 where the CPU has it)"
         ),
-        "convert onnx runs/yu4u-paper-fold0 --precision float16 --out engines-t4": (
+        "convert onnx runs/yu4u-paper-fold0 --precision float16 --out out-t4/": (
             "for TensorRT on a T4, which is fast in float16 only; then build the engines on that card"
         ),
     },

@@ -21,9 +21,9 @@ from jaxcryo.picks.origin import Origin, write_origin
 from jaxcryo.progress import Progress
 from jaxcryo.project.mask import open_mask
 from jaxcryo.report import draw_picks
-from jaxcryo.runtime.backends import open_engine
-from jaxcryo.runtime.engine import IN_PLANE_FLIPS, NO_FLIPS
+from jaxcryo.runtime.backends import open_model
 from jaxcryo.runtime.manifest import ModelEntry
+from jaxcryo.runtime.opened import IN_PLANE_FLIPS, NO_FLIPS
 from jaxcryo.runtime.workers import Advance
 from jaxcryo.tomogram.heatmaps import heatmap_writer
 from jaxcryo.tomogram.volumes import Reading
@@ -34,7 +34,7 @@ class Job:
     """What is the same for all runs."""
 
     folder: pathlib.Path
-    """Of the engines."""
+    """Of the models."""
     entries: tuple[ModelEntry, ...]
     backend: str
     types: tuple[ParticleType, ...]
@@ -69,13 +69,13 @@ class PickedRun:
 
 
 def open_picker(job: Job) -> Callable[[RunTask, Advance], PickedRun]:
-    """Opens the engines; the function writes the picks of a run, whole, and its picture.
+    """Opens the models; the function writes the picks of a run, whole, and its picture.
 
     Raises:
-        InputError: an engine cannot be used. The function raises it for a volume that cannot, and `EngineError`.
+        InputError: a model cannot be used. The function raises it for a volume that cannot, and `ModelError`.
     """
     flips = IN_PLANE_FLIPS if job.tta else NO_FLIPS
-    engines = [dataclasses.replace(open_engine(job.folder, entry, job.backend), flips=flips) for entry in job.entries]
+    models = [dataclasses.replace(open_model(job.folder, entry, job.backend), flips=flips) for entry in job.entries]
 
     def pick(task: RunTask, advance: Advance) -> PickedRun:
         began = time.monotonic()
@@ -93,7 +93,7 @@ def open_picker(job: Job) -> Callable[[RunTask, Advance], PickedRun]:
                 watchers.append(lambda slab: write(slab.z_start, slab.heatmap))
             candidates = find_picks(
                 volume,
-                engines,
+                models,
                 job.types,
                 config=job.entries[0].inference,
                 floor=floor,

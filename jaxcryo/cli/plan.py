@@ -22,7 +22,7 @@ from jaxcryo.domain import ParticleType, Picks, Run
 from jaxcryo.errors import InputError
 from jaxcryo.phantom import DrawConfig, write_dataset
 from jaxcryo.picking.effort import Effort, stride_of
-from jaxcryo.picking.preprocess import engine_spacing
+from jaxcryo.picking.preprocess import models_spacing
 from jaxcryo.picks.candidates import floor_of
 from jaxcryo.picks.folder import ModelUsed, PicksFolder, Settings
 from jaxcryo.picks.formats import Geometries
@@ -38,7 +38,7 @@ from jaxcryo.tomogram.volumes import Reading
 
 T = TypeVar("T")
 
-DEMO_ENGINES = pathlib.Path(__file__).parents[1] / "demo"
+DEMO_MODELS = pathlib.Path(__file__).parents[1] / "demo"
 DEMO_SEED = 20260
 DEMO_SHAPE_ZYX = (128, 400, 400)
 DEMO_HARSHNESS = 1.3
@@ -108,7 +108,7 @@ def with_demo_data(options: InferOptions) -> InferOptions:
     shutil.rmtree(out, ignore_errors=True)
     write_dataset(data, config, seed=DEMO_SEED, runs=0, test_runs=1, progress=True)
     print("2. Finding the particles")
-    engines = options.engines or DEMO_ENGINES
+    engines = options.engines or DEMO_MODELS
     return dataclasses.replace(options, data=str(data), copick=None, out=out, engines=engines, runs=())
 
 
@@ -121,7 +121,7 @@ def planned(options: InferOptions) -> Plan:
         )
     entries = tuple(_as_asked(e, options.effort, options.picking) for e in read_manifest(folder))
     check_truth(options.truth, options.copick)
-    near_angstrom = engine_spacing(entries)
+    near_angstrom = models_spacing(entries)
     source = find_source(options.data, options.copick, options.input, names=options.runs, near_angstrom=near_angstrom)
     shard = None if options.running.shard is None else Shard.parse(options.running.shard)
     runs = source.runs if shard is None else shard.of(source.runs)

@@ -13,7 +13,7 @@ from jaxcryo.errors import InputError
 from jaxcryo.metric import Score, score
 from jaxcryo.phantom import PhantomConfig, make_phantom
 from jaxcryo.picking.pipeline import find_picks
-from jaxcryo.runtime.backends import open_engine
+from jaxcryo.runtime.backends import open_model
 from jaxcryo.runtime.manifest import ModelEntry, read_manifest, write_manifest
 from jaxcryo.runtime.openvino import cpu_has_bfloat16
 from jaxcryo.runtime.precision import MAX_F4_CHANGE, is_harmless
@@ -81,7 +81,7 @@ def compare_precisions(
             "this CPU does not compute in bfloat16, so that nothing can be measured here; leave --bfloat16"
         )
     engines = {
-        precision: open_engine(folder, dataclasses.replace(entry, precision=precision), "openvino")
+        precision: open_model(folder, dataclasses.replace(entry, precision=precision), "openvino")
         for precision in _PRECISIONS
     }
     truth: dict[str, Picks] = {}

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from jaxcryo.phantom import PhantomConfig, make_phantom
-from jaxcryo.runtime.engine import INPUT
 from jaxcryo.runtime.manifest import ModelEntry
+from jaxcryo.runtime.opened import INPUT
 from jaxcryo.tomogram.normalization import normalization
 
 Windows = Float[NDArray[np.float32], "n d h w"]

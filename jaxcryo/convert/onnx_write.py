@@ -15,7 +15,7 @@ from jaxcryo.config import NetworkConfig, Precision
 from jaxcryo.errors import InputError
 from jaxcryo.models import architecture
 from jaxcryo.models.onnx_layers import NetworkGraph, Upsampling
-from jaxcryo.runtime.engine import INPUT, OUTPUT
+from jaxcryo.runtime.opened import INPUT, OUTPUT
 from jaxcryo.serialize import to_plain
 
 _Shapes = dict[str, tuple[int, ...]]

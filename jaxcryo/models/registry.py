@@ -44,11 +44,6 @@ def architecture(name: str) -> Architecture:
     return found[name]
 
 
-def sizes() -> tuple[str, ...]:
-    """What `--size` may be for one architecture or another."""
-    return tuple(dict.fromkeys(size for a in architectures().values() for size in a.recipes))
-
-
 @functools.cache
 def _installed() -> dict[str, Architecture]:
     found = [point.load() for point in importlib.metadata.entry_points(group=_GROUP)]

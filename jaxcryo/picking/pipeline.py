@@ -17,12 +17,12 @@ from jaxcryo.picking.reader import SlabReader
 from jaxcryo.picking.stitch import ChooseWindows, OnWindows, heatmap_slabs
 from jaxcryo.picking.windows import WindowPlan, windows_that_reach
 from jaxcryo.project.mask import inside, inside_on_grid
-from jaxcryo.runtime.engine import Engine
+from jaxcryo.runtime.opened import OpenModel
 
 
 def find_picks(
     volume: Volume,
-    engines: Sequence[Engine],
+    models: Sequence[OpenModel],
     types: Sequence[ParticleType],
     *,
     config: InferenceConfig,
@@ -34,29 +34,29 @@ def find_picks(
 ) -> Picks:
     """The particles of a tomogram, by type and then from the highest score down.
 
-    A score is the heatmap's value, averaged over engines. Picks are above the threshold of their type, or with `floor`
+    A score is the heatmap's value, averaged over models. Picks are above the threshold of their type, or with `floor`
     above that value whatever the type: leaving out those at or below a threshold afterwards gives the same picks as
-    that threshold would have. Windows and batches are the engines' own.
+    that threshold would have. Windows and batches are the models' own.
 
     With a `mask`, which covers the volume's box in voxels of any size, there are picks where it is above 0 only;
     windows that cannot matter to them are not computed, and `note` is told how many.
 
     Raises:
-        InputError: the engines' classes differ, or from the number of types; the volume cannot be read or is smaller
+        InputError: the models' classes differ, or from the number of types; the volume cannot be read or is smaller
             than a window.
-        EngineError: an engine fails.
+        ModelError: a model fails.
     """
-    for engine in engines:
-        if engine.classes != len(types):
+    for model in models:
+        if model.classes != len(types):
             raise InputError(
-                f"{engine.name} gives heatmaps of {engine.classes} classes for {len(types)} particle types "
+                f"{model.name} gives heatmaps of {model.classes} classes for {len(types)} particle types "
                 f"({', '.join(t.name for t in types)}); expected as many: use the types it was trained with"
             )
     thresholds = [t.threshold if floor is None else floor for t in types]
     if mask is not None:
         mask = dataclasses.replace(mask, grid=mask.grid.in_frame_of(volume.grid))
     choose = None if mask is None else _windows_of_mask(mask, volume, margin=config.nms_voxel // 2, note=note)
-    slabs = heatmap_slabs(volume, engines, on_windows=on_windows, choose=choose)
+    slabs = heatmap_slabs(volume, models, on_windows=on_windows, choose=choose)
     parts = list(find_peaks(slabs, thresholds, nms_voxel=config.nms_voxel, on_slab=on_slab))
     return picks_of_peaks(collect_peaks(parts), volume.name, volume.grid, types, config, mask=mask)
 

@@ -1,4 +1,4 @@
-"""Making a tomogram what the engines were trained on: its voxel spacing and intensities, and a word on its contrast."""
+"""Making a tomogram what the models were trained on: its voxel spacing and intensities, and a word on its contrast."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from jaxcryo.tomogram.resample import resampled
 from jaxcryo.tomogram.statistics import Note, Statistics, are_opposite, surveyed
 
 SPACING_TOLERANCE = 0.02
-"""Engines are used on voxels that differ by up to this share from those they were trained on."""
+"""Models are used on voxels that differ by up to this share from those they were trained on."""
 _SCALE_TOLERANCE = 3.0
 
 
 def fit_volume(volume: Volume, entries: Sequence[ModelEntry], *, note: Note = lambda sentence: None) -> Volume:
-    """The volume as the engines want it, computed as it is read; positions in it are those in the given one.
+    """The volume as the models want it, computed as it is read; positions in it are those in the given one.
 
-    Of another voxel spacing it is resampled. Where the engines normalise by constants that are far from its
+    Of another voxel spacing it is resampled. Where the models normalise by constants that are far from its
     intensities, it is brought to their scale. Each change is said to `note` in a line, and so is a contrast that looks
     opposite, which changes nothing.
 
     Raises:
-        InputError: the engines' spacings differ, the volume's cannot be right, or it cannot be read.
+        InputError: the models' spacings differ, the volume's cannot be right, or it cannot be read.
     """
-    spacing = engine_spacing(entries)
+    spacing = models_spacing(entries)
     volume = given = surveyed(volume, note=note)
     measured = given.statistics
     known = [e.skewness for e in entries if e.skewness is not None]
@@ -52,7 +52,7 @@ def fit_volume(volume: Volume, entries: Sequence[ModelEntry], *, note: Note = la
         before = f"{volume.grid.spacing_angstrom:.3f}" if len(set(own)) == 1 else " × ".join(f"{s:.3f}" for s in own)
         volume = resampled(volume, spacing)
         note(
-            f"{volume.name}: resampled from {before} to the engines' {spacing:.3f} Å, picks stay in its own "
+            f"{volume.name}: resampled from {before} to the models' {spacing:.3f} Å, picks stay in its own "
             "coordinates (if the file's spacing is wrong, give the true one with --voxel-spacing)"
         )
     for sentence in sorted({padding_needed(volume.name, volume.grid.shape_zyx, e.patch_zyx) or "" for e in entries}):
@@ -61,8 +61,8 @@ def fit_volume(volume: Volume, entries: Sequence[ModelEntry], *, note: Note = la
     return volume
 
 
-def engine_spacing(entries: Sequence[ModelEntry]) -> float:
-    """The voxel spacing that all engines were trained on.
+def models_spacing(entries: Sequence[ModelEntry]) -> float:
+    """The voxel spacing that all models were trained on.
 
     Raises:
         InputError: they differ.

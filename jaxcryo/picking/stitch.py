@@ -23,7 +23,7 @@ from jaxcryo.domain import Volume
 from jaxcryo.errors import InputError
 from jaxcryo.picking.reader import ReadSlices, SlabReader
 from jaxcryo.picking.windows import WindowPlan, plan_windows, weight_factors, weight_sums
-from jaxcryo.runtime.engine import Engine, Flips, engine_failures
+from jaxcryo.runtime.opened import Flips, OpenModel, model_failures
 from jaxcryo.tomogram.normalization import normalization
 from jaxcryo.tomogram.statistics import surveyed
 
@@ -50,34 +50,34 @@ class Slab:
 
 def heatmap_slabs(
     volume: Volume,
-    engines: Sequence[Engine],
+    models: Sequence[OpenModel],
     *,
     on_windows: OnWindows | None = None,
     choose: ChooseWindows | None = None,
 ) -> Iterator[Slab]:
-    """The mean of the engines' heatmaps in consecutive slabs from the first slice to the last.
+    """The mean of the models' heatmaps in consecutive slabs from the first slice to the last.
 
     Windows that `choose` leaves out are not computed; voxels that one of them covers have lower values than they
     should, down to 0.
 
     Raises:
-        InputError: no engines, engines that differ in their number of classes, a volume smaller than a window, or
+        InputError: no models, models that differ in their number of classes, a volume smaller than a window, or
             one that cannot be read.
-        EngineError: an engine fails.
+        ModelError: a model fails.
     """
-    if not engines:
-        raise InputError("no engine was given; expected at least one")
-    if len({e.classes for e in engines}) > 1:
-        counts = ", ".join(f"{e.name}: {e.classes}" for e in engines)
-        raise InputError(f"the engines differ in their number of classes ({counts}); use those of one set of types")
-    if any(e.intensity.rule != "fixed" for e in engines):
+    if not models:
+        raise InputError("no model was given; expected at least one")
+    if len({e.classes for e in models}) > 1:
+        counts = ", ".join(f"{e.name}: {e.classes}" for e in models)
+        raise InputError(f"the models differ in their number of classes ({counts}); use those of one set of types")
+    if any(e.intensity.rule != "fixed" for e in models):
         volume = surveyed(volume)
     reader = SlabReader(volume)
-    plans = [plan_windows(volume.grid.shape_zyx, e.patch_zyx, e.stride_zyx) for e in engines]
+    plans = [plan_windows(volume.grid.shape_zyx, e.patch_zyx, e.stride_zyx) for e in models]
     if choose is not None:
         plans = [dataclasses.replace(plan, chosen=choose(plan)) for plan in plans]
     total = sum(plan.count for plan in plans)
-    done_of = [0] * len(engines)
+    done_of = [0] * len(models)
 
     def progress_of(index: int) -> OnWindows:
         def progress(done: int, _: int) -> None:
@@ -88,8 +88,8 @@ def heatmap_slabs(
         return progress
 
     streams = [
-        stitched_slabs(volume, reader.stream(), engine, plan=plan, on_windows=progress_of(i))
-        for i, (engine, plan) in enumerate(zip(engines, plans, strict=True))
+        stitched_slabs(volume, reader.stream(), model, plan=plan, on_windows=progress_of(i))
+        for i, (model, plan) in enumerate(zip(models, plans, strict=True))
     ]
     slabs = averaged_slabs(streams)
     return _where_data_is(slabs, reader.stream()) if volume.has_gaps else slabs
@@ -131,9 +131,9 @@ def _where_data_is(slabs: Iterator[Slab], read: ReadSlices) -> Iterator[Slab]:
 _PASSED = Slab(z_start=0, heatmap=np.zeros((0, 0, 0, 0), np.float32))
 
 
-def stitch(volume: Volume, engines: Sequence[Engine]) -> Float[NDArray[np.float32], "c z y x"]:
+def stitch(volume: Volume, models: Sequence[OpenModel]) -> Float[NDArray[np.float32], "c z y x"]:
     """The whole heatmap in memory, for small volumes; raises as `heatmap_slabs` does."""
-    return np.concatenate([np.asarray(slab.heatmap) for slab in heatmap_slabs(volume, engines)], axis=1)
+    return np.concatenate([np.asarray(slab.heatmap) for slab in heatmap_slabs(volume, models)], axis=1)
 
 
 class _Batch(NamedTuple):
@@ -146,21 +146,21 @@ class _Batch(NamedTuple):
 def stitched_slabs(
     volume: Volume,
     read: ReadSlices,
-    engine: Engine,
+    model: OpenModel,
     *,
     plan: WindowPlan | None = None,
     on_windows: OnWindows = lambda done, total: None,
 ) -> Iterator[Slab]:
-    """One engine's heatmaps: in each voxel the mean over windows, weighted by the voxel's place in the window.
+    """One model's heatmaps: in each voxel the mean over windows, weighted by the voxel's place in the window.
 
     `read` gives the volume's slices. Slabs are as high as the stride or a part of it, but for padding that is cropped
     from the first and the last ones. Raises as `heatmap_slabs` does.
     """
     if plan is None:
-        plan = plan_windows(volume.grid.shape_zyx, engine.patch_zyx, engine.stride_zyx)
-    normalize, mode = normalization(volume, engine.intensity), _NUMPY_PADDING[engine.padding]
-    batches = [_batches(plan.starts_of_layer(layer), engine.batch) for layer in range(len(plan.z.starts))]
-    predict = engine.predict if isinstance(engine.predict, Partial) else Partial(engine.predict)
+        plan = plan_windows(volume.grid.shape_zyx, model.patch_zyx, model.stride_zyx)
+    normalize, mode = normalization(volume, model.intensity), _NUMPY_PADDING[model.padding]
+    batches = [_batches(plan.starts_of_layer(layer), model.batch) for layer in range(len(plan.z.starts))]
+    predict = model.predict if isinstance(model.predict, Partial) else Partial(model.predict)
     weight_z, weight_yx = map(jnp.asarray, weight_factors(plan.patch_zyx))
     depth, stride = plan.patch_zyx[0], plan.stride_zyx[0]
     height = max(h for h in range(1, min(stride, _MAX_SLAB_SLICES) + 1) if stride % h == 0)
@@ -170,7 +170,7 @@ def stitched_slabs(
     columns = slice(plan.x.pad_before, plan.x.pad_before + plan.x.size)
     yx_cropped = jnp.asarray(yx_map[rows, columns])
     corner_yx = np.array([rows.start, columns.start], np.int32)
-    sums = jnp.zeros((engine.classes, depth, plan.y.padded, plan.x.padded), jnp.float32)
+    sums = jnp.zeros((model.classes, depth, plan.y.padded, plan.x.padded), jnp.float32)
 
     flying: collections.deque[tuple[Array, int]] = collections.deque()
     done = 0
@@ -188,7 +188,7 @@ def stitched_slabs(
             inside = normalize(read(*plan.slices_of_layer(layer)))
             slab = jnp.asarray(np.pad(inside, plan.padding_of_layer(layer), mode=mode))
             del inside
-        with engine_failures(engine):
+        with model_failures(model):
             while flying:
                 land()
         z = plan.z.starts[layer - 1]  # slices that no window of this layer reaches are finished
@@ -204,10 +204,10 @@ def stitched_slabs(
             del heatmap  # before the next one is made
         if last:
             return
-        with engine_failures(engine):
+        with model_failures(model):
             for batch in batches[layer]:
                 sums, ready = _add_batch(
-                    predict, sums, slab, batch.starts_yx, batch.counted, weight_z, weight_yx, flips=engine.flips
+                    predict, sums, slab, batch.starts_yx, batch.counted, weight_z, weight_yx, flips=model.flips
                 )
                 flying.append((ready, batch.windows))
                 if len(flying) > _BATCHES_IN_FLIGHT:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from jaxcryo.config import Precision
 from jaxcryo.errors import InputError
-from jaxcryo.runtime.engine import INPUT, OUTPUT, Predict
+from jaxcryo.runtime.opened import INPUT, OUTPUT, Predict
 
 # OpenVINO would report its use to its makers, from a forked process; without this package it has a stub that does not.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from jaxcryo.calling import command
 from jaxcryo.errors import InputError
-from jaxcryo.runtime.engine import INPUT, OUTPUT, Predict
+from jaxcryo.runtime.opened import INPUT, OUTPUT, Predict
 
 _KEPT_ERRORS = 20
 

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from jaxcryo.errors import InputError
 from jaxcryo.interrupt import ends_at_once
 from jaxcryo.runtime.cuda import Gpu, gpu_environment
-from jaxcryo.runtime.engine import EngineError
+from jaxcryo.runtime.opened import ModelError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 Advance = Callable[[int, int], None]
 """Called with what is done of a task and all there is."""
 Work = Callable[[Task, Advance], Result]
-"""Does one task; `InputError` and `EngineError` are failures of that task."""
+"""Does one task; `InputError` and `ModelError` are failures of that task."""
 _PATIENCE_SECONDS = 10.0
 
 
@@ -87,7 +87,7 @@ def in_turn(
     for index, task in enumerate(tasks):
         try:
             result = work(task, lambda done, total, index=index: on_advance(index, done, total))  # type: ignore[misc]
-        except (InputError, EngineError) as error:
+        except (InputError, ModelError) as error:
             yield Outcome(index=index, failure=str(error))
         else:
             yield Outcome(index=index, result=result)
@@ -215,7 +215,7 @@ def _work(connection: Connection, open_work: Callable[[], Work[Any, Any]]) -> No
             task = connection.recv()
             try:
                 result = work(task, lambda done, total: connection.send(("advance", (done, total))))
-            except (InputError, EngineError) as error:
+            except (InputError, ModelError) as error:
                 connection.send(("failed", str(error)))
             else:
                 connection.send(("done", result))

@@ -21,7 +21,7 @@ from jaxcryo.tomogram.normalization import normalization
 from jaxcryo.tomogram.statistics import surveyed
 from jaxcryo.training.live_phantoms import LiveConfig, PhantomSource, Sketch
 from jaxcryo.training.source import Example
-from jaxcryo.training.validation import calibrate_on, flax_engine
+from jaxcryo.training.validation import calibrate_on, flax_model
 from jaxcryo.weights import TrainedModel
 
 EPOCH_STEPS = 1000
@@ -83,9 +83,9 @@ def calibrated(
 ) -> TrainedModel:
     """The model with thresholds and a calibration that these tomograms give."""
     network, _, _ = build(model.config.model, seed=None)
-    engine = flax_engine(network, model.params, model.stats, model.config, name=model.source)
+    opened = flax_model(network, model.params, model.stats, model.config, name=model.source)
     held_out = [(e.volume, e.picks) for e in examples]
-    types, calibration = calibrate_on(engine, held_out, model.types, model.config, on_windows=on_windows)
+    types, calibration = calibrate_on(opened, held_out, model.types, model.config, on_windows=on_windows)
     return dataclasses.replace(model, types=types, calibration=calibration)
 
 

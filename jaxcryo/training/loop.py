@@ -28,7 +28,7 @@ from jaxcryo.training.run_writer import RunWriter
 from jaxcryo.training.source import Example, SampleSource
 from jaxcryo.training.state import TrainState
 from jaxcryo.training.step import Metrics, Step, first_copy
-from jaxcryo.training.validation import Validation, flax_engine, validate
+from jaxcryo.training.validation import Validation, flax_model, validate
 from jaxcryo.weights import TrainedModel
 
 REFIT_STEPS = 25
@@ -168,14 +168,14 @@ class Trainer:
         began = time.monotonic()
         config, held_out = self.description.config, self.held_out
         host = first_copy(state)
-        engine = flax_engine(self.network, host.ema_params, host.ema_stats, config, name=f"step {n}")
+        model = flax_model(self.network, host.ema_params, host.ema_stats, config, name=f"step {n}")
 
         def show(done: int, count: int) -> None:
             bar.set_postfix_str(f"validating on {held_out.volume.name}: {done} of {count} windows")
 
         overlay = self.page.overlay() if distributed.is_first() else None
         result = validate(
-            engine,
+            model,
             held_out.volume,
             held_out.picks,
             self.description.types,

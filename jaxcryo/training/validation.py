@@ -20,7 +20,7 @@ from jaxcryo.picking.peaks import OnSlab
 from jaxcryo.picking.pipeline import find_picks
 from jaxcryo.picking.stitch import OnWindows, Slab
 from jaxcryo.report import shown_slices
-from jaxcryo.runtime.engine import Engine
+from jaxcryo.runtime.opened import OpenModel
 
 THRESHOLDS = np.round(np.linspace(0.05, 0.95, 19), 2)
 _PLATEAU = 0.03
@@ -45,9 +45,9 @@ class Validation:
     """Of the slices that a picture shows."""
 
 
-def flax_engine(network: Network, params: Weights, stats: Weights, config: TrainConfig, *, name: str) -> Engine:
-    """The network itself as an engine."""
-    return Engine(
+def flax_model(network: Network, params: Weights, stats: Weights, config: TrainConfig, *, name: str) -> OpenModel:
+    """The network as a training holds it, ready to pick with."""
+    return OpenModel(
         name=name,
         patch_zyx=config.model.patch_zyx,
         stride_zyx=config.inference.stride_zyx,
@@ -60,7 +60,7 @@ def flax_engine(network: Network, params: Weights, stats: Weights, config: Train
 
 
 def validate(
-    engine: Engine,
+    model: OpenModel,
     volume: Volume,
     truth: Picks,
     types: Sequence[ParticleType],
@@ -82,7 +82,7 @@ def validate(
 
     picks = find_picks(
         volume,
-        [engine],
+        [model],
         types,
         config=config.inference,
         floor=float(THRESHOLDS[0]),
@@ -109,7 +109,7 @@ def validate(
 
 
 def calibrate_on(
-    engine: Engine,
+    model: OpenModel,
     held_out: Sequence[tuple[Volume, Picks]],
     types: Sequence[ParticleType],
     config: TrainConfig,
@@ -123,7 +123,7 @@ def calibrate_on(
     type; types that none has keep theirs.
     """
     candidates = [
-        find_picks(volume, [engine], types, config=config.inference, floor=float(THRESHOLDS[0]), on_windows=on_windows)
+        find_picks(volume, [model], types, config=config.inference, floor=float(THRESHOLDS[0]), on_windows=on_windows)
         for volume, _ in held_out
     ]
     truths = [dataclasses.replace(truth, run=volume.name) for volume, truth in held_out]

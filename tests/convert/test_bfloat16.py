@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxcryo.cli.convert import main
-from jaxcryo.cli.plan import DEMO_ENGINES
+from jaxcryo.cli.plan import DEMO_MODELS
 from jaxcryo.convert import bfloat16
 from jaxcryo.convert.bfloat16 import compare_precisions, phantoms_for, precision_rows, record_changes
 from jaxcryo.domain import Picks, Volume
@@ -24,7 +24,7 @@ SHAPE = (32, 160, 160)
 @pytest.fixture
 def engines(tmp_path: pathlib.Path) -> pathlib.Path:
     """The bundled network under two names, of which nothing was measured."""
-    folder = pathlib.Path(shutil.copytree(DEMO_ENGINES, tmp_path / "engines"))
+    folder = pathlib.Path(shutil.copytree(DEMO_MODELS, tmp_path / "engines"))
     (bundled,) = read_manifest(folder)
     write_manifest(folder, [dataclasses.replace(bundled, name=n, bfloat16_f4_change=None) for n in ("one", "two")])
     return folder
@@ -69,7 +69,7 @@ def doubled(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
 
     monkeypatch.setattr(bfloat16, "cpu_has_bfloat16", lambda: True)
     monkeypatch.setattr(bfloat16, "make_phantom", make)
-    monkeypatch.setattr(bfloat16, "open_engine", lambda folder, entry, backend: entry.precision)
+    monkeypatch.setattr(bfloat16, "open_model", lambda folder, entry, backend: entry.precision)
     monkeypatch.setattr(bfloat16, "find_picks", find)
     return shares
 

@@ -30,7 +30,7 @@ PRESUMED: dict[str, tuple[str, ...]] = {
     "clusters.md": ("data", "engines"),
     "effort.md": ("data", "engines"),
     "formats.md": ("data", "out", "picks", "tomograms.star"),
-    "api.md": ("engines", "tomograms", "picks"),
+    "api.md": ("out", "tomograms", "picks"),
     "t4.md": ("engines-t4",),
     "demo.md": ("runs",),
 }

@@ -17,7 +17,7 @@ from jaxcryo.config import InferenceConfig, IntensityConfig
 from jaxcryo.domain import CZII_TYPES, Picks, Volume, VoxelGrid
 from jaxcryo.page import Overlay, Page, slice_images, write_page
 from jaxcryo.picking.pipeline import find_picks
-from jaxcryo.runtime.engine import Engine
+from jaxcryo.runtime.opened import OpenModel
 
 TYPES = tuple(dataclasses.replace(t, threshold=h) for t, h in zip(CZII_TYPES[:3], (0.3, 0.3625, 0.5), strict=True))
 FLOOR = 0.05
@@ -99,8 +99,8 @@ def _decoded(windows: Float[Array, "b d h w"]) -> Float[Array, "b c d h w"]:
     return jnp.stack([jnp.floor(code / 256**i) % 256 / 255 for i in range(3)], axis=1)
 
 
-def _engine() -> Engine:
-    return Engine(
+def _engine() -> OpenModel:
+    return OpenModel(
         name="fake",
         patch_zyx=(16, 48, 48),
         stride_zyx=(8, 24, 24),

@@ -16,7 +16,7 @@ from jaxcryo.data.streaming import StreamedWindows
 from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, Volume, VoxelGrid
 from jaxcryo.picking.pipeline import find_picks
 from jaxcryo.picking.stitch import stitch
-from jaxcryo.runtime.engine import Engine
+from jaxcryo.runtime.opened import OpenModel
 from jaxcryo.tomogram.statistics import surveyed
 
 SHAPE = (16, 60, 70)
@@ -30,8 +30,8 @@ def volume_with(filling: float) -> Volume:
     return Volume(name="TS_1", voxels=voxels, grid=GRID)
 
 
-def engine_of(intensity: IntensityConfig) -> Engine:
-    return Engine(
+def engine_of(intensity: IntensityConfig) -> OpenModel:
+    return OpenModel(
         name="identity", patch_zyx=PATCH, stride_zyx=(4, 12, 12), batch=4, classes=1,
         predict=lambda windows: windows[:, None], intensity=intensity,
     )  # fmt: skip

@@ -15,7 +15,7 @@ from jaxcryo.domain import ParticleType, Volume, VoxelGrid
 from jaxcryo.errors import InputError
 from jaxcryo.picking.pipeline import find_picks
 from jaxcryo.project.mask import inside
-from jaxcryo.runtime.engine import Engine
+from jaxcryo.runtime.opened import OpenModel
 
 TYPES = (
     ParticleType(name="small", radius_angstrom=60.0, threshold=0.5),
@@ -46,8 +46,8 @@ def bright_and_dark(windows: Float[Array, "b d h w"]) -> Float[Array, "b c d h w
     return jnp.stack([windows, -windows], axis=1)
 
 
-def engine_of(patch: tuple[int, int, int] = (16, 24, 24), stride: tuple[int, int, int] = (8, 12, 12)) -> Engine:
-    return Engine(
+def engine_of(patch: tuple[int, int, int] = (16, 24, 24), stride: tuple[int, int, int] = (8, 12, 12)) -> OpenModel:
+    return OpenModel(
         name="fake",
         patch_zyx=patch,
         stride_zyx=stride,

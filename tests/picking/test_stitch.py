@@ -19,7 +19,7 @@ from jaxcryo.errors import InputError
 from jaxcryo.picking.reader import SlabReader
 from jaxcryo.picking.stitch import Slab, averaged_slabs, heatmap_slabs, stitch, stitched_slabs
 from jaxcryo.picking.windows import plan_windows, window_weight
-from jaxcryo.runtime.engine import IN_PLANE_FLIPS, Engine, Predict
+from jaxcryo.runtime.opened import IN_PLANE_FLIPS, OpenModel, Predict
 
 RAW = IntensityConfig(mean=0.0, std=1.0)
 SHAPE = (21, 34, 29)
@@ -48,13 +48,13 @@ def engine_of(
     stride: tuple[int, int, int] = (4, 6, 5),
     batch: int = 4,
     intensity: IntensityConfig = RAW,
-) -> Engine:
-    return Engine(
+) -> OpenModel:
+    return OpenModel(
         name="test", patch_zyx=patch, stride_zyx=stride, batch=batch, classes=2, predict=predict, intensity=intensity
     )
 
 
-def stitched_directly(volume: Volume, engine: Engine) -> np.ndarray:
+def stitched_directly(volume: Volume, engine: OpenModel) -> np.ndarray:
     """The definition, over a whole padded volume."""
     plan = plan_windows(volume.grid.shape_zyx, engine.patch_zyx, engine.stride_zyx)
     axes = (plan.z, plan.y, plan.x)
@@ -249,7 +249,7 @@ def test_progress_counts_the_windows_of_all_engines() -> None:
         (lambda: [engine_of(lambda windows: windows[:, None])], r"expected \(4, 2, 8, 16, 12\)"),
     ],
 )
-def test_what_cannot_be_stitched(engines: Callable[[], list[Engine]], message: str) -> None:
+def test_what_cannot_be_stitched(engines: Callable[[], list[OpenModel]], message: str) -> None:
     with pytest.raises(InputError, match=message):
         stitch(volume_of(), engines())
 
@@ -273,7 +273,7 @@ def test_what_lies_beyond_the_volume(padding) -> None:
         jax.debug.callback(lambda w: seen.append(np.asarray(w)), windows)
         return windows[:, None]
 
-    engine = Engine(
+    engine = OpenModel(
         name="spy", patch_zyx=(8, 16, 16), stride_zyx=(4, 8, 8), batch=1, classes=1, predict=predict,
         intensity=IntensityConfig(mean=0, std=1), padding=padding,
     )  # fmt: skip

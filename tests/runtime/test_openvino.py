@@ -22,7 +22,7 @@ from jaxcryo.domain import Volume, VoxelGrid
 from jaxcryo.errors import InputError
 from jaxcryo.picking.stitch import stitch
 from jaxcryo.picking.windows import plan_windows
-from jaxcryo.runtime.engine import Engine, EngineError
+from jaxcryo.runtime.opened import ModelError, OpenModel
 from jaxcryo.runtime.openvino import openvino_predict
 
 BATCH, CLASSES, PATCH = 2, 2, (4, 8, 6)
@@ -94,8 +94,8 @@ def volume_of(voxels: np.ndarray) -> Volume:
     return Volume(name="TS_1", voxels=voxels, grid=grid)
 
 
-def engine_of(onnx_path: pathlib.Path) -> Engine:
-    return Engine(
+def engine_of(onnx_path: pathlib.Path) -> OpenModel:
+    return OpenModel(
         name="model",
         patch_zyx=PATCH,
         stride_zyx=(2, 4, 3),
@@ -161,7 +161,7 @@ def test_what_the_engine_says_reaches_the_caller(onnx_path: pathlib.Path, monkey
 
     monkeypatch.setattr(engine.predict, "_request", _Broken())
     volume = volume_of(np.zeros((9, 17, 14), np.float32))
-    with pytest.raises(EngineError, match=r"^model: .*no memory for the layer's output") as raised:
+    with pytest.raises(ModelError, match=r"^model: .*no memory for the layer's output") as raised:
         stitch(volume, [engine])
     assert isinstance(raised.value.__cause__, MemoryError)
 

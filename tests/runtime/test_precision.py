@@ -12,7 +12,7 @@ from jaxcryo.config import InferenceConfig, IntensityConfig
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.errors import InputError
 from jaxcryo.recipes import recipe
-from jaxcryo.runtime.backends import choose_precision, open_engine
+from jaxcryo.runtime.backends import choose_precision, open_model
 from jaxcryo.runtime.manifest import ModelEntry
 from jaxcryo.runtime.precision import MAX_F4_CHANGE, PRECISIONS
 
@@ -85,5 +85,5 @@ def test_the_engine_is_opened_in_it(monkeypatch: pytest.MonkeyPatch, tmp_path: p
     for choice, precision in (("float32", "float16"), ("float32", "bfloat16"), ("bfloat16", "float16")):
         monkeypatch.setattr(runtime, "cpu_has_bfloat16", lambda: True)
         (entry,), _ = choose_precision(choice, "openvino", [entry_of("m", None, precision)])
-        open_engine(tmp_path, entry, "openvino")
+        open_model(tmp_path, entry, "openvino")
     assert opened == ["float32", "float32", "bfloat16"]

@@ -17,7 +17,7 @@ from jaxcryo.config import IntensityConfig
 from jaxcryo.domain import Volume, VoxelGrid
 from jaxcryo.errors import InputError
 from jaxcryo.picking.stitch import stitch
-from jaxcryo.runtime.engine import Engine, EngineError
+from jaxcryo.runtime.opened import ModelError, OpenModel
 
 BATCH, CLASSES, PATCH = 2, 2, (4, 8, 6)
 SHAPE = (9, 17, 14)
@@ -54,8 +54,8 @@ def load(path: pathlib.Path, classes: int = CLASSES):
     return tensorrt_predict(path, batch=BATCH, classes=classes, patch_zyx=PATCH)
 
 
-def engine_of(path: pathlib.Path) -> Engine:
-    return Engine(
+def engine_of(path: pathlib.Path) -> OpenModel:
+    return OpenModel(
         name="model", patch_zyx=PATCH, stride_zyx=(2, 4, 3), batch=BATCH, classes=CLASSES, predict=load(path),
         intensity=IntensityConfig(mean=0.0, std=1.0),
     )  # fmt: skip
@@ -92,7 +92,7 @@ def test_a_failed_enqueue_says_why_and_the_next_one_works(engine_path: pathlib.P
     engine = engine_of(engine_path)
     volume = volume_of(np.zeros(SHAPE, np.float32))
     trt.said = {fault}
-    with pytest.raises(EngineError, match=message):
+    with pytest.raises(ModelError, match=message):
         stitch(volume, [engine])
     trt.said = set()
     assert not stitch(volume, [engine]).any()

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 from jaxtyping import Array, Float
 
-from jaxcryo.runtime.engine import Engine
+from jaxcryo.runtime.opened import OpenModel
 from jaxcryo.training import held_out_page
 from jaxcryo.training.held_out_page import HeldOutPage
 from jaxcryo.training.run_folder import RunDescription, RunFolder
@@ -40,7 +40,7 @@ def test_each_validation_replaces_the_page(config, examples, tmp_path: pathlib.P
         def predict(windows: Float[Array, "b d h w"], step: int = step) -> Float[Array, "b c d h w"]:
             return jnp.stack([windows / (i + step + 1) for i in range(len(types))], axis=1)
 
-        engine = Engine(
+        engine = OpenModel(
             name="fake",
             patch_zyx=(16, 32, 32),
             stride_zyx=(8, 16, 16),

@@ -18,8 +18,8 @@ from jaxcryo.runtime.backends.base import Backend, Fit
 from jaxcryo.runtime.backends.flax import FlaxBackend
 from jaxcryo.runtime.backends.openvino import OpenVinoBackend
 from jaxcryo.runtime.backends.tensorrt import TensorRtBackend
-from jaxcryo.runtime.engine import Engine
 from jaxcryo.runtime.manifest import ModelEntry
+from jaxcryo.runtime.opened import OpenModel
 from jaxcryo.runtime.precision import PrecisionChoice
 
 _BUILT_IN: tuple[Backend, ...] = (TensorRtBackend(), OpenVinoBackend(), FlaxBackend())
@@ -84,13 +84,13 @@ def choose_precision(
     return backend(name).precision(choice, entries)
 
 
-def open_engine(folder: pathlib.Path, entry: ModelEntry, name: str) -> Engine:
+def open_model(folder: pathlib.Path, entry: ModelEntry, name: str) -> OpenModel:
     """A model of a manifest, ready to run by a backend.
 
     Raises:
         InputError: its files cannot be used by this backend.
     """
-    return Engine(
+    return OpenModel(
         name=entry.name,
         patch_zyx=entry.patch_zyx,
         stride_zyx=entry.stride_zyx,
@@ -118,5 +118,5 @@ def _installed() -> dict[str, Backend]:
 
 __all__ = [
     "Backend", "Fit", "backend", "backend_names", "backends", "choose_backend", "choose_precision", "ensemble_types",
-    "open_engine", "register",
+    "open_model", "register",
 ]  # fmt: skip

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from jaxcryo.errors import InputError
-from jaxcryo.runtime.engine import Predict
 from jaxcryo.runtime.manifest import ModelEntry
+from jaxcryo.runtime.opened import Predict
 from jaxcryo.runtime.precision import PrecisionChoice, in_bfloat16, in_float32
 
 

@@ -13,8 +13,8 @@ from jax.typing import DTypeLike
 from jaxcryo.config import NetworkConfig
 from jaxcryo.models import Network, build
 from jaxcryo.runtime.backends.base import Fit, precision_as_asked
-from jaxcryo.runtime.engine import Predict
 from jaxcryo.runtime.manifest import ModelEntry
+from jaxcryo.runtime.opened import Predict
 from jaxcryo.runtime.precision import PrecisionChoice
 from jaxcryo.weights import load_model
 

@@ -11,8 +11,8 @@ import jax
 from jaxcryo.errors import InputError
 from jaxcryo.runtime.backends.base import Fit, precision_as_asked
 from jaxcryo.runtime.cuda import jax_gpus
-from jaxcryo.runtime.engine import Predict
 from jaxcryo.runtime.manifest import ModelEntry
+from jaxcryo.runtime.opened import Predict
 from jaxcryo.runtime.precision import PrecisionChoice, in_float32, where_harmless
 
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from jaxcryo.errors import InputError
 from jaxcryo.runtime.backends.base import Fit
 from jaxcryo.runtime.cuda import described, jax_gpus
-from jaxcryo.runtime.engine import Predict
 from jaxcryo.runtime.engine_files import find_engine
 from jaxcryo.runtime.manifest import ModelEntry
+from jaxcryo.runtime.opened import Predict
 from jaxcryo.runtime.precision import PrecisionChoice
 from jaxcryo.runtime.tensorrt_target import this_machine
 

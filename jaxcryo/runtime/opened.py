@@ -14,7 +14,7 @@ from jaxcryo.config import IntensityConfig
 from jaxcryo.errors import InputError
 
 Predict = Callable[[Float[Array, "b d h w"]], Float[Array, "b c d h w"]]
-"""Windows to heatmaps, traceable by jit: a Flax apply, an engine behind a callback, the identity in a test.
+"""Windows to heatmaps, traceable by jit: a Flax apply, a runtime behind a callback, the identity in a test.
 
 Arrays that it needs are best bound with `jax.tree_util.Partial(apply, params)`: they are then arguments of the
 compiled step, and other parameters of the same shapes do not compile again. One that runs outside of XLA may have
@@ -29,15 +29,15 @@ IN_PLANE_FLIPS: Flips = ((), (2,), (1,), (1, 2))
 """What a slice may be turned into without leaving what training showed: flips along x, and turns by 180 degrees."""
 
 INPUT, OUTPUT = "windows", "heatmaps"
-"""Names of an engine's input (b, d, h, w) and output (b, c, d, h, w), both float32."""
+"""Names of a model's input (b, d, h, w) and output (b, c, d, h, w), both float32."""
 
 
-class EngineError(RuntimeError):
-    """A network's engine failed while it ran; the cause is the exception it raised."""
+class ModelError(RuntimeError):
+    """A model failed while it ran; the cause is the exception it raised."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Engine:
+class OpenModel:
     """A network ready to run on batches of windows of one size."""
 
     name: str
@@ -60,12 +60,12 @@ class Engine:
 
 
 @contextlib.contextmanager
-def engine_failures(engine: Engine) -> Iterator[None]:
-    """Turns XLA's report of a failed callback into an `EngineError` that says what the engine said."""
+def model_failures(model: OpenModel) -> Iterator[None]:
+    """Turns XLA's report of a failed callback into a `ModelError` that says what the model said."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        failure = getattr(engine.predict, "failure", None)
+        failure = getattr(model.predict, "failure", None)
         if failure is None:
             raise
-        raise EngineError(f"{engine.name}: {failure}") from failure if isinstance(failure, Exception) else error
+        raise ModelError(f"{model.name}: {failure}") from failure if isinstance(failure, Exception) else error
