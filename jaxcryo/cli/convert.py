@@ -93,7 +93,7 @@ ONNX = Command(
         "convert onnx runs/yu4u-small-fold0 runs/tattaka-small-structures --out out/": (
             "for a computer without an NVIDIA GPU (OpenVINO runs float32, and bfloat16 where the CPU has it)"
         ),
-        "convert onnx runs/yu4u-paper-fold0 --precision float16 --out out-t4/": (
+        "convert onnx runs/yu4u-paper-fold0 --precision float16 --out engines-t4": (
             "for TensorRT on a T4, which is fast in float16 only; then build the engines on that card"
         ),
     },
