@@ -19,9 +19,11 @@ from jaxcryo.calibration import Calibration
 from jaxcryo.domain import ParticleType, Picks, Volume
 from jaxcryo.files import atomic_path
 from jaxcryo.metric import RADIUS_SHARE, Score
+from jaxcryo.picks.overview import Overview
 
 _SLICES = 6
 _HEATMAP_OPACITY = 0.6
+_MOST_ROWS = 60
 
 
 def score_table(result: Score, thresholds: Sequence[float] | None = None) -> str:
@@ -98,6 +100,40 @@ def draw_picks(
     figure.suptitle(f"{volume.name}: {len(found)} picks" + (f", {len(truth)} in truth" if truth is not None else ""))
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
+
+
+def draw_overview(path: str | pathlib.Path, overview: Overview) -> None:
+    """Draws a batch's picks of each type in each tomogram, those with far fewer or more than the others named in red.
+
+    Of more than sixty tomograms it shows those that differ most from the median.
+    """
+    total = overview.counts.sum(axis=1) + 1.0
+    shown = np.argsort(-np.abs(np.log(total / np.median(total))), kind="stable")[:_MOST_ROWS]
+    shown.sort()
+    width = max(6.0, 1.2 * len(overview.types) + 3)
+    figure = matplotlib.figure.Figure(figsize=(width, 1.6 + 0.26 * len(shown)), layout="constrained")
+    axis = figure.subplots()
+    # Each column in shares of its fullest tomogram, so that rare types are seen beside frequent ones.
+    shares = overview.counts / np.maximum(overview.counts.max(axis=0, keepdims=True), 1)
+    axis.imshow(shares[shown], cmap="Blues", vmin=0, vmax=1.4, aspect="auto")
+    for place, row in enumerate(shown.tolist()):
+        for column in range(len(overview.types)):
+            text = f"{overview.counts[row, column]}"
+            if overview.expected_right is not None:
+                text += f" ({overview.expected_right[row, column]:.0f})"
+            axis.text(column, place, text, ha="center", va="center", fontsize=8)
+    axis.set_xticks(range(len(overview.types)), [t.name for t in overview.types], rotation=20, ha="right", fontsize=8)
+    axis.set_yticks(range(len(shown)), [overview.runs[row] for row in shown.tolist()], fontsize=8)
+    strange = {o.run for o in overview.outliers}
+    for label in axis.get_yticklabels():
+        if label.get_text() in strange:
+            label.set_color("red")
+    title = "picks" + ("" if overview.expected_right is None else " (expected to be right)")
+    if len(shown) < len(overview.runs):
+        title += f", in the {len(shown)} of {len(overview.runs)} tomograms that differ most from the median"
+    axis.set_title(title, fontsize=9)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
 
 
 def draw_reliability(path: str | pathlib.Path, calibration: Calibration) -> None:

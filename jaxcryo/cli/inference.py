@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import math
 import pathlib
 import sys
@@ -21,14 +22,16 @@ from jaxcryo.cli.picker import PickedRun, open_picker
 from jaxcryo.cli.plan import Plan, planned, with_demo_data
 from jaxcryo.domain import ParticleType, Picks, Run
 from jaxcryo.errors import InputError
+from jaxcryo.files import write_text
 from jaxcryo.metric import score
 from jaxcryo.picking.thresholds import decide
 from jaxcryo.picks.copick_json import read_copick_folder
 from jaxcryo.picks.folder import PicksFolder
 from jaxcryo.picks.formats.tables import write_submission
+from jaxcryo.picks.overview import overview_of
 from jaxcryo.progress import Progress
 from jaxcryo.project.copick import write_project_picks
-from jaxcryo.report import count_table, draw_picks, score_table
+from jaxcryo.report import count_table, draw_overview, draw_picks, score_table
 from jaxcryo.runtime.workers import Outcome, Place, in_turn, side_by_side
 from jaxcryo.tomogram.volumes import Reading
 
@@ -121,8 +124,14 @@ def _finish(options: InferOptions, plan: Plan, finished: list[str], pictures: Se
         files = write_project_picks(plan.source.project, found, force=options.force)
         exports.append(f"  {plan.source.project.overlay}  (the copick project: {len(files)} files of user jaxcryo)")
     _summary(found, types, {r: plan.truth[r] for r in finished if r in plan.truth})
+    overview = overview_of(found, types)
+    for outlier in overview.outliers:
+        print(f"note: {outlier}", file=sys.stderr)
+    write_text(out / "overview.json", json.dumps(overview.to_plain(), indent=1, ensure_ascii=False) + "\n")
+    draw_overview(out / "overview.png", overview)
     print("wrote:")
     print(f"  {out / 'submission.csv'}  (Kaggle's table)")
+    print(f"  {out / 'overview.png'}  (picks of each type in each tomogram; overview.json has the numbers)")
     print(f"  {out / 'ExperimentRuns'}  (copick picks with scores, one folder per run)")
     print("".join(f"{line}\n" for line in exports), end="")
     for picture in pictures:
