@@ -22,6 +22,7 @@ from jaxcryo.files import remove_unfinished
 _PATIENCE_SECONDS = 2.0
 _taken = 0
 """Interrupts to come that somebody else answers."""
+_starting = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -61,6 +62,13 @@ def first_one_is_ours() -> Iterator[None]:
         _taken = 0
 
 
+@contextlib.contextmanager
+def starts_a_process() -> Iterator[None]:
+    """Around a process' start: an end waits for it, since a child that is told half of its task complains aloud."""
+    with _starting:
+        yield
+
+
 def _watch(reader: int, number: int, code: int, message: str) -> None:
     global _taken
     while data := os.read(reader, 1):
@@ -82,6 +90,7 @@ def _end(code: int, message: str) -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         for descriptor in (1, 2):  # the main thread may still have something to say, of workers that it lost
             os.dup2(null, descriptor)
+        _starting.acquire(timeout=_PATIENCE_SECONDS)  # for good: the main thread starts no more
         _end_workers([worker.pid for worker in multiprocessing.active_children() if worker.pid is not None])
         remove_unfinished()
     finally:

@@ -108,3 +108,28 @@ def test_the_first_one_can_be_somebody_s(tmp_path) -> None:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
         assert process.returncode == 130
+
+
+def test_a_process_that_is_being_started_is_told_all(tmp_path) -> None:
+    body = (
+        "from jaxcryo.interrupt import starts_a_process\n"
+        "def body():\n    with starts_a_process():\n        print('ready', flush=True)\n        time.sleep(0.5)\n"
+        "        pathlib.Path(sys.argv[1]).touch()\n    native()\n"
+    )
+    with started(tmp_path, body) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+        assert process.returncode == 130 and (tmp_path / "out.txt").exists()
+
+
+def test_bars_leave_no_semaphores(tmp_path) -> None:
+    body = (
+        "from multiprocessing import resource_tracker\nfrom jaxcryo.progress import Progress\n"
+        "def body():\n    with Progress(total=2) as bar:\n        bar.update()\n        Progress.write('line')\n"
+        "        assert resource_tracker._resource_tracker._pid is None\n"
+    )
+    with started(tmp_path, body) as process:
+        out, err = process.communicate(timeout=30)
+        assert process.returncode == 0, err
+        assert out == "line\n"

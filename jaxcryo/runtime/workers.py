@@ -16,7 +16,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any, Generic, TypeVar
 
 from jaxcryo.errors import InputError
-from jaxcryo.interrupt import ends_at_once
+from jaxcryo.interrupt import ends_at_once, starts_a_process
 from jaxcryo.runtime.cuda import Gpu, gpu_environment
 from jaxcryo.runtime.opened import ModelError
 
@@ -191,7 +191,7 @@ def _hire(place: Place, open_work: Callable[[], Work[Task, Result]]) -> _Member:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, open_work), name=place.name, daemon=True)
-    with _as_at(place):
+    with starts_a_process(), _as_at(place):
         process.start()
     theirs.close()  # its copy is then the only one, and ends with it
     return _Member(place=place, process=process, connection=ours)
