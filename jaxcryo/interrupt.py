@@ -9,13 +9,15 @@ written, ends the worker processes, and the process.
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from jaxcryo.files import remove_unfinished
 
@@ -82,9 +84,7 @@ def _watch(reader: int, number: int, code: int, message: str) -> None:
 
 def _end(code: int, message: str) -> None:
     try:
-        flushing = threading.Thread(target=_flush, daemon=True)  # a lock may be held by what was interrupted
-        flushing.start()
-        flushing.join(0.5)
+        _try(_flush)
         if message:
             os.write(2, f"{chr(10) if os.isatty(2) else ''}{message}\n".encode())
         null = os.open(os.devnull, os.O_WRONLY)
@@ -93,6 +93,8 @@ def _end(code: int, message: str) -> None:
         _starting.acquire(timeout=_PATIENCE_SECONDS)  # for good: the main thread starts no more
         _end_workers([worker.pid for worker in multiprocessing.active_children() if worker.pid is not None])
         remove_unfinished()
+        # Locks that modules made when they were imported; Python reports each that a process leaves behind.
+        _try(functools.partial(multiprocessing.util._run_finalizers, 0))  # type: ignore[attr-defined]
     finally:
         os._exit(code)
 
@@ -113,6 +115,13 @@ def _is_alive(pid: int) -> bool:
         return os.waitpid(pid, os.WNOHANG)[0] == 0
     except ChildProcessError:  # waited for already
         return False
+
+
+def _try(act: Callable[[], object]) -> None:
+    """For a moment: a lock may be held by what was interrupted."""
+    trying = threading.Thread(target=act, daemon=True)
+    trying.start()
+    trying.join(0.5)
 
 
 def _flush() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from typing import Any
 
 from tqdm import tqdm
@@ -54,8 +53,3 @@ class Progress(tqdm):  # type: ignore[misc]
         form = {"bar_format": _LINE} if self.total else {"ncols": 0}
         self.fp.write(self.format_meter(**{**self.format_dict, **form}) + "\n")
         self.fp.flush()
-
-
-# tqdm's own lock is a semaphore between processes, which an end without order leaves behind with a warning. Bars are
-# drawn by one process alone.
-Progress.set_lock(threading.RLock())
