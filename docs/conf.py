@@ -16,7 +16,7 @@ nitpick_ignore_regex = [
     # Handed from one function to the next; nobody has to look into them.
     (
         "py:class",
-        r"jaxcryo\.(runtime\.opened\.OpenModel|picking\.stitch\.Slab|picks\.(geometry|formats\.base)\.\w+|config\.\w+)",
+        r"jaxcryo\.(runtime\.opened\.OpenModel|picking\.stitch\.Slab|picks\.(geometry|formats\.base)\.\w+|config\.\w+|calibration\.\w+)",
     ),
 ]
 
