@@ -99,7 +99,7 @@ def test_a_training_says_which_contrast_is_odd_and_fits_the_intensity_rule(datas
 def test_a_level_gives_picks_in_the_full_tomogram_s_coordinates(dataset, engines, tmp_path, capsys) -> None:
     command = ["--engines", engines, "--data", dataset, "--runs", "PH_000", "--out"]
     assert run(infer, *command, tmp_path / "1", "--level", "1", "--no-refine") == 0
-    assert "resampled from 20.025 to the engines' 10.012 Å" in capsys.readouterr().err
+    assert "resampled from 20.025 to the models' 10.012 Å" in capsys.readouterr().err
     volume = open_volume(next(r for r in find_runs(dataset) if r.name == "PH_000").volume_path)
     picks = read_copick_folder(tmp_path / "1", CZII_TYPES)["PH_000"]
     zyx = volume.grid.to_voxel(picks.xyz_angstrom)

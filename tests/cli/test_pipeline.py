@@ -42,6 +42,7 @@ def test_train_convert_infer_score(dataset, run_folder, tmp_path, capsys) -> Non
     assert result["types"]["ribosome"].keys() >= {"truth", "found", "precision", "recall", "f4"}
 
 
+@pytest.mark.slow
 def test_ensemble_writes_everything_and_goes_on_where_it_was(dataset, engines, tmp_path, capsys) -> None:
     out = tmp_path / "picks"
     command = ["--engines", str(engines), "--data", str(dataset), "--out", str(out)]

@@ -33,6 +33,7 @@ def test_what_is_no_shard(text: str) -> None:
         Shard.parse(text)
 
 
+@pytest.mark.slow
 def test_shards_then_the_same_command_without_are_one_inference(dataset, engines, tmp_path, capsys) -> None:
     whole, shared = tmp_path / "whole", tmp_path / "shared"
     assert run(dataset, engines, whole) == 0

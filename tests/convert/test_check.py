@@ -67,6 +67,7 @@ def test_an_engine_that_is_off(tmp_path: pathlib.Path, capsys: pytest.CaptureFix
     assert "FAIL" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_float16_is_compared_and_its_range_watched(tmp_path: pathlib.Path) -> None:
     entry = convert(tmp_path, "tattaka", "float16")
     comparisons, ranges = check_entry(tmp_path / "out", entry, 3)

@@ -128,6 +128,7 @@ def test_an_engine_that_is_off_is_not_kept(out, trt, capsys, scale) -> None:
     assert not list(out.glob("*.engine*"))
 
 
+@pytest.mark.slow
 def test_infer_runs_them_and_finds_what_openvino_finds(out, data, trt, tmp_path) -> None:
     assert build_engines(out) == 0
     picks = {}

@@ -127,6 +127,7 @@ def test_onnx_equals_flax(
         assert relative_rms(found, expected) < TOLERANCE[precision]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHS)
 def test_another_size(arch: str) -> None:
     config = config_of(arch, "small")

@@ -7,8 +7,14 @@ from collections.abc import Callable, Iterator
 import pytest
 from golden.rungs import LADDER, Rung
 
+LONG = ("encoder_stages", "network")
 
-@pytest.mark.parametrize("measure", LADDER, ids=lambda m: m.__name__)
+
+@pytest.mark.parametrize(
+    "measure",
+    [pytest.param(m, marks=[pytest.mark.slow] * (m.__name__ in LONG)) for m in LADDER],
+    ids=lambda m: m.__name__,
+)
 def test_every_rung_is_within_its_tolerance(measure: Callable[[], Iterator[Rung]]) -> None:
     rungs = list(measure())
     assert rungs

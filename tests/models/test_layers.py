@@ -93,6 +93,7 @@ def test_training_leaves_the_callers_statistics_alone() -> None:
     assert not np.array_equal(norm.mean[...], mean)
 
 
+@pytest.mark.slow
 @NETWORKS
 def test_half_precision_computes_with_float32_parameters(config: NetworkConfig) -> None:
     full, params, stats = build(config)

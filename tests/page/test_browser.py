@@ -116,6 +116,7 @@ def test_opens_and_asks_nothing_of_a_network(browser, world) -> None:
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
+@pytest.mark.slow
 def test_numbers_are_those_of_the_metric(browser, world) -> None:
     show(browser, world.path)
     thresholds = {t.name: t.threshold for t in world.page.types}

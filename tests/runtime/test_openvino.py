@@ -122,6 +122,7 @@ def counted_compilations() -> Iterator[list[str]]:
         jax.monitoring.unregister_event_duration_listener(note)
 
 
+@pytest.mark.slow
 def test_nothing_compiles_again_within_a_tomogram(onnx_path: pathlib.Path) -> None:
     """A deeper one, of more layers of windows and a last batch that is not full, compiles no more than a flat one."""
     engine = engine_of(onnx_path)

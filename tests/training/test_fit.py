@@ -28,6 +28,7 @@ def train(folder: pathlib.Path, description: RunDescription, examples: list[Exam
     return fit(source, examples[0], description, folder, **options)
 
 
+@pytest.mark.slow
 def test_resumed_equals_uninterrupted(tmp_path, description, examples, monkeypatch) -> None:
     straight = train(tmp_path / "straight", description, examples)
     assert straight.result.step == 4
@@ -62,6 +63,7 @@ def test_resumed_equals_uninterrupted(tmp_path, description, examples, monkeypat
         train(tmp_path / "cut", other, examples)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_a_number_stops_with_its_parts_and_place(tmp_path, description, examples) -> None:
     _, params, stats = build(description.config.model)
     params["head.bias"] = params["head.bias"] * np.nan
@@ -100,6 +102,7 @@ def test_the_state_of_a_step_is_kept_only_once_its_loss_is_known(
     assert [r.split(",")[0] for r in rows[1:]] == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_a_finished_training_is_not_run_again(tmp_path, description, examples, monkeypatch) -> None:
     first = train(tmp_path, description, examples)
     monkeypatch.setattr(source, "collect", None)  # nothing is loaded

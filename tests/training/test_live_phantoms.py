@@ -54,6 +54,7 @@ def test_a_batch_does_not_depend_on_what_was_asked_before() -> None:
         resumed.close()
 
 
+@pytest.mark.slow
 def test_windows_are_those_that_the_step_chooses() -> None:
     """The places of the samples, found again within the step, are where the windows were cut."""
     drawn = source()
@@ -97,6 +98,7 @@ def test_phantoms_smaller_than_a_window_are_refused() -> None:
         PhantomSource(marked, CONFIG, dataclasses.replace(LIVE, shape_zyx=(8, 80, 80)), epoch_steps=1, about="small")
 
 
+@pytest.mark.slow
 def test_true_phantoms_are_normalized_and_never_the_held_out_ones() -> None:
     draw = DrawConfig(center_share=1.0)
     drawn = phantom_source(draw, CONFIG, dataclasses.replace(LIVE, at_hand=1, most_picks=256))

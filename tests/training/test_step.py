@@ -100,6 +100,7 @@ def test_a_batch_that_does_not_divide_is_refused(config) -> None:
         over_devices(network, odd, np.ones(3, np.float32), jax.local_devices()[:2])
 
 
+@pytest.mark.slow
 def test_windows_cut_from_files_are_those_cut_on_the_device(config, examples) -> None:
     volumes, picks = [e.volume for e in examples], [e.picks for e in examples]
     patch = config.model.patch_zyx
