@@ -182,7 +182,7 @@ def _summary(found: dict[str, Picks], types: tuple[ParticleType, ...], truth: di
     rest = [p for run, p in found.items() if run not in truth]
     if rest:
         counts = np.sum([np.bincount(p.type_index, minlength=len(types)) for p in rest], axis=0)
-        print(f"\npicks of {len(rest)} runs:")
+        print(f"\npicks of {len(rest)} run{'' if len(rest) == 1 else 's'}:")
         print(count_table(types, counts.tolist()))
 
 

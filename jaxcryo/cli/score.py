@@ -74,7 +74,7 @@ def score_picks(options: ScoreOptions) -> None:
     if options.json:
         print(json.dumps(to_json(result, list(truth))))
         return
-    print(f"{len(truth)} runs: {', '.join(truth)}")
+    print(f"{len(truth)} run{'' if len(truth) == 1 else 's'}: {', '.join(truth)}")
     if without:
         print(f"no picks of {', '.join(without)}: all their particles count as missed (choose runs with --runs)")
     print(score_table(result))
