@@ -82,6 +82,7 @@ def test_two_processes_train_as_one_with_two_devices(dataset, tmp_path, cache) -
     assert_same(tmp_path / "one", tmp_path / "two")
 
 
+@pytest.mark.timeout(3600)
 def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(dataset, tmp_path, cache, monkeypatch) -> None:
     """The processes are forked from one that has imported everything, which is most of a start."""
     for name, value in {**cache, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}.items():
