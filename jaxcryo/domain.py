@@ -66,6 +66,9 @@ CZII_TYPES = (
 """The six types of the CZII challenge in yu4u's channel order; their weights are the metric's."""
 CZII_SPACING_ANGSTROM = 10.012444
 """Of the challenge's tomograms, whose folders are named VoxelSpacing10.000."""
+CZII_SHAPE_ZYX = (184, 630, 630)
+CZII_VOLUME_ANGSTROM3 = math.prod(CZII_SHAPE_ZYX) * CZII_SPACING_ANGSTROM**3
+"""Of one of the challenge's tomograms, which numbers of particles in phantoms refer to."""
 
 
 def check_types(types: Sequence[ParticleType]) -> None:

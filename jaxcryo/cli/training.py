@@ -56,13 +56,9 @@ def train(options: TrainOptions) -> int:
     _check(options)
     keep_freed_memory()
     distributed.join([f"{field}={value!r}" for field, value in vars(options).items()])
-    if options.from_structures.structures is not None:
-        draw = draw_config(
-            options.from_structures.structures,
-            options.input.voxel_spacing,
-            options.from_structures.like,
-            options.from_structures.background,
-        )
+    wanted = options.from_structures
+    if wanted.structures is not None:
+        draw = draw_config(wanted.structures, options.input.voxel_spacing, wanted.like, wanted.background)
         config = _config(options, len(draw.types), for_phantoms=True)
         return train_from_structures(options, draw, config, starting_weights(options.start, config))
     prepared = _prepared(options)
@@ -121,9 +117,8 @@ def _check(options: TrainOptions) -> None:
         raise InputError("--fold is missing; expected the number of the run to hold out, counted from 0, or all")
     elif options.fold != "all" and options.fold < 0:
         raise InputError(f"--fold is {options.fold}; expected a number from 0, or all")
-    if (
-        options.from_structures.like or options.from_structures.background
-    ) and options.from_structures.structures is None:
+    wanted = options.from_structures
+    if wanted.structures is None and (wanted.like or wanted.background):
         raise InputError("--like and --background need --structures, whose phantoms they are for")
     if options.steps is not None and options.minutes is not None:
         raise InputError("--steps and --minutes were both given; choose one")

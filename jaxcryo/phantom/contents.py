@@ -11,13 +11,11 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from jaxcryo.domain import CZII_VOLUME_ANGSTROM3
 from jaxcryo.phantom.beads import PROTEIN_KILODALTON_PER_ANGSTROM3, BeadModel, Points
 from jaxcryo.phantom.settings import ContentRanges, Range
 
 Position = Float[NDArray[np.float64], " 3"]
-
-REFERENCE_ANGSTROM3 = 184 * 630 * 630 * 10.012444**3
-"""The challenge's tomograms, which numbers of particles refer to."""
 
 PICKS_PER_RUN = {
     "apo-ferritin": 53.6,
@@ -112,7 +110,7 @@ def draw_contents(
     A type is its name, radius and beads. Centers of particles lie inside; bodies may stick out.
     """
     box = extent + 10.0
-    share = float(np.prod(box)) / REFERENCE_ANGSTROM3
+    share = float(np.prod(box)) / CZII_VOLUME_ANGSTROM3
     ice = _draw_ice(ranges, extent, rng)
     placer, cloud = _Placer(), _Cloud()
     clearance = float(rng.uniform(*ranges.clearance))

@@ -11,7 +11,17 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, Run, Volume, VoxelGrid, check_types
+from jaxcryo.domain import (
+    CZII_SHAPE_ZYX,
+    CZII_SPACING_ANGSTROM,
+    CZII_TYPES,
+    ParticleType,
+    Picks,
+    Run,
+    Volume,
+    VoxelGrid,
+    check_types,
+)
 from jaxcryo.errors import InputError
 from jaxcryo.phantom.drawing import draw_phantom
 from jaxcryo.phantom.imaging import Imaging, form_image
@@ -30,8 +40,8 @@ _RUN_NAME = re.compile(r"P[HT]_\d{3,}")
 class PhantomConfig:
     """What the tomograms of a synthetic dataset have in common; the defaults are the challenge's."""
 
-    shape_zyx: tuple[int, int, int] = (184, 630, 630)
-    spacing_angstrom: float = 10.012444
+    shape_zyx: tuple[int, int, int] = CZII_SHAPE_ZYX
+    spacing_angstrom: float = CZII_SPACING_ANGSTROM
     types: tuple[ParticleType, ...] = CZII_TYPES
     difficulty: float = 1.0
     """Scales noise and crowding: 1 resembles the challenge's denoised tomograms, 0 has neither."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from jaxcryo.domain import ParticleType, VoxelGrid
+from jaxcryo.domain import CZII_VOLUME_ANGSTROM3, ParticleType, VoxelGrid
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,12 +34,10 @@ ABUNDANCES = {
 """Counted over the seven training runs of the CZII challenge (1,269 picks)."""
 
 _OTHER_TYPES = Abundance(mean=25.0, least=12, most=40)
-# The volume those counts belong to: 184 × 630 × 630 voxels of 10.012444 Å.
-_REFERENCE_VOLUME_ANGSTROM3 = 184 * 630 * 630 * 10.012444**3
 
-_CROWDERS_PER_ANGSTROM3 = 7000 / _REFERENCE_VOLUME_ANGSTROM3
-_VESICLES_PER_ANGSTROM3 = 5 / _REFERENCE_VOLUME_ANGSTROM3
-_SHEETS_PER_ANGSTROM3 = 3 / _REFERENCE_VOLUME_ANGSTROM3
+_CROWDERS_PER_ANGSTROM3 = 7000 / CZII_VOLUME_ANGSTROM3
+_VESICLES_PER_ANGSTROM3 = 5 / CZII_VOLUME_ANGSTROM3
+_SHEETS_PER_ANGSTROM3 = 3 / CZII_VOLUME_ANGSTROM3
 _MEMBRANE_CLEARANCE_ANGSTROM = 30.0
 _ATTEMPTS = 2000
 
@@ -127,7 +125,7 @@ def _place_particles(
     clearance: float,
 ) -> tuple[Float[NDArray[np.float64], "n 3"], Int[NDArray[np.int64], " n"]]:
     """Positions in ångströms from voxel 0, sorted by type; centres lie inside, bodies may stick out."""
-    share = volume / _REFERENCE_VOLUME_ANGSTROM3
+    share = volume / CZII_VOLUME_ANGSTROM3
     counts = [_count(rng, ABUNDANCES.get(t.name, _OTHER_TYPES), share) for t in types]
     placed: list[tuple[int, Float[NDArray[np.float64], " 3"]]] = []
     positions, radii = np.zeros((0, 3)), np.zeros(0)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcryo.domain import CZII_TYPES, ParticleType, VoxelGrid, check_types
+from jaxcryo.domain import CZII_SHAPE_ZYX, CZII_SPACING_ANGSTROM, CZII_TYPES, ParticleType, VoxelGrid, check_types
 from jaxcryo.errors import InputError
 
 Range = tuple[float, float]
@@ -269,8 +269,8 @@ class DrawConfig:
     types: tuple[ParticleType, ...] = CZII_TYPES
     structures: tuple[str, ...] = ()
     """For each type a file or a packaged structure; '' takes the built-in one by the type's name, or a globule."""
-    shape_zyx: tuple[int, int, int] = (184, 630, 630)
-    spacing_angstrom: float = 10.012444
+    shape_zyx: tuple[int, int, int] = CZII_SHAPE_ZYX
+    spacing_angstrom: float = CZII_SPACING_ANGSTROM
     imaging: ImagingRanges = dataclasses.field(default_factory=ImagingRanges)
     contents: ContentRanges = dataclasses.field(default_factory=ContentRanges)
     center_share: float = 0.35
