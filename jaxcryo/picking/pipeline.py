@@ -38,8 +38,9 @@ def find_picks(
     above that value whatever the type: leaving out those at or below a threshold afterwards gives the same picks as
     that threshold would have. Windows and batches are the models' own.
 
-    With a `mask`, which covers the volume's box in voxels of any size, there are picks where it is above 0 only;
-    windows that cannot matter to them are not computed, and `note` is told how many.
+    With a `mask`, which covers the volume's box in voxels of any size, there are picks where it is above 0 only.
+    Windows that cannot matter to the picks, outside of the mask or without data, are not computed, and `note` is told
+    how many.
 
     Raises:
         InputError: the models' classes differ, or from the number of types; the volume cannot be read or is smaller
@@ -56,7 +57,7 @@ def find_picks(
     if mask is not None:
         mask = dataclasses.replace(mask, grid=mask.grid.in_frame_of(volume.grid))
     choose = None if mask is None else _windows_of_mask(mask, volume, margin=config.nms_voxel // 2, note=note)
-    slabs = heatmap_slabs(volume, models, on_windows=on_windows, choose=choose)
+    slabs = heatmap_slabs(volume, models, on_windows=on_windows, choose=choose, note=note)
     parts = list(find_peaks(slabs, thresholds, nms_voxel=config.nms_voxel, on_slab=on_slab))
     return picks_of_peaks(collect_peaks(parts), volume.name, volume.grid, types, config, mask=mask)
 

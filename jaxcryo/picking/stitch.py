@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from jaxcryo.domain import Volume
 from jaxcryo.errors import InputError
 from jaxcryo.picking.reader import ReadSlices, SlabReader
-from jaxcryo.picking.windows import WindowPlan, plan_windows, weight_factors, weight_sums
+from jaxcryo.picking.windows import WindowPlan, plan_windows, weight_factors, weight_sums, windows_over
 from jaxcryo.runtime.opened import Flips, OpenModel, model_failures
 from jaxcryo.tomogram.normalization import normalization
-from jaxcryo.tomogram.statistics import surveyed
+from jaxcryo.tomogram.statistics import Note, surveyed
 
 OnWindows = Callable[[int, int], None]
 """Called with the windows that are done and all there are."""
@@ -54,11 +54,13 @@ def heatmap_slabs(
     *,
     on_windows: OnWindows | None = None,
     choose: ChooseWindows | None = None,
+    note: Note = lambda sentence: None,
 ) -> Iterator[Slab]:
     """The mean of the models' heatmaps in consecutive slabs from the first slice to the last.
 
     Windows that `choose` leaves out are not computed; voxels that one of them covers have lower values than they
-    should, down to 0.
+    should, down to 0. Voxels without data are 0, so windows that cover no others are not computed either, which
+    changes nothing; at the end `note` is told how many.
 
     Raises:
         InputError: no models, models that differ in their number of classes, a volume smaller than a window, or
@@ -87,12 +89,22 @@ def heatmap_slabs(
 
         return progress
 
+    skipped = 0
+
+    def skip(windows: int) -> None:
+        nonlocal skipped
+        skipped += windows
+
+    def finish() -> None:
+        if skipped:
+            note(f"{volume.name}: {skipped} of {total} windows hold no data and were left out")
+
     streams = [
-        stitched_slabs(volume, reader.stream(), model, plan=plan, on_windows=progress_of(i))
+        stitched_slabs(volume, reader.stream(), model, plan=plan, on_windows=progress_of(i), on_skipped=skip)
         for i, (model, plan) in enumerate(zip(models, plans, strict=True))
     ]
     slabs = averaged_slabs(streams)
-    return _where_data_is(slabs, reader.stream()) if volume.has_gaps else slabs
+    return _where_data_is(slabs, reader.stream(), finish) if volume.has_gaps else slabs
 
 
 def averaged_slabs(streams: Sequence[Iterator[Slab]]) -> Iterator[Slab]:
@@ -120,12 +132,13 @@ def _averaged(streams: Sequence[Iterator[Slab]]) -> Iterator[Slab]:
                 del head
 
 
-def _where_data_is(slabs: Iterator[Slab], read: ReadSlices) -> Iterator[Slab]:
-    """The slabs with 0 in voxels that hold no data."""
+def _where_data_is(slabs: Iterator[Slab], read: ReadSlices, finish: Callable[[], None]) -> Iterator[Slab]:
+    """The slabs with 0 in voxels that hold no data; `finish` is called after the last one."""
     for slab in slabs:
         data = ~np.isnan(read(slab.z_start, slab.z_start + slab.heatmap.shape[1]))
         yield slab if data.all() else dataclasses.replace(slab, heatmap=jnp.where(data, slab.heatmap, 0))
         del slab  # before the next one is made
+    finish()
 
 
 _PASSED = Slab(z_start=0, heatmap=np.zeros((0, 0, 0, 0), np.float32))
@@ -150,8 +163,12 @@ def stitched_slabs(
     *,
     plan: WindowPlan | None = None,
     on_windows: OnWindows = lambda done, total: None,
+    on_skipped: Callable[[int], None] = lambda windows: None,
 ) -> Iterator[Slab]:
     """One model's heatmaps: in each voxel the mean over windows, weighted by the voxel's place in the window.
+
+    In a volume that has gaps, windows without any data are left out and told to `on_skipped`; voxels without data
+    then have any value.
 
     `read` gives the volume's slices. Slabs are as high as the stride or a part of it, but for padding that is cropped
     from the first and the last ones. Raises as `heatmap_slabs` does.
@@ -159,7 +176,6 @@ def stitched_slabs(
     if plan is None:
         plan = plan_windows(volume.grid.shape_zyx, model.patch_zyx, model.stride_zyx)
     normalize, mode = normalization(volume, model.intensity), _NUMPY_PADDING[model.padding]
-    batches = [_batches(plan.starts_of_layer(layer), model.batch) for layer in range(len(plan.z.starts))]
     predict = model.predict if isinstance(model.predict, Partial) else Partial(model.predict)
     weight_z, weight_yx = map(jnp.asarray, weight_factors(plan.patch_zyx))
     depth, stride = plan.patch_zyx[0], plan.stride_zyx[0]
@@ -185,9 +201,12 @@ def stitched_slabs(
     for layer in range(len(plan.z.starts) + 1):
         last = layer == len(plan.z.starts)
         if not last:  # read while the device is still busy with the layer before
-            inside = normalize(read(*plan.slices_of_layer(layer)))
-            slab = jnp.asarray(np.pad(inside, plan.padding_of_layer(layer), mode=mode))
-            del inside
+            voxels = read(*plan.slices_of_layer(layer))
+            wanted = starts = plan.starts_of_layer(layer)
+            if volume.has_gaps:
+                starts = plan.starts_of_layer(layer, among=windows_over(plan, ~np.isnan(voxels).all(axis=0)))
+            slab = jnp.asarray(np.pad(normalize(voxels), plan.padding_of_layer(layer), mode=mode))
+            del voxels
         with model_failures(model):
             while flying:
                 land()
@@ -205,13 +224,17 @@ def stitched_slabs(
         if last:
             return
         with model_failures(model):
-            for batch in batches[layer]:
+            for batch in _batches(starts, model.batch):
                 sums, ready = _add_batch(
                     predict, sums, slab, batch.starts_yx, batch.counted, weight_z, weight_yx, flips=model.flips
                 )
                 flying.append((ready, batch.windows))
                 if len(flying) > _BATCHES_IN_FLIGHT:
                     land()
+        if skipped := len(wanted) - len(starts):
+            on_skipped(skipped)
+            done += skipped
+            on_windows(done, plan.count)
 
 
 def _batches(starts: Int[NDArray[np.int32], "n 2"], size: int) -> list[_Batch]:

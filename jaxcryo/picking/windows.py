@@ -46,10 +46,13 @@ class WindowPlan:
             return int(self.chosen.sum())
         return len(self.z.starts) * len(self.y.starts) * len(self.x.starts)
 
-    def starts_of_layer(self, layer: int) -> Int[NDArray[np.int32], "n 2"]:
-        """The starts of the windows to compute at one start in z."""
+    def starts_of_layer(
+        self, layer: int, among: Bool[NDArray[np.bool_], "n"] | None = None
+    ) -> Int[NDArray[np.int32], "n 2"]:
+        """The starts of the windows to compute at one start in z; those `among` others if given."""
         starts = self.starts_yx()
-        return starts if self.chosen is None else starts[self.chosen[layer]]
+        wanted = np.ones(len(starts), np.bool_) if self.chosen is None else self.chosen[layer]
+        return starts[wanted if among is None else wanted & among]
 
     def slices_of_layer(self, layer: int) -> tuple[int, int]:
         """The volume's slices, from one up to another, that the windows at one start in z see."""
@@ -110,21 +113,34 @@ def windows_that_reach(
 
     `inside` gives the region's slices from one up to another, and is asked for them in ascending order.
     """
+    layers = []
+    for start in plan.z.starts:
+        first = start - plan.z.pad_before
+        slices = inside(max(first - margin, 0), min(first + plan.z.window + margin, plan.z.size))
+        layers.append(windows_over(plan, slices.any(axis=0), margin=margin))
+    return np.stack(layers)
+
+
+def windows_over(
+    plan: WindowPlan, columns: Bool[NDArray[np.bool_], "y x"], *, margin: int = 0
+) -> Bool[NDArray[np.bool_], "n"]:
+    """Which windows of a layer cover one of these columns, or come as near as `margin` voxels along y and x."""
     starts = plan.starts_yx()
-    chosen = np.zeros((len(plan.z.starts), len(starts)), np.bool_)
-    first = [max(start - plan.z.pad_before - margin, 0) for start in plan.z.starts]
-    last = [min(start - plan.z.pad_before + plan.z.window + margin, plan.z.size) for start in plan.z.starts]
-    corners = []
-    for axis, starts_of_axis in ((plan.y, starts[:, 0]), (plan.x, starts[:, 1])):
-        low = starts_of_axis - axis.pad_before - margin
-        corners.append((np.clip(low, 0, axis.size), np.clip(low + axis.window + 2 * margin, 0, axis.size)))
-    (y0, y1), (x0, x1) = corners
-    for layer, (start, stop) in enumerate(zip(first, last, strict=True)):
-        flat = inside(start, stop).any(axis=0)
-        counts = np.zeros((flat.shape[0] + 1, flat.shape[1] + 1), np.int64)
-        counts[1:, 1:] = flat.cumsum(axis=0, dtype=np.int64).cumsum(axis=1)
-        chosen[layer] = counts[y1, x1] - counts[y0, x1] - counts[y1, x0] + counts[y0, x0] > 0
-    return chosen
+    (y0, y1), (x0, x1) = (
+        _limits(axis, starts[:, place] - margin, axis.window + 2 * margin)
+        for place, axis in enumerate((plan.y, plan.x))
+    )
+    counts = np.zeros((columns.shape[0] + 1, columns.shape[1] + 1), np.int64)
+    counts[1:, 1:] = columns.cumsum(axis=0, dtype=np.int64).cumsum(axis=1)
+    return counts[y1, x1] - counts[y0, x1] - counts[y1, x0] + counts[y0, x0] > 0
+
+
+def _limits(
+    axis: AxisPlan, starts: Int[NDArray[np.int32], "n"], length: int
+) -> tuple[Int[NDArray[np.int32], "n"], Int[NDArray[np.int32], "n"]]:
+    """From where up to where spans of the padded axis lie in the volume."""
+    low = starts - axis.pad_before
+    return np.clip(low, 0, axis.size), np.clip(low + length, 0, axis.size)
 
 
 def weight_factors(

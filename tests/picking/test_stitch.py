@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +14,16 @@ import pytest
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from jaxcryo.config import IntensityConfig
-from jaxcryo.domain import Volume, VoxelGrid
+from jaxcryo.config import InferenceConfig, IntensityConfig
+from jaxcryo.domain import ParticleType, Picks, Volume, VoxelGrid
 from jaxcryo.errors import InputError
+from jaxcryo.picking import stitch as stitching
+from jaxcryo.picking.pipeline import find_picks
 from jaxcryo.picking.reader import SlabReader
 from jaxcryo.picking.stitch import Slab, averaged_slabs, heatmap_slabs, stitch, stitched_slabs
 from jaxcryo.picking.windows import plan_windows, window_weight
 from jaxcryo.runtime.opened import IN_PLANE_FLIPS, OpenModel, Predict
+from jaxcryo.tomogram.statistics import surveyed
 
 RAW = IntensityConfig(mean=0.0, std=1.0)
 SHAPE = (21, 34, 29)
@@ -282,3 +286,74 @@ def test_what_lies_beyond_the_volume(padding) -> None:
     jax.effects_barrier()
     expected = np.pad(volume, [(1, 1), (2, 3), (1, 2)], mode="constant" if padding == "zeros" else "reflect")
     assert any(np.allclose(w[0], expected[:8, :16, :16], atol=1e-6) for w in seen)  # callbacks come in any order
+
+
+def with_a_gap(padding: Literal["zeros", "reflect"]) -> tuple[Volume, OpenModel]:
+    """A tomogram that ends aslant, and a network that answers to nothing too."""
+    volume = volume_of((16, 40, 44))
+    z, _, x = np.indices(volume.grid.shape_zyx)
+    volume = surveyed(dataclasses.replace(volume, voxels=np.where(x + z > 26, np.nan, volume.voxels)))
+    model = engine_of(lambda windows: mean_of_window(windows) + 0.7 + 0.1 * jnp.abs(windows[:, None]))
+    return volume, dataclasses.replace(model, padding=padding, intensity=IntensityConfig(rule="robust"))
+
+
+@pytest.mark.parametrize(("padding", "masked"), [("zeros", False), ("reflect", True)])
+def test_windows_without_data_are_left_out_and_nothing_changes(
+    padding: Literal["zeros", "reflect"], masked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume, network = with_a_gap(padding)
+    calls: list[int] = []
+
+    def counted(windows: Float[Array, "b d h w"]) -> Float[Array, "b c d h w"]:
+        jax.debug.callback(lambda count: calls.append(count), len(windows))
+        return network.predict(windows)
+
+    model = dataclasses.replace(network, predict=counted, batch=1)
+    types = tuple(ParticleType(name=n, radius_angstrom=20.0, threshold=0.75) for n in ("bright", "dark"))
+    region = np.zeros(volume.grid.shape_zyx, np.int8)
+    region[:, 10:] = 1
+    mask = dataclasses.replace(volume_of(volume.grid.shape_zyx), voxels=region) if masked else None
+
+    def found() -> tuple[np.ndarray, Picks, int, list[str], list[tuple[int, int]]]:
+        calls.clear()
+        slabs: list[np.ndarray] = []
+        told: list[str] = []
+        reports: list[tuple[int, int]] = []
+        picks = find_picks(
+            volume, [model], types, config=InferenceConfig(), mask=mask, note=told.append,
+            on_slab=lambda slab: slabs.append(np.asarray(slab.heatmap)),
+            on_windows=lambda done, total: reports.append((done, total)),
+        )  # fmt: skip
+        jax.effects_barrier()
+        return np.concatenate(slabs, axis=1), picks, len(calls), told[masked:], reports
+
+    heatmap, picks, count, told, reports = found()
+    monkeypatch.setattr(stitching, "windows_over", lambda plan, columns: np.ones(len(plan.starts_yx()), np.bool_))
+    full_heatmap, full_picks, full_count, full_told, full_reports = found()
+    if not masked:
+        plan = plan_windows(volume.grid.shape_zyx, model.patch_zyx, model.stride_zyx)
+        axes = (plan.z, plan.y, plan.x)
+        padded = [(a.pad_before, a.padded - a.size - a.pad_before) for a in axes]
+        data = np.pad(~np.isnan(volume.load()), padded)
+        holding = [data[z : z + 8, y : y + 16, x : x + 12].any() for z in plan.z.starts for y, x in plan.starts_yx()]
+        assert (count, full_count) == (sum(holding), len(holding))
+    assert 20 < full_count - count < full_count
+    np.testing.assert_array_equal(heatmap, full_heatmap)
+    assert len(picks) > 5
+    np.testing.assert_array_equal(picks.xyz_angstrom, full_picks.xyz_angstrom)
+    np.testing.assert_array_equal(picks.score, full_picks.score)
+    assert len(told) == 1 and f"{full_count - count} of {full_count} windows" in told[0]
+    assert not full_told
+    assert reports[-1] == full_reports[-1] == (full_count, full_count)
+    assert all(a[0] < b[0] for a, b in itertools.pairwise(reports))
+
+
+def test_windows_are_left_out_for_every_model_and_batch() -> None:
+    volume, model = with_a_gap("reflect")
+    models = [model, dataclasses.replace(model, name="deep", patch_zyx=(16, 16, 16), stride_zyx=(7, 8, 8), batch=3)]
+    told: list[str] = []
+    slabs = heatmap_slabs(volume, models, note=told.append)
+    together = np.concatenate([np.asarray(s.heatmap) for s in slabs], axis=1)
+    np.testing.assert_allclose(together, (stitch(volume, models[:1]) + stitch(volume, models[1:])) / 2, atol=1e-6)
+    assert len(told) == 1
+    assert not together[:, np.isnan(volume.load())].any()
