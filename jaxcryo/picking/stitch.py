@@ -204,7 +204,7 @@ def stitched_slabs(
             voxels = read(*plan.slices_of_layer(layer))
             wanted = starts = plan.starts_of_layer(layer)
             if volume.has_gaps:
-                starts = plan.starts_of_layer(layer, among=windows_over(plan, ~np.isnan(voxels).all(axis=0)))
+                starts = plan.starts_of_layer(layer, among=windows_over(plan, ~np.isnan(voxels)))
             slab = jnp.asarray(np.pad(normalize(voxels), plan.padding_of_layer(layer), mode=mode))
             del voxels
         with model_failures(model):

@@ -117,21 +117,23 @@ def windows_that_reach(
     for start in plan.z.starts:
         first = start - plan.z.pad_before
         slices = inside(max(first - margin, 0), min(first + plan.z.window + margin, plan.z.size))
-        layers.append(windows_over(plan, slices.any(axis=0), margin=margin))
+        layers.append(windows_over(plan, slices, margin=margin))
     return np.stack(layers)
 
 
 def windows_over(
-    plan: WindowPlan, columns: Bool[NDArray[np.bool_], "y x"], *, margin: int = 0
+    plan: WindowPlan, region: Bool[NDArray[np.bool_], "z y x"], *, margin: int = 0
 ) -> Bool[NDArray[np.bool_], "n"]:
-    """Which windows of a layer cover one of these columns, or come as near as `margin` voxels along y and x."""
+    """Which windows of a layer cover a voxel of a region, given in the slices that count, or come as near along y and x
+    as `margin` voxels."""
     starts = plan.starts_yx()
     (y0, y1), (x0, x1) = (
         _limits(axis, starts[:, place] - margin, axis.window + 2 * margin)
         for place, axis in enumerate((plan.y, plan.x))
     )
-    counts = np.zeros((columns.shape[0] + 1, columns.shape[1] + 1), np.int64)
-    counts[1:, 1:] = columns.cumsum(axis=0, dtype=np.int64).cumsum(axis=1)
+    flat = region.any(axis=0)
+    counts = np.zeros((region.shape[1] + 1, region.shape[2] + 1), np.int64)
+    counts[1:, 1:] = flat.cumsum(axis=0, dtype=np.int64).cumsum(axis=1)
     return counts[y1, x1] - counts[y0, x1] - counts[y1, x0] + counts[y0, x0] > 0
 
 
