@@ -29,7 +29,7 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-sys.path.extend(str(pathlib.Path(__file__).parent / name) for name in (".", "bindings", "fuzzing"))
+sys.path.extend(str(pathlib.Path(__file__).parent / name) for name in (".", "bindings", "fuzzing", "page"))
 
 CHECKED = ("domain", "metric", "picks", "project", "data", "convert", "phantom")
 """Rooms of the package in which the shapes and kinds of arrays are checked in every call."""

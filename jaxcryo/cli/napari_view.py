@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcryo.domain import Picks, Volume
+from jaxcryo.domain import CENTER_OFFSET_VOXEL, LABEL_OFFSET_VOXEL, Picks, Volume
 from jaxcryo.errors import InputError
 
 View = Callable[[Iterable[tuple[Volume, Picks]]], None]
@@ -38,7 +38,10 @@ def napari_view() -> View:
 
 
 def add_layers(viewer: Any, volume: Volume, picks: Picks) -> None:
-    """An image, and points of each type with the diameter of its particles, all scaled to ångströms."""
+    """An image, and points of each type with the diameter of its particles, all scaled to ångströms.
+
+    Points are where the format `napari` puts them, so that a layer that is saved is read as picks.
+    """
     spacing = volume.grid.spacing_zyx_angstrom
     depth = volume.grid.shape_zyx[0]
     middle = max(depth // 2 - _SLICES_FOR_CONTRAST // 2, 0)
@@ -54,11 +57,16 @@ def add_layers(viewer: Any, volume: Volume, picks: Picks) -> None:
     for index, kind in enumerate(picks.types):
         mine = picks.type_index == index
         viewer.add_points(
-            volume.grid.to_voxel(picks.xyz_angstrom[mine]),
+            volume.grid.to_voxel(picks.xyz_angstrom[mine]) - (LABEL_OFFSET_VOXEL - CENTER_OFFSET_VOXEL),
             name=kind.name,
             scale=spacing,
             size=2 * kind.radius_angstrom / volume.grid.spacing_angstrom,
-            features={"score": score[mine]},
+            features={
+                "particle": [kind.name] * int(mine.sum()),
+                "run": [volume.name] * int(mine.sum()),
+                "score": score[mine],
+            },
+            feature_defaults={"particle": kind.name, "run": volume.name, "score": np.nan},  # of points that are added
             face_color="transparent",
             border_color=[*(c / 255 for c in kind.color), 1.0],
             border_width=0.06,

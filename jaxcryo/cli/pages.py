@@ -27,6 +27,7 @@ class PageNotes:
 
     sections: Sections
     commands: tuple[tuple[str, str], ...]
+    correction_commands: tuple[tuple[str, str], ...]
 
 
 def page_notes(
@@ -54,6 +55,12 @@ def page_notes(
         commands=(
             ("All runs picked anew with them, without running the networks again:", again),
             ("Other tomograms:", anew),
+        ),
+        correction_commands=(
+            (
+                "The picks with what was decided, in every format they were written in:",
+                command(f"picks apply {shlex.quote(out)} RUN-corrections.json"),
+            ),
         ),
     )
 
@@ -90,6 +97,7 @@ class RunPage:
             truth=truth,
             record=sections,
             commands=self._notes.commands,
+            correction_commands=self._notes.correction_commands,
         )
         write_page(path, page)
         return path

@@ -1,4 +1,4 @@
-"""`jaxcryo picks`: picks in other formats, and at other thresholds."""
+"""`jaxcryo picks`: picks in other formats, at other thresholds, and corrected."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional
 
+from jaxcryo.cli.apply import APPLY
 from jaxcryo.cli.command import Command, Group, Switch, shown
 from jaxcryo.cli.options import GeometryOptions, TruthOptions
 from jaxcryo.errors import InputError
@@ -91,8 +92,8 @@ THRESHOLD = Command(
 )
 PICKS = Group(
     name="picks",
-    summary="convert picks between formats, or choose thresholds",
-    commands=(CONVERT, THRESHOLD),
+    summary="convert picks between formats, choose thresholds, or apply corrections",
+    commands=(CONVERT, THRESHOLD, APPLY),
 )
 main = PICKS.main
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
-from jaxcryo.domain import ParticleType, Picks, VoxelGrid
+from jaxcryo.domain import CENTER_OFFSET_VOXEL, LABEL_OFFSET_VOXEL, ParticleType, Picks, VoxelGrid
 from jaxcryo.metric import BETA, RADIUS_SHARE
 
 MAX_PICKS = 5000
@@ -86,5 +86,5 @@ def _places(xyz_angstrom: Float[NDArray[np.float64], "n 3"], grid: VoxelGrid) ->
 
 
 def grid_content(grid: VoxelGrid) -> dict[str, Any]:
-    """The tomogram's size and spacing."""
-    return dataclasses.asdict(grid)
+    """The tomogram's size and spacing, and what is added to a voxel's position before it is multiplied by these."""
+    return dataclasses.asdict(grid) | {"offset_voxel": CENTER_OFFSET_VOXEL - LABEL_OFFSET_VOXEL}

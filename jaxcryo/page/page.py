@@ -20,7 +20,10 @@ from jaxcryo.page.record import Sections
 from jaxcryo.page.slices import SliceImages
 
 _CONTENT = '<script type="application/json" id="content">'
-_SCRIPTS = ("data.js", "metric.js", "state.js", "viewer.js", "charts.js", "panel.js", "gallery.js", "main.js")
+_SCRIPTS = (
+    "data.js", "metric.js", "state.js", "corrections.js", "viewer.js", "planes.js",
+    "charts.js", "panel.js", "gallery.js", "main.js", "editing.js", "start.js",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,8 @@ class Page:
     record: Sections
     commands: Sequence[tuple[str, str]]
     """What for, and the command that uses the saved `thresholds.json`."""
+    correction_commands: Sequence[tuple[str, str]] = ()
+    """The same for saved corrections."""
 
 
 def write_page(path: str | pathlib.Path, page: Page) -> None:
@@ -107,6 +112,7 @@ def _content(page: Page) -> dict[str, Any]:
         "known": page.truth is not None,
         "record": page.record,
         "commands": list(page.commands),
+        "correction_commands": list(page.correction_commands),
     }
 
 

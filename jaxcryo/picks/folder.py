@@ -14,8 +14,8 @@ from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, Run
 from jaxcryo.errors import InputError
 from jaxcryo.files import read_json, write_text
 from jaxcryo.picks.candidates import read_candidates
-from jaxcryo.picks.formats import above_thresholds
-from jaxcryo.picks.origin import unchanged
+from jaxcryo.picks.formats import PickFormat, above_thresholds, writable_formats
+from jaxcryo.picks.origin import FILE_NAME, read_origin, unchanged
 from jaxcryo.serialize import from_plain, to_plain, types_from_json
 
 Note = Callable[[str], object]
@@ -127,6 +127,16 @@ class PicksFolder:
         settings = self.settings()
         return CZII_TYPES if settings is None or not settings.particles else types_from_json(settings.particles)
 
+    def formats(self) -> list[PickFormat]:
+        """The formats in which its picks are there."""
+        return [f for f in writable_formats().values() if (self.path / _sign(f)).exists()]
+
+    def origins(self) -> list[Run]:
+        """The tomograms that its picks are of, as far as they are where they were."""
+        places = sorted(f.parent for f in self.runs.glob(f"*/{FILE_NAME}"))
+        paths = {place.name: pathlib.Path(read_origin(place).path) for place in places}
+        return [Run(name=name, volume_path=path) for name, path in paths.items() if path.exists()]
+
     def above(
         self,
         thresholds: Mapping[str, float],
@@ -155,6 +165,11 @@ class PicksFolder:
         kept = used.thresholds | dict(in_force)
         limits = {t.name: kept[t.name] for t in types if t.name in kept}
         return {run: above_thresholds(picks, limits | dict(thresholds)) for run, picks in candidates.items()}
+
+
+def _sign(format_: PickFormat) -> str:
+    """What is there where a folder has picks in this format."""
+    return "ExperimentRuns" if format_.place == "." else format_.place or format_.name
 
 
 def _note_lower(thresholds: Mapping[str, float], saved: Mapping[str, float], note: Note) -> None:

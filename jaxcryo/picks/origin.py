@@ -62,6 +62,11 @@ def write_origin(folder: pathlib.Path, origin: Origin) -> None:
     write_text(folder / FILE_NAME, json.dumps(to_plain(origin), indent=1) + "\n")
 
 
+def read_origin(folder: pathlib.Path) -> Origin:
+    """What is kept in the folder of a run. Raises InputError where it is damaged, or not there."""
+    return from_plain(Origin, read_json(folder / FILE_NAME, _EXPECTED), str(folder / FILE_NAME))
+
+
 def change_since(folder: pathlib.Path, run: Run) -> str | None:
     """What has changed since the picks in the folder of a run were made, for people; None where nothing has.
 
@@ -70,7 +75,7 @@ def change_since(folder: pathlib.Path, run: Run) -> str | None:
     if not (folder / FILE_NAME).exists():
         return None
     try:
-        before = from_plain(Origin, read_json(folder / FILE_NAME, _EXPECTED), str(folder / FILE_NAME))
+        before = read_origin(folder)
     except InputError as error:
         return str(error)
     now = Origin.of(run.volume_path)

@@ -135,7 +135,7 @@ def test_napari_opens_volumes_and_picks(found, dataset, engines, monkeypatch, ca
         assert [o["name"] for _, o in viewer.points] == [t.name for t in CZII_TYPES]
         for index, (places, points) in enumerate(viewer.points):
             own = picks[viewer.title].of_type(index)
-            np.testing.assert_allclose(volume.grid.to_angstrom(places), own)
+            np.testing.assert_allclose(np.multiply(places, volume.grid.spacing_zyx_angstrom)[:, ::-1], own)
             assert points["scale"] == volume.grid.spacing_zyx_angstrom
             assert points["size"] * volume.grid.spacing_angstrom == pytest.approx(2 * CZII_TYPES[index].radius_angstrom)
             assert len(points["features"]["score"]) == len(own)

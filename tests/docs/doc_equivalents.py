@@ -27,6 +27,7 @@ PRESUMED: dict[str, tuple[str, ...]] = {
     "own-particles.md": ("tomograms", "particles.csv"),
     "which-tomogram.md": ("data", "out", "tomograms", "masks"),
     "thresholds.md": ("data", "engines", "picks"),
+    "correcting.md": ("picks",),
     "clusters.md": ("data", "engines"),
     "effort.md": ("data", "engines"),
     "formats.md": ("data", "out", "picks", "tomograms.star"),
@@ -70,6 +71,10 @@ PARSED_ONLY = (
     ParsedOnly(
         why="the tutorial's is run",
         applies=lambda page, _t, call: page != "tutorial.md" and starts(call, "convert", "check"),
+    ),
+    ParsedOnly(
+        why="needs what a person decided; tests/picks/test_corrections.py applies some",
+        applies=lambda _p, _t, call: starts(call, "picks", "apply"),
     ),
     ParsedOnly(
         why="of a map or planes that are not at hand; tests/phantom/test_commands.py runs them",

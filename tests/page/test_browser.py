@@ -6,13 +6,10 @@ import base64
 import dataclasses
 import io
 import json
-import pathlib
-import time
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
+from browsing import element, marks, set_range, show, shown_slice, wait
 from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -23,47 +20,6 @@ from jaxcryo.page import write_page
 from jaxcryo.picks.thresholds import read_thresholds
 
 pytestmark = pytest.mark.browser
-
-
-def wait(condition: Callable[[], Any], seconds: float = 10) -> Any:
-    """What the condition gives once it is true."""
-    end = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if value or time.monotonic() > end:
-            assert value, "what was waited for did not come"
-            return value
-        time.sleep(0.02)
-
-
-def show(browser, path: pathlib.Path, *, width: int = 1400, height: int = 900, scheme: str = "light") -> None:
-    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    browser.get(path.as_uri())
-    wait(lambda: shown_slice(browser) is not None)
-
-
-def element(browser, name: str):
-    return browser.find_element(By.ID, name)
-
-
-def shown_slice(browser) -> int | None:
-    value = element(browser, "stage").get_attribute("data-slice")
-    return None if value is None else int(value)
-
-
-def marks(browser) -> dict[str, int]:
-    return json.loads(element(browser, "stage").get_attribute("data-marks"))
-
-
-def set_range(browser, name: str, value: float) -> None:
-    """As a drag of the thumb does."""
-    browser.execute_script(
-        "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input', {bubbles: true}))",
-        element(browser, name), str(value),
-    )  # fmt: skip
 
 
 def table(browser) -> dict[str, dict[str, float]]:
@@ -167,7 +123,8 @@ def test_best_thresholds_are_not_beaten(browser, world) -> None:
 
 def expected_marks(world, z: int) -> dict[str, int]:
     """What of picks and truth the slice cuts, by distances to all others."""
-    grid, counts = world.page.grid, {"pick": 0, "hit": 0, "false": 0, "missed": 0, "below": 0}
+    grid = world.page.grid
+    counts = dict.fromkeys(("pick", "hit", "false", "missed", "below", "sure", "rejected"), 0)
     found = above(world.picks, {t.name: t.threshold for t in world.page.types})
     for index, kind in enumerate(world.page.types):
         picks, truth = found.of_type(index), world.truth.of_type(index)

@@ -43,10 +43,15 @@ class Images {
     const i = Math.min(Math.max(index, 0), this.count - 1);
     let image = this.kept.get(i);
     this.kept.delete(i);
-    image ??= this.decode(bytesOf(document.getElementById(`${this.prefix}-${i}`).textContent));
+    image ??= this.fresh(i);
     this.kept.set(i, image);
     while (this.kept.size > this.limit) this.kept.delete(this.kept.keys().next().value);
     return image;
+  }
+
+  // Decoded for the caller alone.
+  fresh(i) {
+    return this.decode(bytesOf(document.getElementById(`${this.prefix}-${i}`).textContent));
   }
 }
 

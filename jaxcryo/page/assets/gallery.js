@@ -35,7 +35,7 @@ function pictureOf(type, i, isIn) {
     + (type.truth ? `, ${type.isHit[i] ? "near a true particle" : "no true particle near"}` : "");
   const button = own("button", { type: "button", className: isIn ? "in" : "out", ariaLabel: spoken, title: spoken },
     canvas, `${three(type.picks.score[i])}${verdict}`);
-  button.addEventListener("click", () => goTo(type, i));
+  button.addEventListener("click", () => goTo(candidate(type, i)));
   const [z, y, x] = [0, 1, 2].map((a) => type.picks.zyx[3 * i + a]);
   sliceImages.get(sliceOfVoxel(z)).then((bitmap) => {
     const wide = (2.8 * type.radius) / spacingX / binX;

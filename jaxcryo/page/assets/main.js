@@ -25,7 +25,7 @@ listen((part) => {
   z.setAttribute("aria-valuetext", element("depth").textContent);
 });
 
-for (const [id, key] of [["heat-on", "heat"], ["circles", "circles"], ["below", "below"], ["fade", "fade"]]) {
+for (const [id, key] of [["heat-on", "heat"], ["circles", "circles"], ["below", "below"], ["fade", "fade"], ["planes", "planes"]]) {
   element(id).addEventListener("change", (event) => change({ [key]: event.target.checked }));
   listen((part) => {
     if (key in part) element(id).checked = state[key];
@@ -38,7 +38,8 @@ element("heat-opacity").addEventListener("input", (event) => {
 element("slab").addEventListener("change", (event) => change({ slab: Number(event.target.value) }));
 for (const id of ["contrast", "brightness"]) {
   element(id).addEventListener("input", () => {
-    element("image").style.filter = `brightness(${element("brightness").value}) contrast(${element("contrast").value})`;
+    const filter = `brightness(${element("brightness").value}) contrast(${element("contrast").value})`;
+    for (const image of document.querySelectorAll(".views canvas.gray")) image.style.filter = filter;
   });
   element(id).addEventListener("dblclick", () => {
     element(id).value = "1";
@@ -51,25 +52,22 @@ for (const kind of ["hit", "false", "missed"]) {
 }
 
 function zoomToSelected(factor) {
-  if (state.selected) centreOn(state.selected.type, state.selected.i);
+  if (state.selected) centreOn(state.selected);
   zoomAt(stage.clientWidth / 2, stage.clientHeight / 2, factor);
 }
 
-// The pick above its threshold that comes next in z, of the visible types.
+// The pick that comes next in z, of the visible types.
 function step(direction) {
-  const all = types.filter((t) => state.visible[t.index]).flatMap((type) =>
-    Array.from({ length: countAbove(type.picks.score, state.thresholds[type.index]) }, (_, i) => ({ type, i })));
+  const all = currentPicks().filter((mark) => state.visible[nowOf(mark)]);
   if (!all.length) return;
-  const place = ({ type, i }) => type.picks.zyx[3 * i];
+  const place = (mark) => mark.zyx[0];
   all.sort((a, b) => place(a) - place(b));
-  const { selected } = state;
-  let at = selected ? all.findIndex((m) => m.type === selected.type && m.i === selected.i) : -1;
+  let at = state.selected ? all.findIndex((mark) => mark.key === state.selected.key) : -1;
   if (at < 0) {
-    at = all.findIndex((m) => place(m) >= voxelOfSlice(state.z));
+    at = all.findIndex((mark) => place(mark) >= voxelOfSlice(state.z));
     at = (at < 0 ? all.length : at) - (direction > 0 ? 1 : 0);
   }
-  const next = all[(at + direction + all.length) % all.length];
-  goTo(next.type, next.i);
+  goTo(all[(at + direction + all.length) % all.length]);
 }
 
 const KEYS = {
@@ -87,7 +85,8 @@ const KEYS = {
   p: () => step(-1),
   "+": () => zoomToSelected(1.4),
   "-": () => zoomToSelected(1 / 1.4),
-  Escape: () => change({ selected: null }),
+  o: () => change({ planes: !state.planes }),
+  Escape: () => change({ selected: null, review: false, boxing: false }),
 };
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -101,11 +100,12 @@ document.addEventListener("keydown", (event) => {
   act();
 });
 
-function save() {
-  const link = own("a", { download: "thresholds.json", href: URL.createObjectURL(new Blob([thresholdsText()], { type: "application/json" })) });
+function download(name, text) {
+  const link = own("a", { download: name, href: URL.createObjectURL(new Blob([text], { type: "application/json" })) });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
+const save = () => download("thresholds.json", thresholdsText());
 element("save").addEventListener("click", save);
 element("save-again").addEventListener("click", save);
 element("reset").addEventListener("click", () => change({ thresholds: types.map((t) => t.first) }));
@@ -135,5 +135,3 @@ for (const [title, lines] of Object.entries(content.record)) {
   for (const [label, text] of Object.entries(lines)) list.append(own("dt", {}, label), own("dd", {}, text));
   element("record").append(own("div", {}, own("h3", {}, title), list));
 }
-
-change({ ...state, z: content.slices.count >> 1 });

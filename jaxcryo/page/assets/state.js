@@ -11,7 +11,14 @@ const state = {
   fade: false,
   slab: 0,
   show: { hit: true, false: true, missed: true },
-  selected: null,
+  selected: null, // what `candidate` of corrections.js gives
+  cursor: { x: content.grid.shape_zyx[2] >> 1, y: content.grid.shape_zyx[1] >> 1 }, // voxels
+  planes: window.innerWidth >= 900,
+  edits: [],
+  saved: false,
+  edit: false,
+  boxing: false,
+  review: false,
 };
 
 const listeners = [];

@@ -5,7 +5,7 @@ const layers = ["image", "heat", "marks"].map((id) => document.getElementById(id
 const [imageLayer, heatLayer, marksLayer] = layers;
 const tip = document.getElementById("tip");
 const [height, width] = content.slices.size_yx;
-const [spacingZ, spacingY, spacingX] = content.grid.spacing_zyx_angstrom;
+const [spacingZ, spacingY, spacingX] = spacings;
 const [, binY, binX] = content.slices.bin_zyx;
 const view = { zoom: 1, x: width / 2, y: height / 2 };
 const MAX_ZOOM = 12;
@@ -36,16 +36,17 @@ function redraw() {
     queued = false;
     drawMarks();
     drawImages();
+    drawPlanes();
   });
 }
 
-function clear(context) {
+function clear(context, wide = stage.clientWidth, tall = stage.clientHeight) {
   const dots = window.devicePixelRatio || 1;
   const { canvas } = context;
-  const size = [Math.round(stage.clientWidth * dots), Math.round(stage.clientHeight * dots)];
+  const size = [Math.round(wide * dots), Math.round(tall * dots)];
   if (canvas.width !== size[0] || canvas.height !== size[1]) [canvas.width, canvas.height] = size;
   context.setTransform(dots, 0, 0, dots, 0, 0);
-  context.clearRect(0, 0, stage.clientWidth, stage.clientHeight);
+  context.clearRect(0, 0, wide, tall);
 }
 
 async function drawImages() {
@@ -111,12 +112,10 @@ function heatPicture(values, wide, tall) {
   return heatCanvas;
 }
 
-// Calls back with each pick and missed particle that the slice cuts and that is to be seen.
-function eachMark(callback) {
-  const middle = voxelOfSlice(state.z);
-  const thick = (binZ - 1) / 2 + state.slab * binZ;
-  const cut = (places, i, radius) => {
-    const away = Math.max(Math.abs(places.zyx[3 * i] - middle) - thick, 0) * spacingZ;
+// Calls back with each pick and missed particle that a plane across an axis (0 is z) cuts and that is to be seen.
+function eachMark(axis, at, thick, callback) {
+  const cut = (zyx, i, radius) => {
+    const away = Math.max(Math.abs(zyx[3 * i + axis] - at) - thick, 0) * spacings[axis];
     return away < radius ? Math.sqrt(radius * radius - away * away) : 0;
   };
   for (const type of types) {
@@ -127,38 +126,51 @@ function eachMark(callback) {
       const above = picks.score[i] > limit;
       if (!above && !state.below) break; // they come from the best down
       const kind = !above ? "below" : !truth ? "pick" : type.isHit[i] ? "hit" : "false";
-      if (state.show[kind] === false) continue;
-      const radius = cut(picks, i, type.radius);
-      if (radius > 0) callback({ type, kind, places: picks, i, radius });
+      if (state.show[kind] === false || marked.decided.has(keyOf(type, i))) continue;
+      const radius = cut(picks.zyx, i, type.radius);
+      if (radius > 0) callback({ ...candidate(type, i), kind, radius });
     }
     if (!truth || !state.show.missed) continue;
     for (let j = 0; j < truth.count; j++) {
       if (type.bestNear[j] > limit) continue;
-      const radius = cut(truth, j, type.radius);
-      if (radius > 0) callback({ type, kind: "missed", places: truth, i: j, radius });
+      const radius = cut(truth.zyx, j, type.radius);
+      const place = (values) => [0, 1, 2].map((a) => values[3 * j + a]);
+      if (radius > 0) callback({ type, kind: "missed", zyx: place(truth.zyx), xyz: place(truth.xyz), i: null, radius });
     }
+  }
+  for (const edit of marked.decided.values()) {
+    const mark = decidedMark(edit);
+    const type = types[edit.now ?? edit.was];
+    const radius = state.visible[type.index] ? cut(mark.zyx, 0, type.radius) : 0;
+    if (radius > 0) callback({ ...mark, kind: edit.now === null ? "rejected" : "sure", color: type.color, radius });
   }
 }
 
-const DASHES = { hit: [], pick: [], false: [7, 5], missed: [0.1, 5], below: [] };
+const DASHES = { hit: [], pick: [], false: [7, 5], missed: [0.1, 5], below: [], sure: [], rejected: [2, 4] };
+const GREY = [170, 170, 170];
 
 function drawMarks() {
   clear(marksLayer);
   drawn = [];
-  const counts = { pick: 0, hit: 0, false: 0, missed: 0, below: 0 };
+  const counts = { pick: 0, hit: 0, false: 0, missed: 0, below: 0, sure: 0, rejected: 0 };
   const scale = scaleOf();
+  drawRegions(scale);
   if (state.circles) {
-    eachMark((mark) => {
-      const [x, y] = toScreen((mark.places.zyx[3 * mark.i + 2] + 0.5) / binX, (mark.places.zyx[3 * mark.i + 1] + 0.5) / binY);
+    eachMark(0, voxelOfSlice(state.z), (binZ - 1) / 2 + state.slab * binZ, (mark) => {
+      const [x, y] = toScreen((mark.zyx[2] + 0.5) / binX, (mark.zyx[1] + 0.5) / binY);
       const wide = Math.max((mark.radius / spacingX / binX) * scale, MIN_RADIUS);
       const tall = Math.max((mark.radius / spacingY / binY) * scale, MIN_RADIUS);
       counts[mark.kind] += 1;
       drawn.push({ ...mark, x, y, wide });
-      drawMark(mark, x, y, wide, tall);
+      drawMark(marksLayer, mark, x, y, wide, tall);
     });
   }
+  if (state.planes) {
+    const at = toScreen((state.cursor.x + 0.5) / binX, (state.cursor.y + 0.5) / binY);
+    drawCross(marksLayer, ...at, stage.clientWidth, stage.clientHeight);
+  }
   stage.dataset.marks = JSON.stringify(counts);
-  const shown = counts.pick + counts.hit + counts.false;
+  const shown = counts.pick + counts.hit + counts.false + counts.sure;
   stage.setAttribute("aria-label", `Slice ${state.z + 1} of ${content.slices.count}, ${shown} picks`
     + (content.known ? `, ${counts.false} of them false, ${counts.missed} particles missed` : ""));
   drawScaleBar(scale);
@@ -166,30 +178,32 @@ function drawMarks() {
   stage.classList.toggle("zoomed", view.zoom > 1);
 }
 
-function drawMark(mark, x, y, wide, tall) {
-  const { type, kind, places, i } = mark;
-  const context = marksLayer;
-  const selected = state.selected && state.selected.type === type && state.selected.i === i && kind !== "missed";
+function drawMark(context, mark, x, y, wide, tall) {
+  const { type, kind, i } = mark;
+  const scored = kind !== "missed" && i !== null;
   const strength = kind === "below" ? 0.6 : 1;
-  const score = places.score ? (places.score[i] - type.lowest) / (highest - type.lowest) : 1;
-  context.globalAlpha = strength * (state.fade && places.score ? 0.25 + 0.75 * score : 1);
+  const score = scored ? (type.picks.score[i] - type.lowest) / (highest - type.lowest) : 1;
+  context.globalAlpha = strength * (state.fade && scored && kind !== "sure" ? 0.25 + 0.75 * score : 1);
   context.lineCap = kind === "missed" ? "round" : "butt";
   const path = new Path2D();
   path.ellipse(x, y, wide, tall, 0, 0, 2 * Math.PI);
-  const cross = new Path2D();
+  const sign = new Path2D();
   const arm = Math.min(4, wide / 2);
-  if (kind === "false") cross.addPath(new Path2D(`M${x - arm} ${y - arm}l${2 * arm} ${2 * arm}M${x + arm} ${y - arm}l${-2 * arm} ${2 * arm}`));
-  const thin = kind === "below" ? 0.8 : kind === "missed" ? 2.6 : 1.8;
-  for (const [color, line] of [["rgb(0 0 0 / .55)", thin + 2], [css(type.color), thin]]) {
+  if (kind === "false") sign.addPath(new Path2D(`M${x - arm} ${y - arm}l${2 * arm} ${2 * arm}M${x + arm} ${y - arm}l${-2 * arm} ${2 * arm}`));
+  if (kind === "sure") sign.addPath(new Path2D(`M${x - arm} ${y}l${0.7 * arm} ${0.8 * arm}l${1.3 * arm} ${-1.6 * arm}`));
+  if (kind === "rejected") sign.addPath(new Path2D(`M${x - arm} ${y}h${2 * arm}`));
+  const thin = kind === "below" || kind === "rejected" ? 0.9 : kind === "missed" ? 2.6 : 1.8;
+  const color = kind === "rejected" ? GREY : mark.color ?? type.color;
+  for (const [stroke, line] of [["rgb(0 0 0 / .55)", thin + 2], [css(color), thin]]) {
     if (kind === "below" && line > thin) continue;
-    context.strokeStyle = color;
+    context.strokeStyle = stroke;
     context.lineWidth = line;
     context.setLineDash(DASHES[kind]);
     context.stroke(path);
     context.setLineDash([]);
-    context.stroke(cross);
+    context.stroke(sign);
   }
-  if (selected) {
+  if (mark.key && state.selected?.key === mark.key) {
     context.globalAlpha = 1;
     context.strokeStyle = "#fff";
     context.lineWidth = 1.5;
@@ -198,6 +212,33 @@ function drawMark(mark, x, y, wide, tall) {
     context.stroke();
   }
   context.globalAlpha = 1;
+}
+
+// Where the three planes meet, open in the middle.
+function drawCross(context, x, y, wide, tall) {
+  context.strokeStyle = "rgb(255 255 255 / .4)";
+  context.lineWidth = 1;
+  context.setLineDash([]);
+  const gap = 14;
+  context.stroke(new Path2D(`M0 ${y}H${x - gap}M${x + gap} ${y}H${wide}M${x} 0V${y - gap}M${x} ${y + gap}V${tall}`));
+}
+
+// Complete regions that the slice cuts, and the box that is being drawn.
+function drawRegions(scale) {
+  const z = voxelOfSlice(state.z);
+  const boxes = marked.regions.map(({ low, high }) => [voxelOf(low), voxelOf(high)])
+    .filter((ends) => z >= Math.min(ends[0][0], ends[1][0]) && z <= Math.max(ends[0][0], ends[1][0]));
+  if (drag?.corner) boxes.push([[z, drag.corner[1], drag.corner[0]], [z, drag.at[1], drag.at[0]]]);
+  for (const [a, b] of boxes) {
+    const [left, top] = toScreen((Math.min(a[2], b[2]) + 0.5) / binX, (Math.min(a[1], b[1]) + 0.5) / binY);
+    const [wide, tall] = [(Math.abs(a[2] - b[2]) / binX) * scale, (Math.abs(a[1] - b[1]) / binY) * scale];
+    marksLayer.fillStyle = "rgb(90 220 130 / .12)";
+    marksLayer.strokeStyle = "rgb(90 220 130 / .9)";
+    marksLayer.lineWidth = 2;
+    marksLayer.setLineDash([]);
+    marksLayer.fillRect(left, top, wide, tall);
+    marksLayer.strokeRect(left + 1, top + 1, wide - 2, tall - 2);
+  }
 }
 
 function drawScaleBar(scale) {
@@ -230,16 +271,16 @@ function keepInside() {
   redraw();
 }
 
-function centreOn(type, i) {
-  view.x = (type.picks.zyx[3 * i + 2] + 0.5) / binX;
-  view.y = (type.picks.zyx[3 * i + 1] + 0.5) / binY;
+function centreOn(mark) {
+  view.x = (mark.zyx[2] + 0.5) / binX;
+  view.y = (mark.zyx[1] + 0.5) / binY;
 }
 
 // To a pick: its slice, and into view.
-function goTo(type, i) {
-  centreOn(type, i);
-  const z = Math.min(Math.max(sliceOfVoxel(type.picks.zyx[3 * i]), 0), content.slices.count - 1);
-  change({ z, selected: { type, i } });
+function goTo(mark) {
+  centreOn(mark);
+  const z = Math.min(Math.max(sliceOfVoxel(mark.zyx[0]), 0), content.slices.count - 1);
+  change({ z, selected: mark });
   keepInside();
 }
 
@@ -255,10 +296,12 @@ function showTip(event) {
   const mark = markAt(x, y);
   tip.hidden = !mark;
   if (!mark) return;
-  const { type, kind, places, i } = mark;
-  const at = [0, 1, 2].map((a) => places.xyz[3 * i + a].toFixed(0)).join(", ");
-  const said = { pick: "", hit: ", a hit", false: ", false", missed: ", missed", below: ", below the threshold" }[kind];
-  const score = places.score ? ` ${places.score[i].toFixed(3)}` : "";
+  const { kind, i } = mark;
+  const type = types[nowOf(mark) ?? mark.type.index];
+  const at = mark.xyz.map((value) => value.toFixed(0)).join(", ");
+  const said = { pick: "", hit: ", a hit", false: ", false", missed: ", missed", below: ", below the threshold" }[kind]
+    ?? `, ${verdict(marked.decided.get(mark.key))}`;
+  const score = i === null ? "" : ` ${mark.type.picks.score[i].toFixed(3)}`;
   tip.textContent = `${type.name}${score}${said}\nx, y, z: ${at} Å`;
   tip.style.left = `${Math.min(x + 14, box.width - tip.offsetWidth - 4)}px`;
   tip.style.top = `${Math.min(y + 14, box.height - tip.offsetHeight - 4)}px`;
@@ -285,7 +328,16 @@ stage.addEventListener("pointerdown", (event) => {
   fingers.set(event.pointerId, event);
   stage.setPointerCapture(event.pointerId);
   drag = { x: event.clientX, y: event.clientY, view: { ...view }, z: state.z, moved: false, gap: gapOf() };
+  if (state.boxing) drag.corner = drag.at = voxelAt(event);
 });
+
+// x, y in voxels where an event is.
+function voxelAt(event) {
+  const box = stage.getBoundingClientRect();
+  const [x, y] = toImage(event.clientX - box.left, event.clientY - box.top);
+  const inside = (value, size) => Math.min(Math.max(value, 0), size);
+  return [inside(x, width) * binX - 0.5, inside(y, height) * binY - 0.5];
+}
 
 stage.addEventListener("pointermove", (event) => {
   if (!fingers.has(event.pointerId)) {
@@ -295,7 +347,10 @@ stage.addEventListener("pointermove", (event) => {
   fingers.set(event.pointerId, event);
   const [dx, dy] = [event.clientX - drag.x, event.clientY - drag.y];
   drag.moved ||= Math.hypot(dx, dy) > 4;
-  if (fingers.size === 2) {
+  if (drag.corner) {
+    drag.at = voxelAt(event);
+    redraw();
+  } else if (fingers.size === 2) {
     const [a, b] = [...fingers.values()];
     const box = stage.getBoundingClientRect();
     const gap = gapOf();
@@ -320,10 +375,17 @@ for (const name of ["pointerup", "pointercancel"]) {
   stage.addEventListener(name, (event) => {
     if (!fingers.delete(event.pointerId)) return;
     stage.classList.remove("moving");
-    if (name === "pointerup" && drag && !drag.moved) {
+    if (name === "pointerup" && drag?.corner) {
+      const { corner } = drag;
+      drag = null;
+      markComplete(corner, voxelAt(event));
+    } else if (name === "pointerup" && drag && !drag.moved) {
       const box = stage.getBoundingClientRect();
       const mark = markAt(event.clientX - box.left, event.clientY - box.top);
-      change({ selected: mark && mark.kind !== "missed" ? { type: mark.type, i: mark.i } : null });
+      const [x, y] = voxelAt(event);
+      if (mark?.key) change({ selected: mark });
+      else if (state.edit) addAt(x, y);
+      else change({ selected: null, cursor: { x, y } });
       showTip(event);
     }
     const [left] = fingers.values();
@@ -343,5 +405,6 @@ new ResizeObserver(keepInside).observe(stage);
 
 listen((part) => {
   if ("z" in part) tip.hidden = true;
+  if (part.selected) state.cursor = { x: part.selected.zyx[2], y: part.selected.zyx[1] };
   redraw();
 });
