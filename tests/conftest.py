@@ -7,6 +7,7 @@ import platform
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 
 # A run that was started in the background of a script ignores Ctrl-C, and so would every process that it starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -26,6 +27,7 @@ os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2 * 2**30)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -38,7 +40,7 @@ install_import_hook([f"jaxcryo.{room}" for room in CHECKED], "annotations.checke
 # `pytest --hypothesis-profile fuzz tests/tomogram/test_hostile.py tests/picks/test_formats_hostile.py` looks longer.
 settings.register_profile("fuzz", max_examples=2000, deadline=None)
 # How long an example takes says how busy the machine is, and nothing of the program.
-settings.register_profile("quick", deadline=None)
+settings.register_profile("quick", max_examples=50, deadline=None)
 settings.load_profile("quick")
 
 CACHE = pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).parent
@@ -138,28 +140,50 @@ def trt(monkeypatch: pytest.MonkeyPatch):
         sys.modules.pop(name, None)
 
 
+def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[pathlib.Path], object]) -> pathlib.Path:
+    """A folder that the first process to want it makes for all of them; nobody writes into it."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            making = folder.with_name(f"{name}-making")
+            shutil.rmtree(making, ignore_errors=True)
+            make(making)
+            making.rename(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """Two training runs and a test run, just larger than a tiny network's window."""
     from jaxcryo.phantom import PhantomConfig, write_dataset
 
-    folder = tmp_path_factory.mktemp("data") / "phantom"
-    write_dataset(folder, PhantomConfig(shape_zyx=SHAPE), runs=2, test_runs=1)
-    return folder
+    config = PhantomConfig(shape_zyx=SHAPE)
+    return _once(tmp_path_factory, "phantom", lambda folder: write_dataset(folder, config, runs=2, test_runs=1))
 
 
 @pytest.fixture(scope="session")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """Both tiny networks with their first weights, converted."""
+    return _once(tmp_path_factory, "engines", lambda folder: _convert(folder, "yu4u", "tattaka")) / "out"
+
+
+@pytest.fixture(scope="session")
+def one_model(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The tiny yu4u alone, for what does not depend on the number of models."""
+    return _once(tmp_path_factory, "one-model", lambda folder: _convert(folder, "yu4u")) / "out"
+
+
+def _convert(folder: pathlib.Path, *arches: str) -> None:
     from jaxcryo.cli.convert import main as convert
     from jaxcryo.domain import CZII_TYPES
     from jaxcryo.models import build
     from jaxcryo.recipes import recipe
     from jaxcryo.weights import TrainedModel, save_model
 
-    folder = tmp_path_factory.mktemp("engines")
+    folder.mkdir()
     files = []
-    for arch in ("yu4u", "tattaka"):
+    for arch in arches:
         config = recipe(arch, "tiny")
         _, params, stats = build(config.model)
         params["head.kernel"] = 100 * params["head.kernel"]  # heatmaps with peaks
@@ -169,4 +193,3 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         )
         save_model(files[-1], model)
     assert convert(["onnx", *files, "--out", str(folder / "out")]) == 0
-    return folder / "out"

@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 import shutil
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -15,29 +16,27 @@ from jaxcryo.cli.train import main as train
 from jaxcryo.errors import InputError
 from jaxcryo.tomogram.volumes import write_ome_zarr
 
-
-def tomogram(root: pathlib.Path, run: str = "PH_001") -> pathlib.Path:
-    return root / "train/static/ExperimentRuns" / run / "VoxelSpacing10.000/denoised.zarr"
+TOMOGRAM = "VoxelSpacing10.000/denoised.zarr"
 
 
-def truncate(root: pathlib.Path) -> None:
-    chunk = next(p for p in sorted((tomogram(root) / "0").rglob("*")) if p.is_file() and not p.name.startswith("."))
+def truncate(tomogram: pathlib.Path) -> None:
+    chunk = next(p for p in sorted((tomogram / "0").rglob("*")) if p.is_file() and not p.name.startswith("."))
     chunk.write_bytes(chunk.read_bytes()[:100])
 
 
-def rewrite(voxels: np.ndarray):
-    return lambda root: write_ome_zarr(tomogram(root), voxels.astype(np.float32), (10.012444,) * 3, levels=1)
+def rewrite(voxels: np.ndarray) -> Callable[[pathlib.Path], object]:
+    return lambda tomogram: write_ome_zarr(tomogram, voxels.astype(np.float32), (10.012444,) * 3, levels=1)
 
 
-def with_nan(root: pathlib.Path) -> None:
-    array = zarr.open_array(tomogram(root) / "0", mode="r+")
+def with_nan(tomogram: pathlib.Path) -> None:
+    array = zarr.open_array(tomogram / "0", mode="r+")
     array[3, 4, 5] = np.nan
 
 
-def flat(root: pathlib.Path) -> None:
-    shutil.rmtree(tomogram(root) / "0")
+def flat(tomogram: pathlib.Path) -> None:
+    shutil.rmtree(tomogram / "0")
     zarr.create_array(
-        tomogram(root) / "0", data=np.zeros((40, 40), np.float32), zarr_format=2, config={"write_empty_chunks": True}
+        tomogram / "0", data=np.zeros((40, 40), np.float32), zarr_format=2, config={"write_empty_chunks": True}
     )
 
 
@@ -48,46 +47,49 @@ VOLUME_FAULTS = {
         rewrite(np.random.default_rng(0).normal(size=(8, 12, 40))),
         "8×12×40 voxels.*windows of 16×64×64; expected at least a quarter",
     ),
-    "level": (lambda root: shutil.rmtree(tomogram(root) / "0"), "level 0|level"),
+    "level": (lambda tomogram: shutil.rmtree(tomogram / "0"), "level 0|level"),
     "chunk": (truncate, "truncated|damaged"),
 }
 
 
-@pytest.mark.parametrize("fault", VOLUME_FAULTS)
-def test_one_bad_tomogram_does_not_stop_the_others(fault, dataset, engines, tmp_path, capsys) -> None:
-    spoil, message = VOLUME_FAULTS[fault]
-    root, out = tmp_path / "data", tmp_path / "picks"
-    shutil.copytree(dataset, root)
-    spoil(root)
-    assert infer(["--engines", str(engines), "--data", str(root), "--out", str(out)]) == 1
-    said = capsys.readouterr()
-    assert "1 of 3 runs failed" in said.err and "PH_001: " in said.err
+def copies(dataset: pathlib.Path, root: pathlib.Path, changes: dict[str, Callable[[pathlib.Path], object]]) -> None:
+    """A dataset of one good run, PH_000, and of copies of it that are changed, by their names."""
+    runs = root / "train/static/ExperimentRuns"
+    for name in ("PH_000", *changes):
+        shutil.copytree(dataset / "train/static/ExperimentRuns/PH_000", runs / name)
+        changes.get(name, lambda _: None)(runs / name / TOMOGRAM)
 
-    assert re.search(message, said.err), said.err
-    assert {p.name for p in (out / "ExperimentRuns").iterdir()} == {"PH_000", "PT_000"}
-    assert "PT_000" in (out / "submission.csv").read_text()
+
+def test_bad_tomograms_do_not_stop_the_others(dataset, one_model, tmp_path, capsys) -> None:
+    root, out = tmp_path / "data", tmp_path / "picks"
+    copies(dataset, root, {name: spoil for name, (spoil, _) in VOLUME_FAULTS.items()})
+    assert infer(["--engines", str(one_model), "--data", str(root), "--out", str(out)]) == 1
+    said = capsys.readouterr()
+    assert f"{len(VOLUME_FAULTS)} of {1 + len(VOLUME_FAULTS)} runs failed" in said.err
+    for name, (_, message) in VOLUME_FAULTS.items():
+        assert re.search(f"{name}: .*({message})", said.err), said.err
+    assert {p.name for p in (out / "ExperimentRuns").iterdir()} == {"PH_000"}
+    assert "PH_000" in (out / "submission.csv").read_text()
 
 
 DONE_AND_SAID = {
-    "nan": (with_nan, r"PH_001: .*% of it is empty \(NaN\)"),
+    "nan": (with_nan, r"% of it is empty \(NaN\)"),
     "small": (
         rewrite(np.random.default_rng(0).normal(size=(8, 40, 40))),
-        "PH_001: has 8×40×40 voxels.*windows of 16×64×64: padded",
+        "has 8×40×40 voxels.*windows of 16×64×64: padded",
     ),
 }
 
 
-@pytest.mark.parametrize("case", DONE_AND_SAID)
-def test_empty_voxels_and_sides_below_a_window_are_done_and_said(case, dataset, engines, tmp_path, capsys) -> None:
-    change, note = DONE_AND_SAID[case]
+def test_empty_voxels_and_sides_below_a_window_are_done_and_said(dataset, one_model, tmp_path, capsys) -> None:
     root, out = tmp_path / "data", tmp_path / "picks"
-    shutil.copytree(dataset, root)
-    change(root)
-    command = ["--engines", engines, "--data", root, "--out", out, "--runs", "PH_001"]
+    copies(dataset, root, {name: change for name, (change, _) in DONE_AND_SAID.items()})
+    command = ["--engines", one_model, "--data", root, "--out", out, "--runs", *DONE_AND_SAID]
     assert infer([str(a) for a in command]) == 0
     said = capsys.readouterr()
-    assert re.search(note, said.out + said.err), said.out + said.err
-    assert {p.name for p in (out / "ExperimentRuns").iterdir()} == {"PH_001"}
+    for name, (_, note) in DONE_AND_SAID.items():
+        assert re.search(f"{name}: .*{note}", said.out + said.err), said.out + said.err
+    assert {p.name for p in (out / "ExperimentRuns").iterdir()} == set(DONE_AND_SAID)
 
 
 def refused(main, args, capsys) -> str:
@@ -97,8 +99,8 @@ def refused(main, args, capsys) -> str:
     return said.err
 
 
-def test_datasets(dataset, engines, tmp_path, capsys) -> None:
-    base = ["--engines", engines, "--out", tmp_path / "picks", "--data"]
+def test_datasets(dataset, one_model, tmp_path, capsys) -> None:
+    base = ["--engines", one_model, "--out", tmp_path / "picks", "--data"]
     assert "does not exist" in refused(infer, [*base, tmp_path / "nowhere"], capsys)
     (tmp_path / "empty").mkdir()
     assert "holds no run" in refused(infer, [*base, tmp_path / "empty"], capsys)
@@ -143,21 +145,21 @@ def test_picks(text, message, dataset, tmp_path, capsys) -> None:
     assert re.search(message, said)
 
 
-def test_engine_folders(dataset, engines, tmp_path, capsys) -> None:
+def test_engine_folders(dataset, one_model, tmp_path, capsys) -> None:
     base = ["--data", dataset, "--out", tmp_path / "picks", "--engines"]
     assert "no such folder" in refused(infer, [*base, tmp_path / "nowhere"], capsys)
     (tmp_path / "bare").mkdir()
     assert "engines.json" in refused(infer, [*base, tmp_path / "bare"], capsys)
-    shutil.copytree(engines, tmp_path / "changed")
+    shutil.copytree(one_model, tmp_path / "changed")
     onnx = next((tmp_path / "changed").glob("*.onnx"))
     onnx.write_bytes(onnx.read_bytes() + b"x")
     assert "does not match engines.json: convert again" in refused(infer, [*base, tmp_path / "changed"], capsys)
     assert "--engines" in refused(infer, ["--data", dataset], capsys)
 
 
-def test_output_that_cannot_be_written_and_other_settings(dataset, engines, tmp_path, capsys) -> None:
+def test_output_that_cannot_be_written_and_other_settings(dataset, one_model, tmp_path, capsys) -> None:
     (tmp_path / "file").write_text("mine")
-    base = ["--engines", engines, "--data", dataset, "--runs", "PT_000", "--out"]
+    base = ["--engines", one_model, "--data", dataset, "--runs", "PT_000", "--out"]
     refused(infer, [*base, tmp_path / "file"], capsys)
     assert (tmp_path / "file").read_text() == "mine"
     assert infer([str(a) for a in [*base, tmp_path / "picks"]]) == 0

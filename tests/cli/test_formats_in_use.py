@@ -26,9 +26,9 @@ def run(main: object, *args: object) -> int:
     return code
 
 
-def test_infer_writes_other_formats(dataset, engines, tmp_path, capsys) -> None:
+def test_infer_writes_other_formats(dataset, one_model, tmp_path, capsys) -> None:
     out = tmp_path / "picks"
-    command = ["--engines", engines, "--data", dataset, "--out", out, "--runs", "PH_000"]
+    command = ["--engines", one_model, "--data", dataset, "--out", out, "--runs", "PH_000"]
     assert run(infer, *command, "--format", "relion5") == 2
     assert "--pixel-size" in capsys.readouterr().err and not out.exists()
     assert run(infer, *command, "--format", "relion5", "dynamo", "napari", "csv", "--pixel-size", "2.5") == 0
@@ -42,10 +42,10 @@ def test_infer_writes_other_formats(dataset, engines, tmp_path, capsys) -> None:
     assert (out / "napari" / "PH_000.csv").is_file()
 
 
-def test_infer_replaces_no_files_of_others(dataset, engines, tmp_path, capsys) -> None:
+def test_infer_replaces_no_files_of_others(dataset, one_model, tmp_path, capsys) -> None:
     out = tmp_path / "mine"
     out.mkdir()
-    command = ["--engines", engines, "--data", dataset, "--out", out, "--runs", "PH_000", "--format", "csv"]
+    command = ["--engines", one_model, "--data", dataset, "--out", out, "--runs", "PH_000", "--format", "csv"]
     for name in ("picks.csv", "submission.csv", "settings.json"):
         (out / name).write_text("[]")
         assert run(infer, *command) == 2
@@ -54,12 +54,12 @@ def test_infer_replaces_no_files_of_others(dataset, engines, tmp_path, capsys) -
         (out / name).unlink()
 
 
-def test_infer_with_a_mask(dataset, engines, tmp_path, capsys) -> None:
+def test_infer_with_a_mask(dataset, one_model, tmp_path, capsys) -> None:
     volume = open_volume(next(r for r in find_runs(dataset) if r.name == "PH_000").volume_path)
     voxels = np.zeros(volume.grid.shape_zyx, np.float32)
     voxels[:, :, : voxels.shape[2] // 2] = 1
     write_ome_zarr(tmp_path / "half.zarr", voxels, volume.grid.spacing_zyx_angstrom, levels=1)
-    command = ["--engines", engines, "--data", dataset, "--runs", "PH_000", "--out"]
+    command = ["--engines", one_model, "--data", dataset, "--runs", "PH_000", "--out"]
     assert run(infer, *command, tmp_path / "all") == 0
     assert run(infer, *command, tmp_path / "some", "--mask", tmp_path / "half.zarr") == 0
     every, some = (read_copick_folder(tmp_path / f, CZII_TYPES)["PH_000"] for f in ("all", "some"))

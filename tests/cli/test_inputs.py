@@ -41,10 +41,10 @@ def run(main: object, *args: object) -> int:
     return code
 
 
-def test_infer_writes_into_the_project_and_score_reads_it(project, engines, tmp_path, capsys) -> None:
+def test_infer_writes_into_the_project_and_score_reads_it(project, one_model, tmp_path, capsys) -> None:
     out, folder = tmp_path / "picks", tmp_path / "overlay/ExperimentRuns/PH_000/Picks"
     curated = {f: f.read_bytes() for f in folder.parents[1].rglob("curator_*")}
-    command = ["--engines", engines, "--copick", project, "--out", out, "--runs", "PH_000"]
+    command = ["--engines", one_model, "--copick", project, "--out", out, "--runs", "PH_000"]
     assert run(infer, *command) == 0
     said = capsys.readouterr().out
     assert "against the known picks of PH_000" in said and "the copick project: 6 files of user jaxcryo" in said
@@ -96,8 +96,8 @@ def test_a_training_says_which_contrast_is_odd_and_fits_the_intensity_rule(datas
     assert isinstance(odd, Volume)
 
 
-def test_a_level_gives_picks_in_the_full_tomogram_s_coordinates(dataset, engines, tmp_path, capsys) -> None:
-    command = ["--engines", engines, "--data", dataset, "--runs", "PH_000", "--out"]
+def test_a_level_gives_picks_in_the_full_tomogram_s_coordinates(dataset, one_model, tmp_path, capsys) -> None:
+    command = ["--engines", one_model, "--data", dataset, "--runs", "PH_000", "--out"]
     assert run(infer, *command, tmp_path / "1", "--level", "1", "--no-refine") == 0
     assert "resampled from 20.025 to the models' 10.012 Å" in capsys.readouterr().err
     volume = open_volume(next(r for r in find_runs(dataset) if r.name == "PH_000").volume_path)

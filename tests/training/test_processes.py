@@ -1,7 +1,5 @@
 """Trainings as processes: several that train as one, and one that is killed again and again."""
 
-import multiprocessing
-import multiprocessing.process
 import os
 import pathlib
 import random
@@ -9,11 +7,13 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+from toys import TOY
 
-from jaxcryo.cli.train import main
+from jaxcryo.models import registry
 from jaxcryo.phantom import PhantomConfig, write_dataset
 from jaxcryo.weights import load_model
 
@@ -82,53 +82,57 @@ def test_two_processes_train_as_one_with_two_devices(dataset, tmp_path, cache) -
     assert_same(tmp_path / "one", tmp_path / "two")
 
 
-@pytest.mark.timeout(3600)
-def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(dataset, tmp_path, cache, monkeypatch) -> None:
-    """The processes are forked from one that has imported everything, which is most of a start."""
-    for name, value in {**cache, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}.items():
-        monkeypatch.setenv(name, value)
-    forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload(["jaxcryo.cli.training"])
+def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(tmp_path, cache, monkeypatch) -> None:
+    """A toy network, whose steps take no time."""
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    registry.register(TOY)  # to read what the processes write
+    data, output = tmp_path / "data", tmp_path / "output.txt"
+    write_dataset(data, PhantomConfig(shape_zyx=(24, 80, 80)), runs=2)
+    environment = {**os.environ, **cache, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "PYTHONPATH": str(ROOT / "tests")}
 
-    def begin(out: pathlib.Path) -> multiprocessing.process.BaseProcess:
-        command = ["--arch", "yu4u", "--size", "tiny", "--fold", "0", "--data", str(dataset), "--out", str(out)]
-        process = forks.Process(target=main, args=([*command, "--steps", str(STEPS), "--save-minutes", "0.003"],))
-        process.start()
-        return process
+    def begin(out: pathlib.Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, str(ROOT / "tests" / "toys.py"), "--fold", "0", "--data", str(data)]
+        command += ["--out", str(out), "--steps", str(STEPS), "--save-minutes", "0.003"]
+        with output.open("ab") as file:
+            return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
 
-    def finished(process: multiprocessing.process.BaseProcess, out: pathlib.Path) -> None:
-        process.join(600)
-        assert (out / "result.json").exists()
+    def finished(process: subprocess.Popen[bytes]) -> None:
+        assert process.wait(600) == 0, output.read_text()[-3000:]
 
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    finished(begin(straight), straight)
+    finished(begin(straight))
     chance, table, kills, in_saves = random.Random(0), killed / "metrics.csv", 0, 0
     for n in range(KILLS):
         before = table.read_text() if table.exists() else ""
         process = begin(killed)
         if n % 4:  # every fourth is killed while it starts
-            deadline = time.monotonic() + 300
-            while process.is_alive() and time.monotonic() < deadline:
-                if table.exists() and len(table.read_text()) > len(before):
-                    break
-                time.sleep(0.02)
+            begun = _wait(process, 300, lambda before=before: table.exists() and len(table.read_text()) > len(before))
+            assert begun or process.poll() is not None, output.read_text()[-3000:]
         if n % 4 == 3:  # and another one in the middle of a save
-            deadline = time.monotonic() + 20
-            while process.is_alive() and time.monotonic() < deadline and not _half_saved(killed):
-                pass
+            _wait(process, 20, lambda: bool(_half_saved(killed)), every=0)
         else:
-            time.sleep(chance.uniform(0, 0.5))
+            time.sleep(chance.uniform(0, 0.5 if n % 4 else 8))
         in_saves += bool(_half_saved(killed))
-        if not process.is_alive():  # it came to its end
+        if process.poll() is not None:  # it came to its end
             break
         process.kill()
-        process.join()
+        process.wait()
         kills += 1
-    finished(begin(killed), killed)
+    finished(begin(killed))
     assert kills >= KILLS // 2 and in_saves >= 2
     assert_same(straight, killed)
     rows = table.read_text().splitlines()[1:]
     assert [int(r.split(",")[0]) for r in rows] == list(range(1, STEPS + 1))
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float, until: Callable[[], bool], every: float = 0.02) -> bool:
+    """Whether that came about while the process was there, in time."""
+    deadline = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < deadline:
+        if until():
+            return True
+        time.sleep(every)
+    return False
 
 
 def _half_saved(out: pathlib.Path) -> list[pathlib.Path]:
