@@ -1,6 +1,7 @@
 """What the project is about: particle types, voxel grids, tomograms and picks.
 
-Imports nothing else of the project but its error (`Volume.open` excepted, which imports when it is called).
+Imports nothing else of the project but its error and addresses (`Volume.open` excepted, which imports when it is
+called).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from jaxtyping import Float, Int, Num
 from numpy.typing import NDArray
 
 from jaxcryo.errors import InputError
+from jaxcryo.stores.address import Address, Location
 
 # Added when a position in ångströms becomes a label's voxel, before truncation (paper section 2.2: the particle's
 # disc is drawn from pixel centres, on average).
@@ -162,19 +164,28 @@ class Volume:
 
     @classmethod
     def open(
-        cls, path: str | pathlib.Path, *, name: str | None = None, spacing_angstrom: float | None = None, level: int = 0
+        cls,
+        path: str | pathlib.Path | Address,
+        *,
+        name: str | None = None,
+        spacing_angstrom: float | None = None,
+        level: int = 0,
+        cache: str | pathlib.Path | None = None,
     ) -> Volume:
-        """A tomogram file or folder (MRC, OME-Zarr), whose voxels stay on disk until they are read.
+        """A tomogram file or folder (MRC, OME-Zarr), or an OME-Zarr at an address (`s3://…`, `https://…`), whose
+        voxels stay there until they are read.
 
         `spacing_angstrom` replaces what the file says of its full resolution, `level` chooses another one. Positions
-        in it are those of the full resolution.
+        in it are those of the full resolution. What comes from a server is kept in the folder `cache`, up to 20 GB.
 
         Raises:
             InputError: nothing is there, or it cannot be used; the message says why.
         """
+        from jaxcryo.stores.cache import Cache
         from jaxcryo.tomogram.volumes import open_volume  # the one way up from here, taken only when this is called
 
-        return open_volume(path, name=name, spacing_angstrom=spacing_angstrom, level=level)
+        kept = None if cache is None else Cache(cache)
+        return open_volume(path, name=name, spacing_angstrom=spacing_angstrom, level=level, cache=kept)
 
     def load(self) -> Float[NDArray[np.float32], "z y x"]:
         """The voxels as float32 in memory, NaN where there is no data.
@@ -291,8 +302,8 @@ def _orientation(picks: Picks) -> Float[NDArray[np.float64], "n 3 3"]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """One tomogram on disk and the folder of its picks, if it has one."""
+    """One tomogram, on disk or on a server, and the folder of its picks, if it has one."""
 
     name: str
-    volume_path: pathlib.Path
+    volume_path: Location
     picks_folder: pathlib.Path | None = None

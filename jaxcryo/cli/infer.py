@@ -71,7 +71,7 @@ class InferOptions:
     engines: Annotated[pathlib.Path | None, shown("DIR")] = None
     """folder of models, written by convert onnx; all in it are averaged"""
     data: Annotated[str | None, shown("DIR", default="data")] = None
-    """dataset, folder of tomograms, or one tomogram"""
+    """dataset, folder of tomograms, or one tomogram; also s3://bucket/folder and https://server/tomogram.zarr"""
     copick: Annotated[str | None, shown("JSON")] = None
     """copick project to use instead of --data"""
     out: Annotated[pathlib.Path | None, shown("PICKS", default="picks, or demo with --demo")] = None

@@ -14,6 +14,7 @@ from jaxcryo.project.copick import CopickProject, open_project, project_picks, p
 from jaxcryo.project.dataset import Split, find_runs
 from jaxcryo.project.particles import read_particles
 from jaxcryo.project.truth import read_truth
+from jaxcryo.stores.cache import Cache
 from jaxcryo.tomogram.volumes import Reading
 
 
@@ -35,6 +36,7 @@ def reading_of(options: InputOptions) -> Reading:
         invert=options.invert,
         axes=options.axes,
         bytes_are=options.bytes,
+        cache=None if options.cache is None else Cache(options.cache, options.cache_gb),
     )
 
 

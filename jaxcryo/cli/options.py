@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from typing import Annotated, Literal
 
 from jaxcryo.cli.command import Switch, shown
@@ -28,6 +29,10 @@ class InputOptions:
     """sign of 8-bit MRC files (mode 0)"""
     invert: Switch = False
     """invert contrast (multiply by -1)"""
+    cache: Annotated[pathlib.Path | None, shown("DIR", default="nothing is kept")] = None
+    """keep what is read from s3:// and https:// in this folder"""
+    cache_gb: Annotated[float, shown("GB")] = 20.0
+    """size of that folder; what was read longest ago goes first"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

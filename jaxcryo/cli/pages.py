@@ -17,6 +17,7 @@ from jaxcryo.picking.peaks import OnSlab
 from jaxcryo.picks.folder import Settings
 from jaxcryo.runtime.manifest import ModelEntry
 from jaxcryo.serialize import to_plain
+from jaxcryo.stores.address import Location
 
 _FOLDER = "reports"
 
@@ -78,7 +79,7 @@ class RunPage:
         return self._overlay.add
 
     def write(
-        self, out: pathlib.Path, candidates: Picks, truth: Picks | None, *, seconds: float, tomogram: pathlib.Path
+        self, out: pathlib.Path, candidates: Picks, truth: Picks | None, *, seconds: float, tomogram: Location
     ) -> pathlib.Path:
         """Writes the page, and gives its path."""
         path = page_path(out, self._volume.name)

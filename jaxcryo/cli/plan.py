@@ -34,6 +34,7 @@ from jaxcryo.runtime.cuda import jax_gpus, share_memory
 from jaxcryo.runtime.manifest import ModelEntry, read_manifest
 from jaxcryo.runtime.workers import Place, plan_places
 from jaxcryo.serialize import types_to_json
+from jaxcryo.stores.address import Address
 from jaxcryo.tomogram.volumes import Reading
 
 T = TypeVar("T")
@@ -134,6 +135,8 @@ def planned(options: InferOptions) -> Plan:
     reading = reading_of(options.input)
     if options.mask is not None:
         check_mask(options.mask)
+    if reading.cache is None and any(isinstance(r.volume_path, Address) for r in runs):
+        say("every tomogram is fetched twice, for its statistics and to be picked; --cache DIR keeps what has come")
     settings = _settings(entries, types, reading, options)
     geometry = export_geometries(options, out, runs)
     done: set[str] = set()

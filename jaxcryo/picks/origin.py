@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import hashlib
 import json
@@ -13,11 +14,14 @@ from jaxcryo.domain import Run
 from jaxcryo.errors import InputError
 from jaxcryo.files import read_json, write_text
 from jaxcryo.serialize import from_plain, to_plain
+from jaxcryo.stores.address import Address, location
+from jaxcryo.tomogram.ome_zarr import seen_at
 
 FILE_NAME = "tomogram.json"
 _EXPECTED = "expected what `infer` keeps beside a run's picks"
 _BLOCK_BYTES = 4096
 _SAMPLED_FILES = 16
+_AT_ONCE = 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,7 +29,7 @@ class Origin:
     """A tomogram's files as they were."""
 
     path: str
-    """Absolute, links followed."""
+    """Absolute, links followed; or an address."""
     bytes: int
     modified_ns: int
     """Of the file changed last."""
@@ -33,9 +37,16 @@ class Origin:
     """A digest of names, sizes and some blocks: it tells apart files whose times were lost in copying."""
 
     @classmethod
-    def of(cls, path: str | pathlib.Path) -> Origin:
-        """A file, or all files of a folder; what is not on this machine is known by its address alone."""
-        path = pathlib.Path(path)
+    def of(cls, path: str | pathlib.Path | Address) -> Origin:
+        """A file, or all files of a folder, or of an address; what is not there is known by its path alone.
+
+        Raises:
+            InputError: an address does not answer.
+        """
+        path = location(path)
+        if isinstance(path, Address):
+            seen = seen_at(path)
+            return cls(path=str(path), bytes=seen.bytes, modified_ns=seen.modified_ns, sample=seen.digest)
         if not path.exists():
             return cls(path=str(path), bytes=0, modified_ns=0, sample="")
         digest, total, modified = hashlib.sha256(), 0, 0
@@ -76,9 +87,9 @@ def change_since(folder: pathlib.Path, run: Run) -> str | None:
         return None
     try:
         before = read_origin(folder)
+        now = Origin.of(run.volume_path)
     except InputError as error:
         return str(error)
-    now = Origin.of(run.volume_path)
     if now.is_same(before):
         return None
     if now.path != before.path:
@@ -88,7 +99,9 @@ def change_since(folder: pathlib.Path, run: Run) -> str | None:
 
 def unchanged(runs_folder: pathlib.Path, runs: Sequence[Run]) -> tuple[set[str], dict[str, str]]:
     """The names of the runs whose tomogram is still that of their picks, and of the others what has changed."""
-    changes = {run.name: change_since(runs_folder / run.name, run) for run in runs}
+    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:  # servers take their time
+        found = pool.map(lambda run: change_since(runs_folder / run.name, run), runs)
+        changes = dict(zip((run.name for run in runs), found, strict=True))
     return {n for n, c in changes.items() if c is None}, {n: c for n, c in changes.items() if c is not None}
 
 

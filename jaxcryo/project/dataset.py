@@ -13,6 +13,8 @@ from jaxcryo.domain import CENTER_OFFSET_VOXEL, ParticleType, Picks, Run, VoxelG
 from jaxcryo.errors import InputError
 from jaxcryo.picks.copick_json import read_picks_folder
 from jaxcryo.picks.geometry import Note, ignore, note_places
+from jaxcryo.project.remote_runs import remote_runs
+from jaxcryo.stores.address import Address, Location, location
 from jaxcryo.tomogram.mrc import SUFFIXES
 from jaxcryo.tomogram.volumes import MRC_SUFFIXES, TILT_SERIES_SUFFIXES, is_tomogram, tomogram_name
 
@@ -43,7 +45,7 @@ _EXPECTED = (
 
 
 def find_runs(
-    root: str | pathlib.Path,
+    root: str | Location,
     *,
     split: Split | None = None,
     names: Sequence[str] | None = None,
@@ -54,16 +56,19 @@ def find_runs(
     """The runs of a dataset in the order of their names as plain strings, which is the order of the folds.
 
     `root` is the challenge's folder (`train/`, `test/`), a folder with `static/ExperimentRuns` (picks in
-    `overlay/ExperimentRuns`) or `ExperimentRuns` (picks beside the tomograms), a folder of tomograms, or one
-    tomogram. `split` chooses a part of the challenge's folder and means nothing elsewhere; None takes both parts, and
-    of a run that is in both the one in train, since the challenge's test folder repeats three training runs.
-    `tomogram_type` and `voxel_spacing_folder` (such as `VoxelSpacing10.000`) choose among several reconstructions.
+    `overlay/ExperimentRuns`) or `ExperimentRuns` (picks beside the tomograms), a folder of tomograms, one tomogram, or
+    an address as `remote_runs` takes it. `split` chooses a part of the challenge's folder and means nothing elsewhere;
+    None takes both parts, and of a run that is in both the one in train, since the challenge's test folder repeats
+    three training runs. `tomogram_type` and `voxel_spacing_folder` (such as `VoxelSpacing10.000`) choose among several
+    reconstructions.
     What a folder of tomograms holds besides is told to `note`.
 
     Raises:
         InputError: nothing is there, `split` or a name of `names` is not, or which reconstruction is not clear.
     """
-    root = pathlib.Path(root)
+    root = location(root)
+    if isinstance(root, Address):
+        return remote_runs(root, names, note)
     if not root.exists():
         raise InputError(f"{root}: does not exist; {_EXPECTED}")
     parts = [root / s for s in _SPLITS if _run_folders(root / s)]

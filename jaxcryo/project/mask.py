@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from jaxcryo.domain import Picks, Volume, VoxelGrid
 from jaxcryo.errors import InputError
 from jaxcryo.project.dataset import find_runs
+from jaxcryo.stores.address import Location
 from jaxcryo.tomogram.axes import turned
 from jaxcryo.tomogram.volumes import is_tomogram, open_volume
 
@@ -28,9 +29,8 @@ def open_mask(path: str | pathlib.Path, run: str, grid: VoxelGrid) -> Volume:
         InputError: the folder has none of this run, or it cannot be opened.
     """
     path = pathlib.Path(path)
-    if is_tomogram(path) or not path.is_dir():
-        place = path
-    else:
+    place: Location = path
+    if path.is_dir() and not is_tomogram(path):
         (place,) = (r.volume_path for r in find_runs(path, names=[run]))
     name = f"mask of {run}"
     # Bytes of a mask have no sign: 255 is as much above 0 as 1.

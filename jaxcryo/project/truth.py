@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from jaxcryo.domain import ParticleType, Picks
 from jaxcryo.errors import InputError
 from jaxcryo.picks.copick_json import read_copick_folder
+from jaxcryo.stores.address import Address, location
 
 _PLACES = ("train/overlay", "test-truth", "overlay", ".")
 
@@ -20,8 +21,10 @@ def read_truth(
     Raises:
         InputError: there are none, a run of `runs` has none, or they cannot be used.
     """
-    root = pathlib.Path(root)
-    places = [root / p for p in _PLACES if any((root / p / "ExperimentRuns").glob("*/Picks"))]
+    folder = location(root)
+    if isinstance(folder, Address):
+        raise InputError(f"{folder}: picks are read from this machine's disks only; give a folder that has them")
+    places = [folder / p for p in _PLACES if any((folder / p / "ExperimentRuns").glob("*/Picks"))]
     if not places:
         raise InputError(
             f"{root}: has no known picks; expected a dataset with train/overlay/ExperimentRuns/<run>/Picks, or a "

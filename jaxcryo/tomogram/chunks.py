@@ -7,11 +7,15 @@ unpack to a thousand times the size that the array announces.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import itertools
 import math
 import pathlib
 import zlib
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, BinaryIO
 
 import numpy as np
 import scipy.ndimage
@@ -19,6 +23,7 @@ from jaxtyping import Bool
 from numpy.typing import NDArray
 
 from jaxcryo.errors import InputError
+from jaxcryo.stores.address import Location
 
 _MAX_CHUNKS = 2**22
 _MAX_CHUNK_BYTES = 2**31 - 1
@@ -27,7 +32,46 @@ _BLOSC_HEADER = 16
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_BLOCK = 2**17
 _PIECE = 2**20
+TRUNCATED, LARGER = "truncated", "larger than their array says"
 _READABLE = ("blosc", "zstd", "gzip", "zlib")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ChunkRule:
+    """What the chunks of an array have to be; `chunk_rule` says it."""
+
+    counts: tuple[int, ...]
+    """Of files along each axis."""
+    size: int
+    """Bytes of an unpacked chunk."""
+    codec: str | None
+    """What packs them; None where nothing does, or shards are not looked into."""
+    sharded: bool
+
+    def fault(self, packed: int, opened: Callable[[], BinaryIO]) -> str | None:
+        """What is wrong with a chunk of so many bytes; it is opened where they have to be looked into."""
+        if self.sharded:
+            return None
+        held = packed
+        if self.codec is not None:
+            with opened() as stream:
+                held = _unpacked_size(stream, packed, self.codec, self.size)
+        return None if held == self.size else TRUNCATED if held < self.size else LARGER
+
+
+def chunk_rule(path: Location, array: Any) -> ChunkRule:
+    """The rule of an array that lies below `path`.
+
+    Raises:
+        InputError: it is not of numbers, larger than any tomogram, or packed in a way that is not read.
+    """
+    codec = _codec(path, array)
+    return ChunkRule(
+        counts=_counts(path, array),
+        size=math.prod(array.chunks) * array.dtype.itemsize,
+        codec=codec,
+        sharded=array.shards is not None,
+    )
 
 
 def check_chunks(path: pathlib.Path, array: Any) -> str | None:
@@ -36,36 +80,26 @@ def check_chunks(path: pathlib.Path, array: Any) -> str | None:
     Returns what to say of absent chunks; None where all are there.
 
     Raises:
-        InputError: the array is not of numbers, larger than any tomogram, or packed in a way that is not read; chunks
-            are truncated, unreadable, or would unpack to another size than the array says.
+        InputError: as `chunk_rule` does; chunks are truncated, unreadable, or would unpack to another size than the
+            array says.
     """
-    codec = _codec(path, array)
-    size = math.prod(array.chunks) * array.dtype.itemsize
-    short, swollen = [], []
-    counts = _counts(path, array)
+    rule = chunk_rule(path, array)
+    counts, faulty = rule.counts, defaultdict[str, list[pathlib.Path]](list)
     absent = np.zeros(counts, np.bool_)
     for place in itertools.product(*map(range, counts)):
         file = path / array.path / array.metadata.encode_chunk_key(place)
         try:
             if not file.is_file():
                 absent[place] = True
-            elif codec is not None:
-                held = _unpacked_size(file, codec, size)
-                if held < size:
-                    short.append(file)
-                elif held > size:
-                    swollen.append(file)
-            elif array.shards is None and file.stat().st_size < size:
-                short.append(file)
-            elif not array.shards and file.stat().st_size > size:
-                swollen.append(file)
+            elif (fault := rule.fault(file.stat().st_size, functools.partial(file.open, "rb"))) is not None:
+                faulty[fault].append(file)
         except OSError as error:
             raise InputError(f"{file}: cannot be read ({error.strerror}); make it readable") from error
-    for faulty, what in ((short, "truncated"), (swollen, "larger than their array says")):
-        if faulty:
+    for what in (TRUNCATED, LARGER):
+        if faulty[what]:
             raise InputError(
-                f"{path}: {len(faulty)} chunks are {what}, the first is {faulty[0].relative_to(path)}: copy the "
-                "tomogram again"
+                f"{path}: {len(faulty[what])} chunks are {what}, the first is {faulty[what][0].relative_to(path)}: "
+                "copy the tomogram again"
             )
     if absent.all():
         folder = path / array.path
@@ -76,10 +110,14 @@ def check_chunks(path: pathlib.Path, array: Any) -> str | None:
                 f"{path}: its chunks have other names ({other.relative_to(folder)}, …) than its metadata say ({first}, "
                 f"…): correct dimension_separator (zarr 2) or chunk_key_encoding (zarr 3) in {array.path}"
             )
-    return _of_absent(absent.reshape(counts[-3:]), array) if absent.any() else None
+    return of_absent(absent, array)
 
 
-def _of_absent(absent: Bool[NDArray[np.bool_], "z y x"], array: Any) -> str:
+def of_absent(absent: Bool[NDArray[np.bool_], "..."], array: Any) -> str | None:
+    """What to say of the chunks of an array that are absent; None where all are there."""
+    if not absent.any():
+        return None
+    absent = absent.reshape(absent.shape[-3:])
     count = int(absent.sum())
     value = 0 if array.fill_value is None else array.fill_value
     sentence = f"{count} of its {absent.size} chunks are absent and read as the fill value ({value:g})"
@@ -98,7 +136,7 @@ def _of_absent(absent: Bool[NDArray[np.bool_], "z y x"], array: Any) -> str:
     )
 
 
-def _codec(path: pathlib.Path, array: Any) -> str | None:
+def _codec(path: Location, array: Any) -> str | None:
     """What packs the chunks' bytes; None where nothing does, or shards are not looked into."""
     dtype = array.dtype
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
@@ -119,7 +157,7 @@ def _name(codec: Any) -> str:
     return str(getattr(codec, "codec_id", type(codec).__name__)).lower().removesuffix("codec")
 
 
-def _counts(path: pathlib.Path, array: Any) -> tuple[int, ...]:
+def _counts(path: Location, array: Any) -> tuple[int, ...]:
     """Of files along each axis."""
     files = array.shards or array.chunks
     counts = tuple(-(-n // c) for n, c in zip(array.shape, files, strict=True))
@@ -135,27 +173,26 @@ def _counts(path: pathlib.Path, array: Any) -> tuple[int, ...]:
     return counts
 
 
-def _unpacked_size(file: pathlib.Path, codec: str, expected: int) -> int:
+def _unpacked_size(stream: BinaryIO, packed: int, codec: str, expected: int) -> int:
     """How many bytes a chunk unpacks to; 0 where it is cut off. What is above `expected` need not be exact."""
-    with file.open("rb") as stream:
-        if codec == "blosc":
-            header = stream.read(_BLOSC_HEADER)
-            if len(header) < _BLOSC_HEADER or file.stat().st_size < int.from_bytes(header[12:16], "little"):
-                return 0
-            return int.from_bytes(header[4:8], "little")
-        if codec == "zstd":
-            return _zstd_size(stream.read(), expected)
-        unpacker = zlib.decompressobj(wbits=32 + zlib.MAX_WBITS)  # zlib and gzip
-        held, packed = 0, b""
-        while held <= expected and not unpacker.eof:
-            packed = unpacker.unconsumed_tail or stream.read(_PIECE)
-            if not packed:
-                return 0
-            try:
-                held += len(unpacker.decompress(packed, _PIECE))
-            except zlib.error:
-                return 0
-        return held + (1 if unpacker.unused_data or stream.read(1) else 0)  # a second member unpacks to more
+    if codec == "blosc":
+        header = stream.read(_BLOSC_HEADER)
+        if len(header) < _BLOSC_HEADER or packed < int.from_bytes(header[12:16], "little"):
+            return 0
+        return int.from_bytes(header[4:8], "little")
+    if codec == "zstd":
+        return _zstd_size(stream.read(), expected)
+    unpacker = zlib.decompressobj(wbits=32 + zlib.MAX_WBITS)  # zlib and gzip
+    held = 0
+    while held <= expected and not unpacker.eof:
+        piece = unpacker.unconsumed_tail or stream.read(_PIECE)
+        if not piece:
+            return 0
+        try:
+            held += len(unpacker.decompress(piece, _PIECE))
+        except zlib.error:
+            return 0
+    return held + (1 if unpacker.unused_data or stream.read(1) else 0)  # a second member unpacks to more
 
 
 def _zstd_size(data: bytes, expected: int) -> int:

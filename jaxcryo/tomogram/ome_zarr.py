@@ -21,7 +21,10 @@ from numpy.typing import NDArray
 from jaxcryo.domain import Volume, VoxelGrid
 from jaxcryo.errors import InputError
 from jaxcryo.files import atomic_path
+from jaxcryo.stores.address import Address, Location
+from jaxcryo.stores.cache import Cache
 from jaxcryo.tomogram.chunks import check_chunks
+from jaxcryo.tomogram.remote import RemoteStore, RemoteVoxels, Seen
 from jaxcryo.tomogram.spacing import GIVE_SPACING, check_spacing
 
 _UNIT_ANGSTROM = {None: 1.0, "angstrom": 1.0, "nanometer": 10.0, "micrometer": 1e4}
@@ -35,24 +38,30 @@ def is_zarr(path: pathlib.Path) -> bool:
     return any((path / name).is_file() for name in (*_METADATA_FILES, ".zarray"))
 
 
-def open_ome_zarr(path: pathlib.Path, *, name: str, spacing_angstrom: float | None = None, level: int = 0) -> Volume:
+def open_ome_zarr(
+    path: Location,
+    *,
+    name: str,
+    spacing_angstrom: float | None = None,
+    level: int = 0,
+    cache: Cache | None = None,
+) -> Volume:
     """One level of an OME-Zarr image of version 0.4 or 0.5, lazily.
 
     The spacing is the level's `scale` times the multiscale's own, in the axes' unit (ångström where none is given).
     `spacing_angstrom` replaces that of level 0, and by their ratio that of the others. Positions in a level are counted
     from the corner of level 0: by the levels' `translation`, or where they give none from its own corner. Leading axes
     of size 1 (time, channel) are dropped. Every chunk is looked for: absent ones are read as the
-    fill value, and said.
+    fill value, and said. Where a server does not list its folders, that is said when they are read.
 
     Raises:
-        InputError: no usable metadata, no such level, no spacing, not three axes, truncated chunks.
+        InputError: no usable metadata, no such level, no spacing, not three axes, truncated chunks, no answer.
     """
-    group, multiscale = _multiscale(path)
-    datasets = multiscale.get("datasets")
-    datasets = datasets if isinstance(datasets, list) else []
-    available = ", ".join(f"{i} ({_place(d)[:40]})" for i, d in enumerate(datasets[:20])) or "none"
+    store = RemoteStore(path, cache) if isinstance(path, Address) else None
+    group, multiscale = _multiscale(path, store)
+    datasets = _datasets(multiscale)
     if not 0 <= level < len(datasets):
-        raise InputError(f"{path}: has no level {level}; its levels are: {available}")
+        raise InputError(f"{path}: has no level {level}; its levels are: {_named(datasets)}")
     array = _level(path, group, datasets, level)
     leading = array.ndim - 3
     grid = _grid(path, multiscale, datasets[level], array.shape, spacing_angstrom)
@@ -60,30 +69,59 @@ def open_ome_zarr(path: pathlib.Path, *, name: str, spacing_angstrom: float | No
         whole = _level(path, group, datasets, 0).shape
         grid = _from_corner_of_level_0(path, multiscale, datasets, level, grid, whole, spacing_angstrom)
     told = [] if spacing_angstrom is not None else check_spacing(path, "its metadata", _whole_spacing(path, multiscale))
-    absent = check_chunks(path, array)
+    absent = check_chunks(path, array) if isinstance(path, pathlib.Path) else None
+    voxels = _DropLeading(array=array, count=leading) if leading else array
+    if store is not None:
+        absent, voxels = store.settle(array), RemoteVoxels(voxels, array, store)
     for sentence in [*told, *([absent] if absent else [])]:
         warnings.warn(f"{path}: {sentence}", stacklevel=3)
-    return Volume(name=name, voxels=_DropLeading(array=array, count=leading) if leading else array, grid=grid)
+    return Volume(name=name, voxels=voxels, grid=grid)
 
 
-def _level(path: pathlib.Path, group: Any, datasets: list[Any], level: int) -> Any:
+def seen_at(address: Address) -> Seen:
+    """What tells whether an OME-Zarr at an address is still the same.
+
+    Raises:
+        InputError: it cannot be reached or opened.
+    """
+    store = RemoteStore(address)
+    if store.listing is not None:
+        return store.seen()
+    group, multiscale = _multiscale(address, store)
+    datasets = _datasets(multiscale)
+    if not datasets:
+        raise InputError(f"{address}: lists no level; expected at least one")
+    return store.seen(_level(address, group, datasets, 0))
+
+
+def _datasets(multiscale: dict[str, Any]) -> list[Any]:
+    datasets = multiscale.get("datasets")
+    return datasets if isinstance(datasets, list) else []
+
+
+def _named(datasets: list[Any]) -> str:
+    return ", ".join(f"{i} ({_place(d)[:40]})" for i, d in enumerate(datasets[:20])) or "none"
+
+
+def _level(path: Location, group: Any, datasets: list[Any], level: int) -> Any:
     """The array of a level, with its axes checked."""
-    available = ", ".join(f"{i} ({_place(d)[:40]})" for i, d in enumerate(datasets[:20])) or "none"
     try:
         array = group[_place(datasets[level])]
         shape = tuple(int(n) for n in array.shape)
         chunks = (array.chunks, array.shards or array.chunks)
         if not all(len(c) == len(shape) and min(c, default=0) >= 1 for c in chunks):
             raise ValueError(f"chunks of {array.chunks} in a shape of {shape}")
+    except InputError:
+        raise
     except Exception as error:  # zarr and what it unpacks raise several kinds for metadata that make no sense
         raise InputError(
             f"{path}: level {level} is listed but cannot be opened ({type(error).__name__}: {str(error)[:200]}); the "
-            f"levels listed are: {available}: copy the folder again, or choose another level"
+            f"levels listed are: {_named(datasets)}: copy the folder again, or choose another level"
         ) from error
     if len(shape) < 3 or any(n != 1 for n in shape[:-3]) or min(shape) < 1:
         raise InputError(
             f"{path}: level {level} has the shape {shape}; expected z, y, x with sizes above 0 (further axes in front "
-            f"of them of size 1); the levels are: {available}"
+            f"of them of size 1); the levels are: {_named(datasets)}"
         )
     return array
 
@@ -96,7 +134,7 @@ def _place(dataset: Any) -> str:
 
 
 def _grid(
-    path: pathlib.Path,
+    path: Location,
     multiscale: dict[str, Any],
     dataset: dict[str, Any],
     shape: Sequence[int],
@@ -111,7 +149,7 @@ def _grid(
 
 
 def _from_corner_of_level_0(
-    path: pathlib.Path,
+    path: Location,
     multiscale: dict[str, Any],
     datasets: list[dict[str, Any]],
     level: int,
@@ -153,6 +191,10 @@ class _DropLeading:
         return tuple(self.array.shape[self.count :])
 
     @property
+    def chunks(self) -> tuple[int, ...]:
+        return tuple(self.array.chunks[self.count :])
+
+    @property
     def dtype(self) -> Any:
         return self.array.dtype
 
@@ -160,13 +202,17 @@ class _DropLeading:
         return self.array[(0,) * self.count + (key if isinstance(key, tuple) else (key,))]
 
 
-def _multiscale(path: pathlib.Path) -> tuple[Any, dict[str, Any]]:
+def _multiscale(path: Location, store: RemoteStore | None = None) -> tuple[Any, dict[str, Any]]:
     """The group and its first multiscale image."""
     expected = "expected an OME-Zarr folder of version 0.4 or 0.5 with 'multiscales' in its attributes"
     try:
-        group = zarr.open_group(path, mode="r")
+        group = zarr.open_group(path if store is None else store, mode="r")
         attributes = dict(group.attrs)
+    except InputError:
+        raise
     except Exception as error:  # zarr raises several kinds for absent, unreadable or wrong metadata
+        if store is not None and store.refusal is not None:
+            raise store.refusal from error
         raise InputError(
             f"{path}: cannot be opened ({type(error).__name__}: {str(error)[:300]}); {expected}"
         ) from error
@@ -196,7 +242,7 @@ def _listed(attributes: dict[str, Any]) -> list[dict[str, Any]] | None:
 
 
 def _spacing_zyx_angstrom(
-    path: pathlib.Path, multiscale: dict[str, Any], dataset: dict[str, Any], rank: int
+    path: Location, multiscale: dict[str, Any], dataset: dict[str, Any], rank: int
 ) -> tuple[float, float, float]:
     listed = multiscale.get("axes")
     axes = [a if isinstance(a, dict) else {"name": a} for a in listed] if isinstance(listed, list) else []
@@ -223,7 +269,7 @@ def _spacing_zyx_angstrom(
     return z, y, x
 
 
-def _whole_spacing(path: pathlib.Path, multiscale: dict[str, Any]) -> tuple[float, float, float]:
+def _whole_spacing(path: Location, multiscale: dict[str, Any]) -> tuple[float, float, float]:
     """Of level 0, where it gives one: in other levels voxels need not be cubes."""
     first = multiscale["datasets"][0]
     entry = first if isinstance(first, dict) else {}

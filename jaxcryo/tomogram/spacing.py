@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import pathlib
 from collections.abc import Sequence
 
 from jaxcryo.errors import InputError
+from jaxcryo.stores.address import Location
 
 GIVE_SPACING = "give the true spacing with --voxel-spacing"
 _SMALLEST_ANGSTROM = 1.0
@@ -17,7 +17,7 @@ _UNEQUAL = 1.01
 
 
 def check_spacing(
-    path: pathlib.Path,
+    path: Location,
     source: str,
     spacing_zyx: tuple[float, float, float],
     *,

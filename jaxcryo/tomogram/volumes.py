@@ -10,6 +10,8 @@ import numpy as np
 
 from jaxcryo.domain import Volume
 from jaxcryo.errors import InputError
+from jaxcryo.stores.address import Address, Location, location
+from jaxcryo.stores.cache import Cache
 from jaxcryo.tomogram.axes import advice, turned
 from jaxcryo.tomogram.mrc import PACKED, SUFFIXES, Bytes, open_mrc
 from jaxcryo.tomogram.normalization import scaled
@@ -35,11 +37,18 @@ class Reading:
     shortest."""
     bytes_are: Bytes = "auto"
     """Signed or unsigned, of MRC files of bytes."""
+    cache: Cache | None = None
+    """Where chunks that come from servers are kept."""
 
-    def open(self, path: str | pathlib.Path, name: str) -> Volume:
+    def open(self, path: str | Location, name: str) -> Volume:
         """The tomogram, opened; raises as `open_volume` does."""
         volume = open_volume(
-            path, name=name, spacing_angstrom=self.spacing_angstrom, level=self.level, bytes_are=self.bytes_are
+            path,
+            name=name,
+            spacing_angstrom=self.spacing_angstrom,
+            level=self.level,
+            bytes_are=self.bytes_are,
+            cache=self.cache,
         )
         if self.axes is not None:
             volume = turned(volume, self.axes)
@@ -55,9 +64,9 @@ def is_tomogram(path: pathlib.Path) -> bool:
     return path.is_file() and path.name.lower().endswith(MRC_SUFFIXES)
 
 
-def tomogram_name(path: pathlib.Path) -> str:
+def tomogram_name(path: Location) -> str:
     """The path's name without `.zarr`, `.ome.zarr`, `.mrc`, `.mrc.gz` and the like."""
-    name = pathlib.Path(path).absolute().name
+    name = path.name if isinstance(path, Address) else path.absolute().name
     for suffix in (".ome.zarr", ".zarr", *sorted(MRC_SUFFIXES, key=len, reverse=True)):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
@@ -65,28 +74,34 @@ def tomogram_name(path: pathlib.Path) -> str:
 
 
 def open_volume(
-    path: str | pathlib.Path,
+    path: str | Location,
     *,
     name: str | None = None,
     spacing_angstrom: float | None = None,
     level: int = 0,
     bytes_are: Bytes = "auto",
+    cache: Cache | None = None,
 ) -> Volume:
-    """A tomogram whose voxels stay on disk until they are read.
+    """A tomogram whose voxels stay where they are, on disk or on a server (OME-Zarr only), until they are read.
 
     The spacing comes from the file, in ångströms; `spacing_angstrom` replaces that of level 0, which is the full
     resolution (MRC has no other). Positions in another level are those of level 0. `name` is the file's own where it
-    is None. `bytes_are` says whether an MRC file's bytes have a sign; `auto` looks for what tells it.
+    is None. `bytes_are` says whether an MRC file's bytes have a sign; `auto` looks for what tells it. `cache` keeps
+    what comes from a server.
 
     Raises:
         InputError: nothing is there, it cannot be opened, lacks the level, is not three-dimensional, has no credible
             spacing, or parts of it are missing.
     """
-    path = pathlib.Path(path)
+    path = location(path)
     name = tomogram_name(path) if name is None else name
     expected = f"expected an OME-Zarr folder or a file {', '.join(SUFFIXES)}, also with {' or '.join(PACKED)}"
     if spacing_angstrom is not None and not (np.isfinite(spacing_angstrom) and spacing_angstrom > 0):
         raise InputError(f"{path}: a voxel spacing of {spacing_angstrom} Å was given; it must be above 0")
+    if isinstance(path, Address):
+        if path.name.lower().endswith(MRC_SUFFIXES):
+            raise InputError(f"{path}: of servers only OME-Zarr is read, whose parts can be asked for: download it")
+        return open_ome_zarr(path, name=name, spacing_angstrom=spacing_angstrom, level=level, cache=cache)
     if path.is_dir():
         return open_ome_zarr(path, name=name, spacing_angstrom=spacing_angstrom, level=level)
     if path.is_symlink() and not path.exists():

@@ -89,6 +89,10 @@ PARSED_ONLY = (
         applies=lambda _p, _t, call: starts(call, "phantom", "compare"),
     ),
     ParsedOnly(
+        why="needs a server; tests/stores runs them against some on loopback",
+        applies=lambda page, _t, _call: page == "servers.md",
+    ),
+    ParsedOnly(
         why="replaces the project's own networks",
         applies=lambda _p, _t, call: "jaxcryo/demo" in call.arguments,
     ),
