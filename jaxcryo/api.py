@@ -13,6 +13,7 @@ from jaxcryo.picking.aim import Aim
 from jaxcryo.picking.pipeline import find_picks
 from jaxcryo.picking.preprocess import fit_volume
 from jaxcryo.picking.stitch import OnWindows
+from jaxcryo.picking.surroundings import with_surroundings
 from jaxcryo.picking.thresholds import decide
 from jaxcryo.picks.candidates import floor_of
 from jaxcryo.picks.formats import Geometries, TomogramGeometry, format_for, write_picks
@@ -89,6 +90,7 @@ def find(
         on_windows=on_windows,
         mask=mask,
     )
+    found = with_surroundings(found, fitted.grid, mask)
     return decide([found], opened.types, calibration, aim=aim).select(found) if decides else found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -220,6 +220,11 @@ class Volume:
         return box
 
 
+MEASURES = ("second_type", "second_score", "border_angstrom", "surface_angstrom")
+"""The index of the best other type at a pick's place, the score it has there, and the distances to the tomogram's
+border and to a mask's surface."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Picks:
     """Particle positions of one run: x, y, z in ångströms, and the type of each (index into `types`)."""
@@ -235,10 +240,13 @@ class Picks:
     orientation: Float[NDArray[np.float64], "n 3 3"] | None = None
     """Rotation matrices that turn the reference into the particle: R @ v is the direction in the tomogram (x, y, z)
     of v in the reference. The identity where a pick has none, as in copick."""
+    measured: Mapping[str, Float[NDArray[np.float64], " n"]] = dataclasses.field(default_factory=dict)
+    """What else is known of each pick, by the names of `MEASURES`; NaN where a pick has none."""
 
     def __post_init__(self) -> None:
         n = len(self.type_index)
-        optional = ((self.score, (n,)), (self.probability, (n,)), (self.orientation, (n, 3, 3)))
+        single = [self.score, self.probability, *self.measured.values()]
+        optional: list[tuple[Any, tuple[int, ...]]] = [(self.orientation, (n, 3, 3)), *((v, (n,)) for v in single)]
         if self.xyz_angstrom.shape != (n, 3) or any(a is not None and a.shape != shape for a, shape in optional):
             raise InputError(f"{self.run}: positions, types, scores or orientations of picks differ in number")
 
@@ -273,18 +281,20 @@ class Picks:
             score=None if self.score is None else self.score[keep],
             probability=None if self.probability is None else self.probability[keep],
             orientation=None if self.orientation is None else self.orientation[keep],
+            measured={name: values[keep] for name, values in self.measured.items()},
         )
 
 
 def concatenate_picks(parts: Sequence[Picks], run: str, types: tuple[ParticleType, ...]) -> Picks:
     """All picks of `parts` as those of one run; scores and probabilities where all have them, orientations where any
-    has, with the identity for the others.
+    has, with the identity for the others, and so with what was measured.
     """
 
     def joined(values: Sequence[Any]) -> Any:
         return np.concatenate(values) if values and all(v is not None for v in values) else None
 
     oriented = any(p.orientation is not None for p in parts)
+    names = [name for name in MEASURES if any(name in p.measured for p in parts)]
     return Picks(
         run=run,
         types=types,
@@ -293,6 +303,9 @@ def concatenate_picks(parts: Sequence[Picks], run: str, types: tuple[ParticleTyp
         score=joined([p.score for p in parts]),
         probability=joined([p.probability for p in parts]),
         orientation=joined([_orientation(p) for p in parts]) if oriented else None,
+        measured={
+            name: np.concatenate([p.measured.get(name, np.full(len(p), np.nan)) for p in parts]) for name in names
+        },
     )
 
 

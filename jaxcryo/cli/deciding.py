@@ -57,7 +57,8 @@ def decide_runs(
         write_copick_picks(picks, out)
         page = page_path(out, run)
         if page.is_file():
-            change_thresholds(page, thresholds, {"Thresholds": _facts(decision, [picks])})
+            chances = decision.with_probabilities(candidates[run])
+            change_thresholds(page, thresholds, {"Thresholds": _facts(decision, [picks])}, chances)
     write_text(out / FILE_NAME, json.dumps(_plain(decision), indent=1, ensure_ascii=False) + "\n")
     return decision, found
 

@@ -14,6 +14,7 @@ from jaxcryo.domain import ParticleType, Picks, Run
 from jaxcryo.picking.peaks import OnSlab
 from jaxcryo.picking.pipeline import find_picks
 from jaxcryo.picking.preprocess import fit_volume
+from jaxcryo.picking.surroundings import with_surroundings
 from jaxcryo.picks.candidates import floor_of, write_candidates
 from jaxcryo.picks.copick_json import write_copick_picks
 from jaxcryo.picks.formats import above_thresholds
@@ -102,6 +103,7 @@ def open_picker(job: Job) -> Callable[[RunTask, Advance], PickedRun]:
                 mask=mask,
                 note=_say,
             )
+        candidates = with_surroundings(candidates, volume.grid, mask)
         seconds = time.monotonic() - began
         picks = above_thresholds(candidates, {t.name: t.threshold for t in job.types})
         picture = job.out / "pictures" / f"{task.run.name}.png"

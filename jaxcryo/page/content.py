@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
 
 from jaxcryo.domain import CENTER_OFFSET_VOXEL, LABEL_OFFSET_VOXEL, ParticleType, Picks, VoxelGrid
@@ -43,12 +43,10 @@ def types_content(
     score = np.zeros(len(picks)) if picks.score is None else picks.score
     content = []
     for index, (kind, color) in enumerate(zip(types, colors(types), strict=True)):
-        mine = np.flatnonzero(picks.type_index == index)
-        mine = mine[np.argsort(-score[mine], kind="stable")]
-        shown = mine[: min(MAX_PICKS, _MAX_ALL // len(types))]
-        capped = len(mine) > len(shown)
+        shown = shown_order(picks, index, len(types))
+        left_out = int((picks.type_index == index).sum()) - len(shown)
         # Below the last of the shown ones some are left out, so thresholds cannot go there.
-        lowest = math.ceil(score[shown[-1]] / _STEP) * _STEP if capped else floor
+        lowest = math.ceil(score[shown[-1]] / _STEP) * _STEP if left_out else floor
         content.append(
             {
                 "name": kind.name,
@@ -57,12 +55,19 @@ def types_content(
                 "threshold": kind.threshold,
                 "color": list(color),
                 "lowest": round(lowest, 6),
-                "left_out": len(mine) - len(shown),
+                "left_out": left_out,
                 "picks": {**_places(picks.xyz_angstrom[shown], grid), "score": packed(score[shown])},
                 "truth": None if truth is None else _places(truth.of_type(index), grid),
             }
         )
     return content
+
+
+def shown_order(picks: Picks, index: int, classes: int) -> Int[NDArray[np.int64], " n"]:
+    """The picks of a type that are in a page, from the best down."""
+    mine = np.flatnonzero(picks.type_index == index)
+    score = np.zeros(len(picks)) if picks.score is None else picks.score
+    return mine[np.argsort(-score[mine], kind="stable")][: min(MAX_PICKS, _MAX_ALL // classes)]
 
 
 def metric_content() -> dict[str, float]:

@@ -14,7 +14,7 @@ from typing import Any
 from jaxcryo.domain import ParticleType, Picks, VoxelGrid
 from jaxcryo.errors import InputError
 from jaxcryo.files import atomic_path, write_text
-from jaxcryo.page.content import grid_content, metric_content, types_content
+from jaxcryo.page.content import grid_content, metric_content, packed, shown_order, types_content
 from jaxcryo.page.overlay import OverlayImages
 from jaxcryo.page.record import Sections
 from jaxcryo.page.slices import SliceImages
@@ -68,8 +68,12 @@ def write_page(path: str | pathlib.Path, page: Page) -> None:
         file.write(after.replace("{{SCRIPT}}", script))
 
 
-def change_thresholds(path: str | pathlib.Path, thresholds: Mapping[str, float], record: Sections) -> None:
-    """Gives a page that `write_page` wrote other thresholds, and adds sections to its record.
+def change_thresholds(
+    path: str | pathlib.Path, thresholds: Mapping[str, float], record: Sections, candidates: Picks
+) -> None:
+    """Gives a page that `write_page` wrote other thresholds and the chances of its picks, and adds to its record.
+
+    `candidates` are the page's picks, with their chances where these are known.
 
     Raises:
         InputError: it is not such a page, or cannot be written.
@@ -80,7 +84,10 @@ def change_thresholds(path: str | pathlib.Path, thresholds: Mapping[str, float],
     plain, end, after = rest.partition("</script>")
     try:
         content = json.loads(plain)
-        for kind in content["types"]:
+        for index, kind in enumerate(content["types"]):
+            shown = shown_order(candidates, index, len(content["types"]))
+            if candidates.probability is not None:
+                kind["picks"]["probability"] = packed(candidates.probability[shown])
             kind["threshold"] = thresholds.get(kind["name"], kind["threshold"])
         content["record"] |= record
     except (ValueError, KeyError, TypeError) as error:

@@ -13,10 +13,11 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from jaxcryo.domain import ParticleType, Picks, concatenate_picks
+from jaxcryo.domain import MEASURES, ParticleType, Picks, concatenate_picks
 from jaxcryo.errors import InputError
 from jaxcryo.files import read_json, write_text
 from jaxcryo.picks.geometry import Note, ignore
+from jaxcryo.picks.measures import measures_of, shown_measures
 from jaxcryo.picks.run_names import listed
 
 _IDENTITY = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
@@ -30,10 +31,16 @@ class JsonPicks:
     xyz_angstrom: Float[NDArray[np.float64], "n 3"]
     score: Float[NDArray[np.float64], " n"] | None
     orientation: Float[NDArray[np.float64], "n 3 3"] | None
+    probability: Float[NDArray[np.float64], " n"] | None
+    measured: Mapping[str, Float[NDArray[np.float64], " n"]]
 
 
-def read_picks_json(path: str | pathlib.Path, type_: ParticleType, *, note: Note = ignore) -> JsonPicks:
+def read_picks_json(
+    path: str | pathlib.Path, type_: ParticleType, *, types: tuple[ParticleType, ...] = (), note: Note = ignore
+) -> JsonPicks:
     """The points of one file of Kaggle or copick; scores where every point has one that is a number.
+
+    `types` are those that a point's second type may be one of.
 
     A point is at its location plus the translation of its transformation (copick, docs/geometry.md, "Relationship
     Between Position and Transform"). Rotations that are all the identity, copick's default, are no orientations.
@@ -58,7 +65,8 @@ def read_picks_json(path: str | pathlib.Path, type_: ParticleType, *, note: Note
         )
     points = content["points"]
     xyz, transformation = np.zeros((len(points), 3)), np.tile(np.eye(4), (len(points), 1, 1))
-    score = np.full(len(points), np.nan)
+    score, chance = np.full(len(points), np.nan), np.full(len(points), np.nan)
+    beside = np.full((len(points), len(MEASURES)), np.nan)
     for i, point in enumerate(points):
         try:
             xyz[i] = [float(point["location"][axis]) for axis in "xyz"]
@@ -69,7 +77,8 @@ def read_picks_json(path: str | pathlib.Path, type_: ParticleType, *, note: Note
             raise InputError(
                 f"{path}: point {i} is {reprlib.repr(point)} ({type(error).__name__}: {error}); {_EXPECTED}"
             ) from error
-        score[i] = _number_or_nan(point.get("score"))
+        score[i], chance[i] = _number_or_nan(point.get("score")), _number_or_nan(point.get("probability"))
+        beside[i] = measures_of(point, types)
     xyz += transformation[:, :3, 3]
     bad = np.flatnonzero(~np.isfinite(xyz).all(axis=1))
     if len(bad):
@@ -81,6 +90,8 @@ def read_picks_json(path: str | pathlib.Path, type_: ParticleType, *, note: Note
         xyz_angstrom=xyz,
         score=score if len(points) and not without else None,
         orientation=_orientation(transformation[:, :3, :3], path, note),
+        probability=chance if len(points) and not np.isnan(chance).any() else None,
+        measured={n: v for n, v in zip(MEASURES, beside.T, strict=True) if np.isfinite(v).any()},
     )
 
 
@@ -169,18 +180,9 @@ def read_picks_files(
     """The picks of a run from a file for each type, by the type's index; raises as `read_picks_json` does."""
     parts = []
     for index, file in files.items():
-        own = read_picks_json(file, types[index], note=note)
+        own = read_picks_json(file, types[index], types=types, note=note)
         kinds = np.full(len(own.xyz_angstrom), index, np.int64)
-        parts.append(
-            Picks(
-                run=run,
-                types=types,
-                xyz_angstrom=own.xyz_angstrom,
-                type_index=kinds,
-                score=own.score,
-                orientation=own.orientation,
-            )
-        )
+        parts.append(Picks(run=run, types=types, type_index=kinds, **vars(own)))
     return concatenate_picks([p for p in parts if len(p)], run, types)
 
 
@@ -270,11 +272,15 @@ def _json_text(
 ) -> tuple[pathlib.Path, str]:
     chosen = picks.select(picks.type_index == index)
     points: list[dict[str, Any]] = []
+    shown = shown_measures(chosen)
     for i, (x, y, z) in enumerate(chosen.xyz_angstrom.tolist()):
         matrix = _IDENTITY if chosen.orientation is None else _transformation(chosen.orientation[i])
         points.append({"location": {"x": x, "y": y, "z": z}, "transformation_": matrix, "instance_id": i})
         if chosen.score is not None:
             points[-1]["score"] = float(chosen.score[i])
+        if chosen.probability is not None:
+            points[-1]["probability"] = float(chosen.probability[i])
+        points[-1] |= {name: values[i] for name, values in shown.items() if values[i] is not None}
     content = {
         "pickable_object_name": picks.types[index].name,
         "user_id": user_id,

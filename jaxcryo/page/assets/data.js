@@ -27,7 +27,11 @@ const types = content.types.map((own, index) => ({
   color: own.color,
   lowest: own.lowest,
   leftOut: own.left_out,
-  picks: { ...placesOf(own.picks), score: numbersOf(own.picks.score) },
+  picks: {
+    ...placesOf(own.picks),
+    score: numbersOf(own.picks.score),
+    probability: own.picks.probability ? numbersOf(own.picks.probability) : null, // of being right
+  },
   truth: own.truth && placesOf(own.truth),
 }));
 

@@ -100,6 +100,7 @@ function showSelected() {
   element("judged").textContent = !mark ? "" : [
     now === null ? `not ${mark.type.name}` : types[now].name,
     mark.i === null ? "" : three(mark.type.picks.score[mark.i]),
+    mark.i === null || !mark.type.picks.probability ? "" : `chance ${percent(mark.type.picks.probability[mark.i])}`,
     marked.decided.has(mark.key) ? verdict(marked.decided.get(mark.key)) : "undecided",
   ].filter(Boolean).join(", ");
 }

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from jaxcryo.domain import ParticleType, Picks
+from jaxcryo.domain import MEASURES, ParticleType, Picks
 from jaxcryo.errors import InputError
 from jaxcryo.picks.geometry import Geometries, Note
 
@@ -44,6 +44,7 @@ class PickFormat:
     holds_scores: bool = True
     holds_probabilities: bool = False
     holds_orientations: bool = False
+    holds_measures: bool = False
     holds_empty_runs: bool = False
     rounding_angstrom: float | None = None
     """The step of its positions where they are rounded."""
@@ -65,6 +66,7 @@ class Rows:
     probability: Float[NDArray[np.float64], " n"] | None = None
     orientation: Float[NDArray[np.float64], "n 3 3"] | None = None
     """NaN where a row has none."""
+    measured: Mapping[str, Float[NDArray[np.float64], " n"]] = dataclasses.field(default_factory=dict)
 
 
 def picks_by_run(types: Types, tables: Iterable[Rows], note: Note) -> dict[str, Picks]:
@@ -85,12 +87,16 @@ def picks_by_run(types: Types, tables: Iterable[Rows], note: Note) -> dict[str, 
         "probability": _joined([(t.probability, len(t.runs)) for t in tables], ()),
         "orientation": _joined([(t.orientation, len(t.runs)) for t in tables], (3, 3)),
     }
+    measured = {name: _joined([(t.measured.get(name), len(t.runs)) for t in tables], ()) for name in MEASURES}
     where = ", ".join(dict.fromkeys(t.where for t in tables))
     found = {}
     for run, index in index_of.items():
         mine = np.flatnonzero(run_index == index)
         own = {name: _whole(values, mine, name, f"{where[:200]}: {run}", note) for name, values in optional.items()}
-        found[run] = Picks(run=run, types=types, xyz_angstrom=xyz[mine], type_index=kinds[mine], **own)
+        beside = {n: v[mine] for n, v in measured.items() if v is not None and np.isfinite(v[mine]).any()}
+        found[run] = Picks(
+            run=run, types=types, xyz_angstrom=xyz[mine], type_index=kinds[mine], measured=beside, **own
+        )  # fmt: skip
     return found
 
 

@@ -59,7 +59,7 @@ def _read_file(path: pathlib.Path, types: Types, note: Note) -> dict[str, Picks]
         run = path.absolute().parents[1].name
     if not isinstance(run, str):
         raise InputError(f"{path}: does not say its run; expected 'run_name', or a place in ExperimentRuns/<run>/Picks")
-    own = read_picks_json(path, types[index], note=note)
+    own = read_picks_json(path, types[index], types=types, note=note)
     kinds = np.full(len(own.xyz_angstrom), index, np.int64)
     return {run: Picks(run=run, types=types, type_index=kinds, **vars(own))}
 
@@ -84,6 +84,8 @@ COPICK = PickFormat(
     encode=_encode,
     in_angstrom=True,
     place=".",
+    holds_probabilities=True,
     holds_orientations=True,
+    holds_measures=True,
     holds_empty_runs=True,
 )

@@ -69,7 +69,7 @@ def _read_file(path: pathlib.Path, types: Types, geometries: Geometries, note: N
             )
         zyx.append([number(cells[axis], axis, where) for axis in AXES])
         kinds.append(index)
-        values.append(optional_columns(cells))
+        values.append(optional_columns(cells, types))
         runs.append(cells.get("run", path.stem))
     if len(set(runs)) > 1:
         raise InputError(f"{path}: is about the runs {reprlib.repr(sorted(set(runs)))}; expected one run a file")
@@ -115,5 +115,6 @@ NAPARI = PickFormat(
     encode=_encode,
     holds_probabilities=True,
     holds_orientations=True,
+    holds_measures=True,
     holds_empty_runs=True,
 )

@@ -227,6 +227,9 @@ def losses(picks: PicksByRun, format_: PickFormat) -> list[str]:
         having = sum(len(p) for p in picks.values() if getattr(p, name) is not None)
         if having and not held[name]:
             lost.append(f"the {plural} of {having} picks")
+    beside = sum(len(p) for p in picks.values() if p.measured)
+    if beside and not format_.holds_measures:
+        lost.append(f"the second types and distances of {beside} picks")
     if format_.further_losses is not None:
         lost += format_.further_losses(picks)
     empty = [run for run, p in picks.items() if not len(p)]

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from jaxcryo.domain import MEASURES
 from jaxcryo.errors import InputError
 from jaxcryo.picks.formats import star
 from jaxcryo.picks.formats.base import (
@@ -35,6 +36,7 @@ from jaxcryo.picks.formats.base import (
 )
 from jaxcryo.picks.formats.relion_scale import Scale, shift_xyz_angstrom
 from jaxcryo.picks.geometry import Geometries, Note
+from jaxcryo.picks.measures import measures_of, shown_measures
 
 PIXELS = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
 CENTERED = ("rlnCenteredCoordinateXAngst", "rlnCenteredCoordinateYAngst", "rlnCenteredCoordinateZAngst")
@@ -43,6 +45,9 @@ SCORES = ("rlnAutopickFigureOfMerit", "rlnLCCmax")
 CLASS = "rlnClassNumber"
 _SUBTOMOGRAM = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi")
 _ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+PROBABILITY = "jaxcryoProbability"
+_MEASURES = (star.SECOND_TYPE, "jaxcryoSecondScore", "jaxcryoBorderDistanceAngst", "jaxcryoSurfaceDistanceAngst")
+"""As `MEASURES`; RELION keeps columns that it does not know."""
 _DIGITS = "%.15g"
 
 
@@ -73,8 +78,16 @@ def _rows(file: pathlib.Path, types: Types, geometries: Geometries, note: Note, 
         xyz_angstrom=xyz - shift_xyz_angstrom(scale, subtomogram),
         type_index=_type_index(blocks, table, file, types),
         score=next((star.numbers(table, name) for name in SCORES if name in table.columns), None),
+        probability=star.numbers(table, PROBABILITY) if PROBABILITY in table.columns else None,
         orientation=star.orientation_of(table, _ANGLES, file, note, subtomogram),
+        measured=_measures(table, types),
     )
+
+
+def _measures(table: Any, types: Types) -> dict[str, Float[NDArray[np.float64], " n"]]:
+    present = [name for name in _MEASURES if list(table.columns).count(name) == 1]
+    rows = [measures_of(row, types, _MEASURES) for row in table[present].to_dict("records")] if present else []
+    return dict(zip(MEASURES, np.asarray(rows).T, strict=True)) if rows else {}
 
 
 def _runs(table: Any, file: pathlib.Path, note: Note) -> list[str]:
@@ -157,6 +170,18 @@ def _encode(
             [np.zeros(0), *(own.score for own in picks.values() if own.score is not None)]
         )
 
+    if picks and all(own.probability is not None or not len(own) for own in picks.values()):
+        table[PROBABILITY] = np.concatenate(
+            [np.zeros(0), *(own.probability for own in picks.values() if own.probability is not None)]
+        )
+    shown = [shown_measures(own) for own in picks.values()]
+    for name, column in zip(MEASURES, _MEASURES, strict=True):
+        if any(name in own for own in shown):
+            none = [[None] * len(own) for own in picks.values()]
+            cells = [c for own, blank in zip(shown, none, strict=True) for c in own.get(name, blank)]
+            missing: Any = star.NO_TYPE if name == "second_type" else np.nan
+            table[column] = np.asarray([missing if c is None else c for c in cells], None if cells else object)
+
     def text(blocks: star.Blocks) -> str:
         return str(starfile.to_string(blocks, float_format=_DIGITS))
 
@@ -193,7 +218,9 @@ RELION4 = PickFormat(
     recognizes=_recognizes_pixels,
     read=_read_pixels,
     encode=_encode_pixels,
+    holds_probabilities=True,
     holds_orientations=True,
+    holds_measures=True,
     further_losses=_mixed_scores,
 )
 RELION5 = PickFormat(
@@ -202,6 +229,8 @@ RELION5 = PickFormat(
     recognizes=_recognizes_centered,
     read=_read_centered,
     encode=_encode_centered,
+    holds_probabilities=True,
     holds_orientations=True,
+    holds_measures=True,
     further_losses=_mixed_scores,
 )

@@ -21,7 +21,9 @@ from jaxcryo.picks.geometry import Note
 TOMOGRAM = "rlnTomoName"
 MICROGRAPH = "rlnMicrographName"
 NAMES_BLOCK, NAME = "jaxcryo_particle_types", "jaxcryoParticleType"
-_TEXTS = [TOMOGRAM, MICROGRAPH, NAME, "wrpSourceName"]
+SECOND_TYPE, NO_TYPE = "jaxcryoSecondType", "none_"
+"""The best other type at a place; the name of none, which no type can have."""
+_TEXTS = [TOMOGRAM, MICROGRAPH, NAME, SECOND_TYPE, "wrpSourceName"]
 _EXPECTED = "expected a STAR file of particles"
 
 Blocks = dict[str, Any]

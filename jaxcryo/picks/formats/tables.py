@@ -16,11 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from jaxcryo.domain import Picks
+from jaxcryo.domain import MEASURES, Picks
 from jaxcryo.errors import InputError
 from jaxcryo.files import read_text, write_text
-from jaxcryo.picks.formats.base import PickFormat, PicksByRun, Rows, Types, picks_by_run
+from jaxcryo.picks.formats.base import (
+    PickFormat,
+    PicksByRun,
+    Rows,
+    Types,
+    picks_by_run,
+)
 from jaxcryo.picks.geometry import Geometries, Note, ignore
+from jaxcryo.picks.measures import measures_of, shown_measures
 
 _RUN = ("run", "run_name", "experiment", "tomogram")
 _PARTICLE = ("particle", "particle_type", "object_name", "pickable_object_name")
@@ -101,21 +108,23 @@ def translation_of(cells: Mapping[str, str]) -> list[float]:
     return [0.0 if np.isnan(v) else v for v in (number_or_nan(cells.get(f"transform_{i}3", "")) for i in range(3))]
 
 
-def optional_columns(cells: Mapping[str, str]) -> list[float]:
-    """Score, probability and the nine numbers of the orientation of a row, NaN for what it has not.
+def optional_columns(cells: Mapping[str, str], types: Types) -> list[float]:
+    """Score, probability, the nine numbers of the orientation and the measures of a row, NaN for what it has not.
 
     The orientation is in columns of this format, or of copick's (transform_00, …).
     """
-    return [
+    numbers = [
         number_or_nan(cells.get(name, cells.get(f"transform_{name[1:]}", "")))
         for name in ("score", "probability", *_MATRIX)
     ]
+    return numbers + measures_of(cells, types)
 
 
 def optional_arrays(values: Sequence[Sequence[float]], where: str, note: Note) -> dict[str, Any]:
     """What `optional_columns` gave of all rows, as `Rows` takes it."""
-    table = np.asarray(values, np.float64).reshape(-1, 2 + len(_MATRIX))
-    matrices = table[:, 2:].reshape(-1, 3, 3)
+    table = np.asarray(values, np.float64).reshape(-1, 2 + len(_MATRIX) + len(MEASURES))
+    score, probability, matrices, measures = np.split(table, (1, 2, 2 + len(_MATRIX)), axis=1)
+    matrices = matrices.reshape(-1, 3, 3)
     turned = np.einsum("nij,nkj->nik", matrices, matrices)
     good = np.isfinite(turned).all(axis=(1, 2))
     good[good] = np.abs(turned[good] - np.eye(3)).max(axis=(1, 2)) < 1e-3
@@ -123,7 +132,12 @@ def optional_arrays(values: Sequence[Sequence[float]], where: str, note: Note) -
     if strange:
         note(f"{where}: {strange} picks have an orientation that is no rotation, which is not kept")
     matrices[~good] = np.nan
-    return {"score": table[:, 0], "probability": table[:, 1], "orientation": matrices if good.any() else None}
+    return {
+        "score": score[:, 0],
+        "probability": probability[:, 0],
+        "orientation": matrices if good.any() else None,
+        "measured": dict(zip(MEASURES, measures.T, strict=True)),
+    }
 
 
 def optional_cells(own: Picks) -> tuple[list[str], list[list[Any]]]:
@@ -137,7 +151,12 @@ def optional_cells(own: Picks) -> tuple[list[str], list[list[Any]]]:
     if own.orientation is not None:
         names.extend(_MATRIX)
         arrays.append(own.orientation.reshape(-1, len(_MATRIX)))
-    return names, np.concatenate(arrays, axis=1).tolist() if arrays else [[] for _ in range(len(own))]
+    cells: list[list[Any]] = np.concatenate(arrays, axis=1).tolist() if arrays else [[] for _ in range(len(own))]
+    for name, shown in shown_measures(own).items():
+        names.append(name)
+        for row, value in zip(cells, shown, strict=True):
+            row.append("" if value is None else value)
+    return names, cells
 
 
 def _read(path: pathlib.Path, types: Types, geometries: Geometries, note: Note) -> dict[str, Picks]:
@@ -156,7 +175,7 @@ def _read(path: pathlib.Path, types: Types, geometries: Geometries, note: Note) 
         kinds.append(index_of[particle])
         position = [number(_cell(cells, axis, where), axis[0], where) for axis in _AXES]
         xyz.append([a + b for a, b in zip(position, translation_of(cells), strict=True)])
-        values.append(optional_columns(cells))
+        values.append(optional_columns(cells, types))
     rows = Rows(
         where=str(path),
         runs=runs,
@@ -246,6 +265,7 @@ PLAIN = PickFormat(
     place="picks.csv",
     holds_probabilities=True,
     holds_orientations=True,
+    holds_measures=True,
 )
 KAGGLE = PickFormat(
     name="kaggle",
