@@ -284,6 +284,17 @@ class Picks:
             measured={name: values[keep] for name, values in self.measured.items()},
         )
 
+    def above(self, thresholds: Sequence[float]) -> Picks:
+        """The picks whose score exceeds the threshold of their type, given in the order of the types.
+
+        Raises:
+            InputError: picks have no scores.
+        """
+        if self.score is None and len(self):
+            raise InputError(f"{self.run}: its picks have no scores; thresholds need them: start from copick's picks")
+        score = np.zeros(0) if self.score is None else self.score
+        return self.select(score > np.asarray(thresholds, np.float64)[self.type_index])
+
 
 def concatenate_picks(parts: Sequence[Picks], run: str, types: tuple[ParticleType, ...]) -> Picks:
     """All picks of `parts` as those of one run; scores and probabilities where all have them, orientations where any

@@ -62,9 +62,7 @@ class Decision:
 
     def select(self, candidates: Picks) -> Picks:
         """The candidates above the thresholds, with their chances."""
-        limits = np.array([t.threshold for t in self.types])
-        score = np.zeros(0) if candidates.score is None else candidates.score
-        picks = self.with_probabilities(candidates.select(score > limits[candidates.type_index]))
+        picks = self.with_probabilities(candidates.above([t.threshold for t in self.types]))
         if not self.one_type_per_place or self.calibration is None or picks.score is None:
             return picks
         level = np.array([np.nan if d.level is None else d.level for d in self.decided])

@@ -53,8 +53,4 @@ def above_thresholds(picks: Picks, thresholds: Mapping[str, float]) -> Picks:
         InputError: picks have no scores, or a threshold is for an unknown type.
     """
     types = with_thresholds(picks.types, thresholds)
-    if picks.score is None and len(picks):
-        raise InputError(f"{picks.run}: its picks have no scores; thresholds need them: start from copick's picks")
-    limits = np.asarray([thresholds.get(t.name, -np.inf) for t in types])
-    score = np.zeros(0) if picks.score is None else picks.score
-    return dataclasses.replace(picks.select(score > limits[picks.type_index]), types=types)
+    return dataclasses.replace(picks.above([thresholds.get(t.name, -np.inf) for t in types]), types=types)

@@ -18,7 +18,7 @@ from jaxcryo.report import draw_picks
 from jaxcryo.training.append_log import AppendLog
 from jaxcryo.training.run_folder import RunFolder
 from jaxcryo.training.tensorboard import EventFile
-from jaxcryo.training.validation import Validation, above_thresholds
+from jaxcryo.training.validation import Validation
 
 METRICS = ("loss", "loss_positive", "loss_negative", "learning_rate", "gradient_norm", "samples_per_second")
 SCORE_DIGITS = 4
@@ -86,7 +86,7 @@ class Record:
         figure = _curves(self._metrics.values(), self._validation.values(), self._names)
         with atomic_path(curves) as temporary:
             figure.savefig(temporary, format="png", dpi=110)
-        found = above_thresholds(result.picks, [t.threshold for t in result.types])
+        found = result.picks.above([t.threshold for t in result.types])
         draw_picks(slices, volume, found, truth, result.heatmaps)
         return curves, slices
 

@@ -164,11 +164,5 @@ def middle_of_plateau(curve: Float[NDArray[np.float64], " t"]) -> float:
     return float((THRESHOLDS[first] + THRESHOLDS[last]) / 2)
 
 
-def above_thresholds(picks: Picks, thresholds: Sequence[float]) -> Picks:
-    """The picks whose score is above their type's threshold."""
-    assert picks.score is not None
-    return picks.select(picks.score > np.asarray(thresholds)[picks.type_index])
-
-
 def _score(picks: Picks, truth: Picks, types: Sequence[ParticleType], thresholds: Sequence[float]) -> Score:
-    return score({truth.run: truth}, {truth.run: above_thresholds(picks, thresholds)}, types)
+    return score({truth.run: truth}, {truth.run: picks.above(thresholds)}, types)
