@@ -19,6 +19,7 @@ from jaxcryo.picks.candidates import floor_of
 from jaxcryo.picks.formats import Geometries, TomogramGeometry, format_for, write_picks
 from jaxcryo.project.mask import open_mask
 from jaxcryo.runtime.backends import choose_backend, ensemble_types, open_model
+from jaxcryo.runtime.hub import models_folder
 from jaxcryo.runtime.manifest import ModelEntry, read_manifest
 from jaxcryo.runtime.opened import OpenModel
 from jaxcryo.tomogram.normalization import scaled
@@ -35,12 +36,13 @@ class Models:
 
 
 def open_models(folder: str | pathlib.Path, *, backend: str = "auto") -> Models:
-    """The models that `python -m convert onnx` wrote to a folder, for several tomograms one after the other.
+    """The models that `python -m convert onnx` wrote to a folder, or that are called `hf://user/name[@revision]` on the
+    Hugging Face hub, for several tomograms one after the other.
 
     Raises:
-        InputError: the folder holds no models, or they cannot be used on this machine.
+        InputError: there are no models, or they cannot be used on this machine.
     """
-    folder = pathlib.Path(folder)
+    folder = models_folder(folder)
     entries = read_manifest(folder)
     runner, _ = choose_backend(backend, folder, entries)
     models = tuple(open_model(folder, entry, runner) for entry in entries)
@@ -60,10 +62,10 @@ def find(
     """The particles of a tomogram: positions in its own ångströms, by type and then from the best score down.
 
     A volume of another voxel spacing than the models' is resampled; what is done to it is warned of. `engines` is a
-    folder, or what `open_models` gave. Picks lie where `mask` is above 0. `invert` changes dark and bright. `floor`
-    replaces all thresholds, to choose among the scores afterwards. With calibrated models thresholds are chosen for
-    the `aim` and fit the tomogram, and picks have a probability; others use their own. `on_windows` is called with the
-    windows that are done and all there are.
+    folder, a name on the hub, or what `open_models` gave. Picks lie where `mask` is above 0. `invert` changes dark and
+    bright. `floor` replaces all thresholds, to choose among the scores afterwards. With calibrated models thresholds
+    are chosen for the `aim` and fit the tomogram, and picks have a probability; others use their own. `on_windows` is
+    called with the windows that are done and all there are.
 
         picks = jaxcryo.find(jaxcryo.Volume.open("TS_5_4.mrc"), "out/")
         picks.of("ribosome")  # x, y, z

@@ -12,13 +12,14 @@ from jaxcryo.cli.convert import CONVERT
 from jaxcryo.cli.infer import INFER
 from jaxcryo.cli.phantom import PHANTOM
 from jaxcryo.cli.picks import PICKS
+from jaxcryo.cli.publish import PUBLISH
 from jaxcryo.cli.score import SCORE
 from jaxcryo.cli.train import TRAIN
 
 JAXCRYO = Group(
     name="",
     summary="Find proteins in cryo-electron tomograms.",
-    commands=(PHANTOM, TRAIN, CONVERT, INFER, SCORE, PICKS),
+    commands=(PHANTOM, TRAIN, CONVERT, INFER, SCORE, PICKS, PUBLISH),
     notes="""\
 to start, in an empty folder:
   jaxcryo infer --demo

@@ -68,8 +68,8 @@ class RunningOptions:
 class InferOptions:
     """Find particles in tomograms."""
 
-    engines: Annotated[pathlib.Path | None, shown("DIR")] = None
-    """folder of models, written by convert onnx; all in it are averaged"""
+    engines: Annotated[str | None, shown("DIR")] = None
+    """folder of models, written by convert onnx, or hf://user/name[@revision]; all of them are averaged"""
     data: Annotated[str | None, shown("DIR", default="data")] = None
     """dataset, folder of tomograms, or one tomogram; also s3://bucket/folder and https://server/tomogram.zarr"""
     copick: Annotated[str | None, shown("JSON")] = None
@@ -115,6 +115,9 @@ INFER = Command(
         ),
         "infer --engines out/ --copick config.json": (
             "a copick project: the picks are also written to its overlay, as user jaxcryo"
+        ),
+        "infer --engines hf://user/name --data s3://bucket/tomograms --cache chunks": (
+            "models and tomograms that are not on this machine (docs/servers.md)"
         ),
         "score picks/ data/": "next, where the particles are known",
     },

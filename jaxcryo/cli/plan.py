@@ -31,6 +31,7 @@ from jaxcryo.project.copick import check_no_own_files
 from jaxcryo.project.mask import check_mask
 from jaxcryo.runtime.backends import choose_backend, choose_precision, ensemble_types
 from jaxcryo.runtime.cuda import jax_gpus, share_memory
+from jaxcryo.runtime.hub import models_folder
 from jaxcryo.runtime.manifest import ModelEntry, read_manifest
 from jaxcryo.runtime.workers import Place, plan_places
 from jaxcryo.serialize import types_to_json
@@ -109,17 +110,18 @@ def with_demo_data(options: InferOptions) -> InferOptions:
     shutil.rmtree(out, ignore_errors=True)
     write_dataset(data, config, seed=DEMO_SEED, runs=0, test_runs=1, progress=True)
     print("2. Finding the particles")
-    engines = options.engines or DEMO_MODELS
+    engines = options.engines or str(DEMO_MODELS)
     return dataclasses.replace(options, data=str(data), copick=None, out=out, engines=engines, runs=())
 
 
 def planned(options: InferOptions) -> Plan:
     """Reads and checks everything but the tomograms; nothing has been written where it raises InputError."""
-    folder, out = options.engines, options.out or pathlib.Path("picks")
-    if folder is None:
+    out = options.out or pathlib.Path("picks")
+    if options.engines is None:
         raise InputError(
             f"no models were given; pass --engines DIR with a folder that '{command('convert onnx')}' wrote, or --demo"
         )
+    folder = models_folder(options.engines)
     entries = tuple(_as_asked(e, options.effort, options.picking) for e in read_manifest(folder))
     check_truth(options.truth, options.copick)
     near_angstrom = models_spacing(entries)
@@ -149,7 +151,7 @@ def planned(options: InferOptions) -> Plan:
         share_memory()
     truth = known_picks(source, types, options.truth)
     gpus = () if backend == "openvino" else jax_gpus()
-    page = page_notes(entries, backend=backend, reason=reason, settings=settings, engines=str(folder), out=str(out))
+    page = page_notes(entries, backend=backend, reason=reason, settings=settings, engines=options.engines, out=str(out))
     return Plan(
         source=source,
         runs=runs,

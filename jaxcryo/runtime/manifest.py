@@ -179,10 +179,10 @@ def _check_file(folder: pathlib.Path, name: str, sha256: str) -> None:
     if pathlib.PurePath(name).name != name:
         raise InputError(f"{folder / FILE_NAME}: {name[:80]!r} is not the name of a file in this folder: convert again")
     if not path.is_file():
-        raise InputError(f"{path}: is missing, but {FILE_NAME} lists it: convert again")
+        raise InputError(f"{path}: is missing, but {FILE_NAME} lists it: convert or copy it again")
     try:
         found = file_sha256(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): copy the folder again") from error
     if found != sha256:
-        raise InputError(f"{path}: does not match {FILE_NAME}: convert again")
+        raise InputError(f"{path}: does not match {FILE_NAME}: convert, copy or download it again")
