@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import pathlib
+import secrets
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -37,11 +38,10 @@ def atomic_path(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
         OutputError: the output cannot be written; other errors of the block pass through.
     """
     path = pathlib.Path(path).absolute()
-    fresh = path.with_name(f".{os.getpid()}-new-{path.name}")
+    fresh = path.with_name(f".{secrets.token_hex(4)}-new-{path.name}")  # process ids are alike on two machines
     _unfinished.add(fresh)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove(fresh)
         yield fresh
         _replace(fresh, path)
     except OSError as error:
@@ -87,8 +87,7 @@ def _replace(fresh: pathlib.Path, path: pathlib.Path) -> None:
     if not (fresh.is_dir() and path.is_dir() and not path.is_symlink()):
         fresh.replace(path)
         return
-    old = path.with_name(f".{os.getpid()}-old-{path.name}")
-    _remove(old)
+    old = path.with_name(f".{secrets.token_hex(4)}-old-{path.name}")
     path.replace(old)
     try:
         fresh.replace(path)

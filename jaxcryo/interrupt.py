@@ -25,6 +25,7 @@ _PATIENCE_SECONDS = 2.0
 _taken = 0
 """Interrupts to come that somebody else answers."""
 _starting = threading.Lock()
+_before_workers: list[Callable[[], object]] = []
 
 
 @contextlib.contextmanager
@@ -71,6 +72,16 @@ def starts_a_process() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def an_end_begins_with(act: Callable[[], object]) -> Iterator[None]:
+    """Within it an end calls this before it ends the worker processes; it has two seconds."""
+    _before_workers.append(act)
+    try:
+        yield
+    finally:
+        _before_workers.remove(act)
+
+
 def _watch(reader: int, number: int, code: int, message: str) -> None:
     global _taken
     while data := os.read(reader, 1):
@@ -84,17 +95,20 @@ def _watch(reader: int, number: int, code: int, message: str) -> None:
 
 def _end(code: int, message: str) -> None:
     try:
-        _try(_flush)
+        _try(_flush, 0.5)
         if message:
             os.write(2, f"{chr(10) if os.isatty(2) else ''}{message}\n".encode())
         null = os.open(os.devnull, os.O_WRONLY)
         for descriptor in (1, 2):  # the main thread may still have something to say, of workers that it lost
             os.dup2(null, descriptor)
         _starting.acquire(timeout=_PATIENCE_SECONDS)  # for good: the main thread starts no more
+        for act in _before_workers:
+            _try(act, _PATIENCE_SECONDS)
         _end_workers([worker.pid for worker in multiprocessing.active_children() if worker.pid is not None])
         remove_unfinished()
         # Locks that modules made when they were imported; Python reports each that a process leaves behind.
-        _try(functools.partial(multiprocessing.util._run_finalizers, 0))  # type: ignore[attr-defined]
+        finalize = functools.partial(multiprocessing.util._run_finalizers, 0)  # type: ignore[attr-defined]
+        _try(finalize, _PATIENCE_SECONDS)
     finally:
         os._exit(code)
 
@@ -117,11 +131,11 @@ def _is_alive(pid: int) -> bool:
         return False
 
 
-def _try(act: Callable[[], object]) -> None:
+def _try(act: Callable[[], object], seconds: float) -> None:
     """For a moment: a lock may be held by what was interrupted."""
     trying = threading.Thread(target=act, daemon=True)
     trying.start()
-    trying.join(0.5)
+    trying.join(seconds)
 
 
 def _flush() -> None:

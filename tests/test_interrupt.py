@@ -15,7 +15,7 @@ HEAD = """
 import ctypes, multiprocessing, os, pathlib, signal, sys, threading, time
 from jaxcryo.files import atomic_path
 from jaxcryo.interrupt import ends_at_once, first_one_is_ours
-from jaxcryo.runtime.workers import Place, in_turn, side_by_side
+from jaxcryo.runtime.workers import Place
 
 # As in a terminal: what a shell starts in the background ignores Ctrl-C, these tests' own process and its children too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -25,16 +25,20 @@ def native():
     while left:  # a signal ends C's sleep early, and then the work would seem to be done
         left = ctypes.CDLL(None).sleep(left)
 
-def work(task, advance):
+def work(task, listener):
     global lock
     lock = multiprocessing.Lock()  # as some modules make one when they are imported
+    listener.advance(1, 2)
     native()
 
 def open_work():
     return work
 
-def announce():
-    print("ready", *(child.pid for child in multiprocessing.active_children()), flush=True)
+at_work = set()
+def announce(index, done, total):
+    at_work.add(index)
+    if len(at_work) == 2:
+        print("ready", *(child.pid for child in multiprocessing.active_children()), flush=True)
 
 def main(body):
     with ends_at_once(message="interrupted; completed files were kept"):
@@ -50,12 +54,12 @@ BODIES = {
         "def body():\n    for _ in range(4): threading.Thread(target=native).start()\n"
         "    print('ready', flush=True)\n    native()\n"
     ),
-    "processes": (
+    "workers": (
         "def body():\n"
-        "    threading.Timer(4, announce)"
-        ".start()\n"
-        "    places = [Place(name='a'), Place(name='b')]\n"
-        "    list(side_by_side([1, 2], open_work, places, sizes=[1, 1], on_advance=print, on_loss=print))\n"
+        "    from jaxcryo.runtime.cluster import local_cluster\n"
+        "    from jaxcryo.runtime.sharing import shared_out\n"
+        "    with local_cluster([Place(name='a'), Place(name='b')]) as client:\n"
+        "        list(shared_out(client, [1, 2], open_work, sizes=[1, 1], on_advance=announce, on_note=print))\n"
     ),
 }
 
@@ -91,7 +95,7 @@ def test_ctrl_c_is_one_line_and_130(tmp_path, kind) -> None:
         assert err == "interrupted; completed files were kept\n"
         assert time.monotonic() - began < 10
         assert [p.name for p in tmp_path.iterdir()] == ["work.py"]
-        assert len(children) == (2 if kind == "processes" else 0)
+        assert len(children) == (2 if kind == "workers" else 0)
         for child in children:
             assert not pathlib.Path("/proc", child).exists() or not pathlib.Path("/proc").exists()
 

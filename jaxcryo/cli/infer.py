@@ -58,8 +58,10 @@ class OutputOptions:
 class RunningOptions:
     """How the work is shared out."""
 
-    processes: Annotated[int | None, shown("N", default="one per GPU, else 1")] = None
-    """number of worker processes, each with its own GPU or its share of the CPU cores"""
+    workers: Annotated[int | None, shown("N", default="one per GPU, else 1")] = None
+    """number of worker processes on this machine, each with its own GPU or its share of the CPU cores"""
+    scheduler: Annotated[str | None, shown("ADDRESS")] = None
+    """use the workers of a running Dask scheduler: tcp://HOST:8786, or its scheduler file (docs/scale.md)"""
     shard: Annotated[str | None, shown("I/N")] = None
     """process part I of N of the runs, without the tables; afterwards the same command without it writes them"""
 

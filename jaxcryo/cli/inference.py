@@ -5,23 +5,22 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import math
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
-from types import TracebackType
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jaxcryo.calling import command
+from jaxcryo.cli.crew import choose_there, cluster_of, outcomes_of, workers_on
 from jaxcryo.cli.deciding import decide_runs, said_of
 from jaxcryo.cli.exports import write_exports
 from jaxcryo.cli.infer import InferOptions
 from jaxcryo.cli.pages import list_pages
-from jaxcryo.cli.picker import PickedRun, open_picker
-from jaxcryo.cli.plan import Plan, planned, with_demo_data
-from jaxcryo.domain import ParticleType, Picks, Run
-from jaxcryo.errors import InputError
+from jaxcryo.cli.plan import Plan, choose_how, planned, with_demo_data
+from jaxcryo.cli.runs_bar import RunsBar
+from jaxcryo.domain import ParticleType, Picks
 from jaxcryo.files import write_text
 from jaxcryo.metric import score
 from jaxcryo.picking.thresholds import decide
@@ -32,32 +31,27 @@ from jaxcryo.picks.overview import overview_of
 from jaxcryo.progress import Progress
 from jaxcryo.project.copick import write_project_picks
 from jaxcryo.report import count_table, draw_overview, draw_picks, score_table
-from jaxcryo.runtime.workers import Outcome, Place, in_turn, side_by_side
-from jaxcryo.tomogram.volumes import Reading
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 def infer(options: InferOptions) -> int:
     """Picks all runs and writes what the options ask for; 1 where runs failed."""
     if options.demo:
         options = with_demo_data(options)
-    plan = planned(options)
-    if not plan.runs:
-        print(f"{plan.source.place} has {len(plan.source.runs)} runs: nothing is left for shard {plan.shard}")
-        return 0
-    _announce(plan)
-    failed: dict[str, str] = {}
-    pictures: list[pathlib.Path] = []
-    with WindowBars([task.label for task in plan.tasks]) as bars:
-        for outcome in _outcomes(plan, bars):
-            task = plan.tasks[outcome.index]
-            bars.close(outcome.index)
-            if outcome.result is None:
-                failed[task.run.name] = outcome.failure
-                Progress.write(f"{task.label}: failed: {outcome.failure}", file=sys.stderr)
-            else:
-                pictures.append(outcome.result.picture)
-                at = "" if plan.calibration is None else " at the models' own thresholds"
-                Progress.write(f"{task.label}: {outcome.result.count} picks{at} in {outcome.result.seconds:.1f} s")
+    with contextlib.ExitStack() as stack:
+        client = None
+        if options.running.scheduler is not None:
+            client = stack.enter_context(cluster_of(options.running.scheduler))
+        plan = planned(options, choose=choose_how if client is None else functools.partial(choose_there, client))
+        if not plan.runs:
+            print(f"{plan.source.place} has {len(plan.source.runs)} runs: nothing is left for shard {plan.shard}")
+            return 0
+        _announce(plan)
+        if plan.tasks and len(plan.places) > 1:
+            client = stack.enter_context(workers_on(plan.places))
+        failed, pictures = _picked(plan, client)
     finished = [r.name for r in plan.runs if r.name not in failed]
     if plan.shard is not None:
         print(
@@ -82,8 +76,6 @@ def _announce(plan: Plan) -> None:
     part = "" if plan.shard is None else f" (shard {plan.shard})"
     count = f"{len(plan.runs)} run{'s' if len(plan.runs) > 1 else ''}"
     print(f"{count} of {plan.source.place}{part}, {plan.described}, into {plan.job.out}")
-    if len(plan.places) > 1:
-        print(f"{len(plan.places)} processes share the runs: {', '.join(place.name for place in plan.places)}")
     PicksFolder(path=plan.job.out).write_settings(plan.settings)
     to_do = {task.run.name for task in plan.tasks}
     for number, run in enumerate(plan.runs, 1):
@@ -91,27 +83,24 @@ def _announce(plan: Plan) -> None:
             print(f"[{number}/{len(plan.runs)}] {run.name}: already done, skipping")
 
 
-def _outcomes(plan: Plan, bars: WindowBars) -> Iterator[Outcome[PickedRun]]:
+def _picked(plan: Plan, client: Client | None) -> tuple[dict[str, str], list[pathlib.Path]]:
+    """Picks the runs that are to do; the failures by their runs, and the pictures of the others."""
+    failed: dict[str, str] = {}
+    pictures: list[pathlib.Path] = []
     if not plan.tasks:
-        return iter(())
-    open_work = functools.partial(open_picker, plan.job)
-    if len(plan.places) == 1:
-        return in_turn(plan.tasks, open_work, on_advance=bars.advance)
-    sizes = [_size(task.run, plan.job.reading) for task in plan.tasks]
-    return side_by_side(plan.tasks, open_work, plan.places, sizes=sizes, on_advance=bars.advance, on_loss=_report_loss)
-
-
-def _size(run: Run, reading: Reading) -> float:
-    """Voxels of a run; 0 where that is not to be known, which its process will say."""
-    try:
-        shape_zyx = reading.open(run.volume_path, run.name).grid.shape_zyx
-    except InputError:
-        return 0
-    return math.prod(shape_zyx)
-
-
-def _report_loss(place: Place, reason: str) -> None:
-    Progress.write(f"{place.name}: {reason}; the remaining runs go to the other processes", file=sys.stderr)
+        return failed, pictures
+    with RunsBar([task.label for task in plan.tasks]) as bar:
+        for outcome in outcomes_of(plan, client, bar.advance):
+            task = plan.tasks[outcome.index]
+            bar.finish(outcome.index)
+            if outcome.result is None:
+                failed[task.run.name] = outcome.failure
+                Progress.write(f"{task.label}: failed: {outcome.failure}", file=sys.stderr)
+            else:
+                pictures.append(outcome.result.picture)
+                at = "" if plan.calibration is None else " at the models' own thresholds"
+                Progress.write(f"{task.label}: {outcome.result.count} picks{at} in {outcome.result.seconds:.1f} s")
+    return failed, pictures
 
 
 def _finish(options: InferOptions, plan: Plan, finished: list[str], pictures: Sequence[pathlib.Path]) -> None:
@@ -184,28 +173,3 @@ def _summary(found: dict[str, Picks], types: tuple[ParticleType, ...], truth: di
         counts = np.sum([np.bincount(p.type_index, minlength=len(types)) for p in rest], axis=0)
         print(f"\npicks of {len(rest)} run{'' if len(rest) == 1 else 's'}:")
         print(count_table(types, counts.tolist()))
-
-
-class WindowBars(contextlib.AbstractContextManager["WindowBars"]):
-    """A progress bar for each run at work, counted in windows; it appears with the run's first ones."""
-
-    def __init__(self, labels: Sequence[str]) -> None:
-        self._labels = labels
-        self._bars: dict[int, Progress] = {}
-
-    def advance(self, index: int, done: int, total: int) -> None:
-        """Shows what is done of the run with this index."""
-        if index not in self._bars:
-            self._bars[index] = Progress(desc=self._labels[index], total=total, unit="window", mininterval=0.5)
-        self._bars[index].update(done - self._bars[index].n)
-
-    def close(self, index: int) -> None:
-        """Leaves the run's bar as it is, if it has one."""
-        if index in self._bars:
-            self._bars.pop(index).close()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        for index in list(self._bars):
-            self.close(index)

@@ -1,16 +1,15 @@
-"""Picks of one run after the other, in whatever process: what `infer.py` does with each."""
+"""Picks of one run after the other, in whatever process, on whatever machine: what `infer` does with each."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import pathlib
-import sys
 import time
-from collections.abc import Callable
 
 from jaxcryo.cli.pages import PageNotes, RunPage
 from jaxcryo.domain import ParticleType, Picks, Run
+from jaxcryo.errors import InputError
 from jaxcryo.picking.peaks import OnSlab
 from jaxcryo.picking.pipeline import find_picks
 from jaxcryo.picking.preprocess import fit_volume
@@ -19,13 +18,13 @@ from jaxcryo.picks.candidates import floor_of, write_candidates
 from jaxcryo.picks.copick_json import write_copick_picks
 from jaxcryo.picks.formats import above_thresholds
 from jaxcryo.picks.origin import Origin, write_origin
-from jaxcryo.progress import Progress
 from jaxcryo.project.mask import open_mask
 from jaxcryo.report import draw_picks
-from jaxcryo.runtime.backends import open_model
-from jaxcryo.runtime.manifest import ModelEntry
+from jaxcryo.runtime.backends import choose_precision, open_model
+from jaxcryo.runtime.manifest import ModelEntry, read_manifest
 from jaxcryo.runtime.opened import IN_PLANE_FLIPS, NO_FLIPS
-from jaxcryo.runtime.workers import Advance
+from jaxcryo.runtime.precision import PrecisionChoice
+from jaxcryo.runtime.workers import Listener, Work
 from jaxcryo.tomogram.heatmaps import heatmap_writer
 from jaxcryo.tomogram.volumes import Reading
 
@@ -38,6 +37,8 @@ class Job:
     """Of the models."""
     entries: tuple[ModelEntry, ...]
     backend: str
+    precision: PrecisionChoice
+    """What was asked for; what it came to is in the entries."""
     types: tuple[ParticleType, ...]
     out: pathlib.Path
     reading: Reading
@@ -69,7 +70,7 @@ class PickedRun:
     picture: pathlib.Path
 
 
-def open_picker(job: Job) -> Callable[[RunTask, Advance], PickedRun]:
+def open_picker(job: Job) -> Work[RunTask, PickedRun]:
     """Opens the models; the function writes the picks of a run, whole, and its picture.
 
     Raises:
@@ -78,12 +79,12 @@ def open_picker(job: Job) -> Callable[[RunTask, Advance], PickedRun]:
     flips = IN_PLANE_FLIPS if job.tta else NO_FLIPS
     models = [dataclasses.replace(open_model(job.folder, entry, job.backend), flips=flips) for entry in job.entries]
 
-    def pick(task: RunTask, advance: Advance) -> PickedRun:
+    def pick(task: RunTask, listener: Listener) -> PickedRun:
         began = time.monotonic()
         origin = Origin.of(task.run.volume_path)  # as it is before it is read
         volume = job.reading.open(task.run.volume_path, task.run.name)
         mask = None if job.mask is None else open_mask(job.mask, volume.name, volume.grid)
-        volume = fit_volume(volume, job.entries, note=_say)
+        volume = fit_volume(volume, job.entries, note=listener.note)
         floor = floor_of(job.types)
         page = None if job.page is None else RunPage(job.page, volume, job.types, floor=floor)
         watchers: list[OnSlab] = [] if page is None else [page.on_slab]
@@ -98,10 +99,10 @@ def open_picker(job: Job) -> Callable[[RunTask, Advance], PickedRun]:
                 job.types,
                 config=job.entries[0].inference,
                 floor=floor,
-                on_windows=advance,
+                on_windows=listener.advance,
                 on_slab=lambda slab: [watch(slab) for watch in watchers],
                 mask=mask,
-                note=_say,
+                note=listener.note,
             )
         candidates = with_surroundings(candidates, volume.grid, mask)
         seconds = time.monotonic() - began
@@ -119,5 +120,22 @@ def open_picker(job: Job) -> Callable[[RunTask, Advance], PickedRun]:
     return pick
 
 
-def _say(sentence: str) -> None:
-    Progress.write(f"note: {sentence}", file=sys.stderr)
+def open_picker_elsewhere(job: Job) -> Work[RunTask, PickedRun]:
+    """As `open_picker`, in another process or on another machine, once that has the same models and precision.
+
+    Raises:
+        InputError: as `open_picker`; or models or precision are others here.
+    """
+    here = {entry.name: entry for entry in read_manifest(job.folder)}
+    for entry in job.entries:
+        found = here.get(entry.name)
+        hashes = None if found is None else (found.onnx_sha256, found.weights_sha256)
+        if hashes != (entry.onnx_sha256, entry.weights_sha256):
+            raise InputError(f"{job.folder}: {entry.name} is not the same model there: copy the folder again")
+    chosen, _ = choose_precision(job.precision, job.backend, [here[entry.name] for entry in job.entries])
+    for entry, own in zip(job.entries, chosen, strict=True):
+        if own.precision != entry.precision:
+            raise InputError(
+                f"computes {entry.name} in {own.precision}; expected {entry.precision}: choose one with --precision"
+            )
+    return open_picker(job)

@@ -6,14 +6,14 @@ import dataclasses
 import pathlib
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from jaxcryo.calibration import Calibration, mean_calibration
 from jaxcryo.calling import command
 from jaxcryo.cli.exports import export_geometries, export_places
 from jaxcryo.cli.geometry import say
-from jaxcryo.cli.infer import InferOptions, PickingOptions
+from jaxcryo.cli.infer import InferOptions, ModelOptions, PickingOptions
 from jaxcryo.cli.inputs import Source, check_truth, find_source, known_picks, reading_of
 from jaxcryo.cli.napari_view import View, napari_view
 from jaxcryo.cli.pages import page_notes
@@ -89,6 +89,7 @@ class Plan:
     job: Job
     settings: Settings
     places: tuple[Place, ...]
+    """Where workers of this machine are started; none where there is a scheduler."""
     geometry: Geometries
     view: View | None
     described: str
@@ -96,6 +97,28 @@ class Plan:
     calibration: Calibration | None
     given: Mapping[str, float]
     """Thresholds that were asked for."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class How:
+    """What runs the models, and in which precision."""
+
+    backend: str
+    reason: str
+    entries: tuple[ModelEntry, ...]
+    """Each with the precision it is run in."""
+    precision: str
+    """Which, and why, for people."""
+
+
+ChooseHow = Callable[[ModelOptions, pathlib.Path, tuple[ModelEntry, ...]], How]
+
+
+def choose_how(options: ModelOptions, folder: pathlib.Path, entries: tuple[ModelEntry, ...]) -> How:
+    """What `auto` means on this machine; raises InputError where it cannot do what was asked."""
+    backend, reason = choose_backend(options.backend, folder, entries)
+    chosen, precision = choose_precision(options.precision, backend, entries)
+    return How(backend=backend, reason=reason, entries=chosen, precision=precision)
 
 
 def with_demo_data(options: InferOptions) -> InferOptions:
@@ -114,7 +137,7 @@ def with_demo_data(options: InferOptions) -> InferOptions:
     return dataclasses.replace(options, data=str(data), copick=None, out=out, engines=engines, runs=())
 
 
-def planned(options: InferOptions) -> Plan:
+def planned(options: InferOptions, *, choose: ChooseHow) -> Plan:
     """Reads and checks everything but the tomograms; nothing has been written where it raises InputError."""
     out = options.out or pathlib.Path("picks")
     if options.engines is None:
@@ -132,8 +155,14 @@ def planned(options: InferOptions) -> Plan:
     given = {} if options.picking.thresholds is None else read_thresholds(options.picking.thresholds)
     types = with_thresholds(types, given)
     view = napari_view() if options.output.view == "napari" else None
-    backend, reason = choose_backend(options.model.backend, folder, entries)
-    entries, precision = choose_precision(options.model.precision, backend, entries)
+    running = options.running
+    if running.scheduler is not None and running.workers is not None:
+        raise InputError("--scheduler and --workers were both given; a scheduler has its own workers")
+    if running.scheduler is not None:  # a worker may be started in another folder
+        folder, out = folder.absolute(), out.absolute()
+        runs = [_absolute(run) for run in runs]
+    how = choose(options.model, folder, entries)
+    backend, entries = how.backend, how.entries
     reading = reading_of(options.input)
     if options.mask is not None:
         check_mask(options.mask)
@@ -150,8 +179,10 @@ def planned(options: InferOptions) -> Plan:
     if backend == "tensorrt":
         share_memory()
     truth = known_picks(source, types, options.truth)
-    gpus = () if backend == "openvino" else jax_gpus()
-    page = page_notes(entries, backend=backend, reason=reason, settings=settings, engines=options.engines, out=str(out))
+    gpus = () if backend == "openvino" or running.scheduler is not None else jax_gpus()
+    page = page_notes(
+        entries, backend=backend, reason=how.reason, settings=settings, engines=options.engines, out=str(out)
+    )
     return Plan(
         source=source,
         runs=runs,
@@ -166,23 +197,29 @@ def planned(options: InferOptions) -> Plan:
             folder=folder,
             entries=entries,
             backend=backend,
+            precision=options.model.precision,
             types=types,
             out=out,
             reading=reading,
-            mask=options.mask,
+            mask=settings.mask,
             tta=options.picking.tta,
             save_heatmaps=options.output.save_heatmaps,
             page=page if options.output.report else None,
         ),
         settings=settings,
-        places=plan_places(options.running.processes, gpus, len(runs) - len(done)),
+        places=() if running.scheduler else plan_places(running.workers, gpus, len(runs) - len(done)),
         geometry=geometry,
         view=view,
         described=f"{len(entries)} model{'s averaged' if len(entries) > 1 else ''} "
-        f"({', '.join(e.name for e in entries)}) by {backend} ({reason}) in {precision}",
+        f"({', '.join(e.name for e in entries)}) by {backend} ({how.reason}) in {how.precision}",
         calibration=mean_calibration([e.calibration for e in entries]),
         given=given,
     )
+
+
+def _absolute(run: Run) -> Run:
+    """What is on this machine by its whole path, addresses as they are."""
+    return dataclasses.replace(run, volume_path=run.volume_path.absolute()) if run.volume_path.exists() else run
 
 
 def _settings(

@@ -1,0 +1,93 @@
+"""Who picks the runs of an inference: this process, workers of this machine, or those of a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import math
+import pathlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from jaxcryo.cli.infer import ModelOptions
+from jaxcryo.cli.picker import PickedRun, open_picker, open_picker_elsewhere
+from jaxcryo.cli.plan import How, Plan, choose_how
+from jaxcryo.domain import Run
+from jaxcryo.errors import InputError
+from jaxcryo.progress import Progress
+from jaxcryo.runtime.manifest import ModelEntry
+from jaxcryo.runtime.workers import Outcome, Place, in_turn
+from jaxcryo.tomogram.volumes import Reading
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+def outcomes_of(
+    plan: Plan, client: Client | None, on_advance: Callable[[int, int, int], None]
+) -> Iterator[Outcome[PickedRun]]:
+    """Picks the runs that are to do, on the workers of a client or else in this process."""
+    if client is None:
+        return in_turn(plan.tasks, functools.partial(open_picker, plan.job), on_advance=on_advance, on_note=_say)
+    from jaxcryo.runtime.sharing import LOCAL, Patience, shared_out  # Dask takes two seconds to import
+
+    return shared_out(
+        client,
+        plan.tasks,
+        functools.partial(open_picker_elsewhere, plan.job),
+        sizes=[_size(task.run, plan.job.reading) for task in plan.tasks],
+        on_advance=on_advance,
+        on_note=_say,
+        patience=LOCAL if plan.places else Patience(),
+    )
+
+
+@contextlib.contextmanager
+def cluster_of(scheduler: str) -> Iterator[Client]:
+    """The cluster that `--scheduler` names, and a line on it."""
+    from jaxcryo.runtime.cluster import existing_cluster
+
+    with existing_cluster(scheduler) as client:
+        count = len(client.nthreads())
+        print(f"the scheduler has {count} worker{'' if count == 1 else 's'} now{_dashboard(client)}")
+        yield client
+
+
+@contextlib.contextmanager
+def workers_on(places: Sequence[Place]) -> Iterator[Client]:
+    """Workers of this machine, and a line on them."""
+    from jaxcryo.runtime.cluster import local_cluster
+
+    with local_cluster(places) as client:
+        names = ", ".join(place.name for place in places)
+        print(f"{len(places)} workers share the runs: {names}{_dashboard(client)}")
+        yield client
+
+
+def _dashboard(client: Client) -> str:
+    """Where Dask shows its work; nothing without Bokeh, which it shows it with."""
+    return f"; dashboard: {client.dashboard_link}" if importlib.util.find_spec("bokeh") is not None else ""
+
+
+def choose_there(client: Client, options: ModelOptions, folder: pathlib.Path, entries: tuple[ModelEntry, ...]) -> How:
+    """As `choose_how`, on the first worker of a cluster: what is at hand here says nothing of those."""
+    if not client.nthreads():
+        print("waiting for a first worker, which chooses how the models are run")
+        client.wait_for_workers(1)
+    how: How = client.submit(choose_how, options, folder, entries, pure=False).result()
+    return how
+
+
+def _size(run: Run, reading: Reading) -> float:
+    """Voxels of a run; 0 where that is not to be known, which its worker will say."""
+    try:
+        shape_zyx = reading.open(run.volume_path, run.name).grid.shape_zyx
+    except InputError:
+        return 0
+    return math.prod(shape_zyx)
+
+
+def _say(sentence: str) -> None:
+    Progress.write(f"note: {sentence}", file=sys.stderr)

@@ -1,0 +1,144 @@
+"""Runs shared out among workers: the same picks from whoever makes them, and nothing lost with those that die."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from jaxcryo.cli.infer import main as infer
+from jaxcryo.cli.runs_bar import RunsBar
+from jaxcryo.domain import CZII_TYPES
+from jaxcryo.picks.copick_json import read_copick_folder
+from jaxcryo.runtime import cluster
+
+ROOT = pathlib.Path(__file__).parents[2]
+RUNS = {"PH_000", "PH_001"}
+needs_two_cores = pytest.mark.skipif(
+    len(getattr(os, "sched_getaffinity", lambda _: range(2))(0)) < 2, reason="workers on CPUs have a core each"
+)
+
+
+def picks_of(dataset: pathlib.Path, engines: pathlib.Path, out: pathlib.Path, *options: str) -> int:
+    command = ["--engines", str(engines), "--data", str(dataset), "--out", str(out), "--runs", *sorted(RUNS)]
+    return infer([*command, *options])
+
+
+@pytest.fixture(scope="module")
+def alone(dataset, engines, tmp_path_factory) -> pathlib.Path:
+    """What one process finds."""
+    out = tmp_path_factory.mktemp("alone") / "picks"
+    assert picks_of(dataset, engines, out) == 0
+    return out
+
+
+def check_same(out: pathlib.Path, alone: pathlib.Path) -> None:
+    found, expected = (read_copick_folder(folder, CZII_TYPES) for folder in (out, alone))
+    assert set(found) == set(expected) == RUNS
+    for run, picks in expected.items():
+        assert len(picks) > 0
+        np.testing.assert_allclose(found[run].xyz_angstrom, picks.xyz_angstrom, atol=1e-3)
+    assert len((out / "submission.csv").read_text().splitlines()) == len(
+        (alone / "submission.csv").read_text().splitlines()
+    )
+    assert not list(out.rglob(".*-new-*"))
+
+
+@pytest.fixture
+def at_first_news(monkeypatch) -> Callable[[Callable[[], object]], None]:
+    """Has something done once, when the first run at work says how far it is."""
+
+    def arrange(act: Callable[[], object]) -> None:
+        advance, acts = RunsBar.advance, [act]
+
+        def hear(bar: RunsBar, index: int, done: int, total: int) -> None:
+            advance(bar, index, done, total)
+            if acts:
+                acts.pop()()
+
+        monkeypatch.setattr(RunsBar, "advance", hear)
+
+    return arrange
+
+
+@pytest.mark.slow
+@needs_two_cores
+def test_a_killed_worker_loses_nothing(dataset, engines, tmp_path, capsys, alone, at_first_news) -> None:
+    at_first_news(lambda: os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL))
+    assert picks_of(dataset, engines, tmp_path / "picks", "--workers", "2") == 0
+    said = capsys.readouterr()
+    assert "2 workers share the runs: worker 1, worker 2" in said.out
+    assert "died or went away" in said.err
+    check_same(tmp_path / "picks", alone)
+    assert picks_of(dataset, engines, tmp_path / "picks", "--workers", "2") == 0
+    assert capsys.readouterr().out.count("already done") == 2
+
+
+@contextlib.contextmanager
+def dask(*arguments: str) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """Starts a program of Dask as often as asked to, and ends what it started."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*more: str) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-W", "ignore", "-m", "dask", *arguments, *more],
+                env=environment, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+        )
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("time", ["first", "second"])
+def test_a_cluster_whose_workers_come_and_go(
+    dataset, engines, tmp_path, capsys, monkeypatch, alone, at_first_news, time
+) -> None:
+    file = str(tmp_path / "scheduler.json")
+    monkeypatch.chdir(tmp_path)  # the workers are elsewhere
+    with (
+        dask("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", file) as scheduler,
+        dask("worker", "--scheduler-file", file, "--nthreads", "1", "--memory-limit", "0", "--no-nanny") as worker,
+    ):
+        scheduler()
+        first = worker("--name", "first")
+
+        def kill_one_and_start_another() -> None:
+            first.kill()
+            worker("--name", "late")
+
+        at_first_news(kill_one_and_start_another)
+        assert picks_of(dataset, engines, pathlib.Path("picks"), "--scheduler", file) == 0
+    assert "first died or went away" in capsys.readouterr().err
+    check_same(tmp_path / "picks", alone)
+
+
+def test_more_workers_than_cores(dataset, engines, tmp_path, capsys) -> None:
+    assert picks_of(dataset, engines, tmp_path / "picks", "--workers", "10000") == 2
+    assert "--workers is 10000; expected 1 to" in capsys.readouterr().err
+    assert not (tmp_path / "picks").exists()
+
+
+@pytest.mark.parametrize("scheduler", ["tcp://127.0.0.1:9", "missing.json", "nonsense"])
+def test_a_scheduler_that_is_not_there(dataset, engines, tmp_path, capsys, monkeypatch, scheduler) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.1)
+    assert picks_of(dataset, engines, tmp_path / "picks", "--scheduler", scheduler) == 2
+    assert f"--scheduler is {scheduler}" in capsys.readouterr().err
+    assert not (tmp_path / "picks").exists()
