@@ -83,7 +83,9 @@ def started(folder: pathlib.Path, body: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-@pytest.mark.parametrize("kind", BODIES)
+@pytest.mark.parametrize(
+    "kind", [*(k for k in BODIES if k != "workers"), pytest.param("workers", marks=pytest.mark.slow)]
+)
 def test_ctrl_c_is_one_line_and_130(tmp_path, kind) -> None:
     with started(tmp_path, BODIES[kind]) as process:
         ready, *children = process.stdout.readline().split()

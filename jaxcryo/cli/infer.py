@@ -111,10 +111,7 @@ INFER = Command(
         "infer --engines out/ --data tomograms/ --voxel-spacing 7.84": (
             "a folder of .mrc or .zarr files whose headers have a wrong voxel spacing"
         ),
-        "infer --engines out/ --data data/ --shard 3/20": (
-            "part 3 of 20, as one task of a job array; when all are done, the same command without --shard writes the\n"
-            "      tables"
-        ),
+        "infer --engines out/ --data data/ --scheduler scheduler.json": "by the workers of a cluster (docs/scale.md)",
         "infer --engines out/ --copick config.json": (
             "a copick project: the picks are also written to its overlay, as user jaxcryo"
         ),

@@ -21,6 +21,7 @@ from jaxcryo.cli.pages import list_pages
 from jaxcryo.cli.plan import Plan, choose_how, planned, with_demo_data
 from jaxcryo.cli.runs_bar import RunsBar
 from jaxcryo.domain import ParticleType, Picks
+from jaxcryo.errors import InputError
 from jaxcryo.files import write_text
 from jaxcryo.metric import score
 from jaxcryo.picking.thresholds import decide
@@ -40,10 +41,11 @@ def infer(options: InferOptions) -> int:
     """Picks all runs and writes what the options ask for; 1 where runs failed."""
     if options.demo:
         options = with_demo_data(options)
+    running = options.running
+    if running.scheduler is not None and running.workers is not None:
+        raise InputError("--scheduler and --workers were both given; a scheduler has its own workers")
     with contextlib.ExitStack() as stack:
-        client = None
-        if options.running.scheduler is not None:
-            client = stack.enter_context(cluster_of(options.running.scheduler))
+        client = None if running.scheduler is None else stack.enter_context(cluster_of(running.scheduler))
         plan = planned(options, choose=choose_how if client is None else functools.partial(choose_there, client))
         if not plan.runs:
             print(f"{plan.source.place} has {len(plan.source.runs)} runs: nothing is left for shard {plan.shard}")

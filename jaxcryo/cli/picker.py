@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import pathlib
 import time
+import warnings
 
 from jaxcryo.cli.pages import PageNotes, RunPage
 from jaxcryo.domain import ParticleType, Picks, Run
@@ -138,4 +139,15 @@ def open_picker_elsewhere(job: Job) -> Work[RunTask, PickedRun]:
             raise InputError(
                 f"computes {entry.name} in {own.precision}; expected {entry.precision}: choose one with --precision"
             )
-    return open_picker(job)
+    pick = open_picker(job)
+
+    def pick_and_tell(task: RunTask, listener: Listener) -> PickedRun:
+        def show(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
+            if category is UserWarning:  # the project's own, which are for people
+                listener.note(str(message))
+
+        with warnings.catch_warnings():
+            warnings.showwarning = show
+            return pick(task, listener)
+
+    return pick_and_tell

@@ -156,8 +156,6 @@ def planned(options: InferOptions, *, choose: ChooseHow) -> Plan:
     types = with_thresholds(types, given)
     view = napari_view() if options.output.view == "napari" else None
     running = options.running
-    if running.scheduler is not None and running.workers is not None:
-        raise InputError("--scheduler and --workers were both given; a scheduler has its own workers")
     if running.scheduler is not None:  # a worker may be started in another folder
         folder, out = folder.absolute(), out.absolute()
         runs = [_absolute(run) for run in runs]
@@ -218,8 +216,9 @@ def planned(options: InferOptions, *, choose: ChooseHow) -> Plan:
 
 
 def _absolute(run: Run) -> Run:
-    """What is on this machine by its whole path, addresses as they are."""
-    return dataclasses.replace(run, volume_path=run.volume_path.absolute()) if run.volume_path.exists() else run
+    """A file by its whole path, an address as it is."""
+    path = run.volume_path
+    return run if isinstance(path, Address) else dataclasses.replace(run, volume_path=path.absolute())
 
 
 def _settings(

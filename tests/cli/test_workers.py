@@ -92,8 +92,11 @@ def dask(*arguments: str) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
         started.append(
             subprocess.Popen(
                 [sys.executable, "-W", "ignore", "-m", "dask", *arguments, *more],
-                env=environment, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+                env=environment,
+                cwd="/",
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
         )
         return started[-1]
 
@@ -106,14 +109,13 @@ def dask(*arguments: str) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("time", ["first", "second"])
 def test_a_cluster_whose_workers_come_and_go(
-    dataset, engines, tmp_path, capsys, monkeypatch, alone, at_first_news, time
+    dataset, engines, tmp_path, capsys, monkeypatch, alone, at_first_news
 ) -> None:
     file = str(tmp_path / "scheduler.json")
     monkeypatch.chdir(tmp_path)  # the workers are elsewhere
     with (
-        dask("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", file) as scheduler,
+        dask("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", file) as scheduler,
         dask("worker", "--scheduler-file", file, "--nthreads", "1", "--memory-limit", "0", "--no-nanny") as worker,
     ):
         scheduler()
@@ -133,6 +135,12 @@ def test_more_workers_than_cores(dataset, engines, tmp_path, capsys) -> None:
     assert picks_of(dataset, engines, tmp_path / "picks", "--workers", "10000") == 2
     assert "--workers is 10000; expected 1 to" in capsys.readouterr().err
     assert not (tmp_path / "picks").exists()
+
+
+def test_a_scheduler_has_its_own_workers(dataset, engines, tmp_path, capsys) -> None:
+    assert picks_of(dataset, engines, tmp_path / "picks", "--workers", "2", "--scheduler", "tcp://127.0.0.1:9") == 2
+    said = capsys.readouterr().err
+    assert "--workers" in said and "--scheduler" in said
 
 
 @pytest.mark.parametrize("scheduler", ["tcp://127.0.0.1:9", "missing.json", "nonsense"])

@@ -47,7 +47,7 @@ def understand(command: str) -> Call:
     wrapper = ""
     if words and words[0] in _WRAPPERS:
         wrapper = words[0]
-        start = next(i for i, w in enumerate(words) if w.rpartition("/")[2] in ("python", "python3", "jaxcryo"))
+        start = next(i for i, w in enumerate(words) if w.rpartition("/")[2] in ("python", "python3", "jaxcryo", "dask"))
         words = words[start:]
     if not words:
         return Call(program="", arguments=(), environment=tuple(environment))

@@ -29,6 +29,7 @@ PRESUMED: dict[str, tuple[str, ...]] = {
     "thresholds.md": ("data", "engines", "picks"),
     "correcting.md": ("picks",),
     "clusters.md": ("data", "engines"),
+    "scale.md": ("data", "engines"),
     "effort.md": ("data", "engines"),
     "formats.md": ("data", "out", "picks", "tomograms.star"),
     "api.md": ("out", "tomograms", "picks"),
@@ -82,8 +83,8 @@ PARSED_ONLY = (
         applies=lambda _p, _t, call: starts(call, "phantom", "fit") or starts(call, "phantom", "compare"),
     ),
     ParsedOnly(
-        why="starts processes; tests/cli/test_processes.py does",
-        applies=lambda _p, _t, call: "--processes" in call.arguments,
+        why="starts processes; tests/cli/test_workers.py does",
+        applies=lambda _p, _t, call: "--workers" in call.arguments or "--scheduler" in call.arguments,
     ),
     ParsedOnly(
         why="needs planes of a real tomogram; tests/phantom/test_commands.py compares others",
@@ -117,11 +118,15 @@ FOREIGN = {
     "unzip": "of what was downloaded",
     "mkdir": "the shell's own",
     "sbatch": "needs a cluster",
+    "export": "the shell's own",
+    "dask": "needs a cluster; tests/cli/test_workers.py starts one",
+    "kubectl": "needs a cluster",
+    "helm": "downloads",
 }
 """Other programs that the documentation may call, and why they are not run."""
 
 FOREIGN_PACKAGES = {"virtualenv", "huggingface_hub"}
 """That pip is told to install beside the project."""
 
-FOREIGN_OPTIONS = {"--no-index", "--find-links", "--signal", "--array", "--logdir"}
+FOREIGN_OPTIONS = {"--no-index", "--find-links", "--signal", "--array", "--logdir", "--memory-limit"}
 """Options of other programs that the documentation's prose mentions."""

@@ -1,4 +1,4 @@
-"""Tasks shared out among workers in this process: all are done, the largest first, and nothing is lost with a worker."""
+"""Tasks shared out among workers in this process: all are done, the largest first, and none is lost with a worker."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ class Crew:
     def add(self, *names: str) -> None:
         async def add() -> None:
             made = [
-                Worker(self.cluster.scheduler_address, name=n, nthreads=1, memory_limit=0, dashboard_address="127.0.0.1:0")
+                Worker(
+                    self.cluster.scheduler_address, name=n, nthreads=1, memory_limit=0, dashboard_address="127.0.0.1:0"
+                )
                 for n in names
             ]
             self.workers.update(zip(names, await asyncio.gather(*made), strict=True))
