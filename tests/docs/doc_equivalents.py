@@ -120,8 +120,6 @@ FOREIGN = {
     "sbatch": "needs a cluster",
     "export": "the shell's own",
     "dask": "needs a cluster; tests/cli/test_workers.py starts one",
-    "kubectl": "needs a cluster",
-    "helm": "downloads",
 }
 """Other programs that the documentation may call, and why they are not run."""
 

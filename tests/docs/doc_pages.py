@@ -8,7 +8,7 @@ import re
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-LANGUAGES = {"bash", "python", "json", "toml", "text", "{toctree}", "{eval-rst}"}
+LANGUAGES = {"bash", "python", "json", "toml", "yaml", "text", "{toctree}", "{eval-rst}"}
 
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _FILE = re.compile(r"<!-- file: (\S+) -->")

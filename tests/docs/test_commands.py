@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Sequence
 
 import pytest
+import yaml
 from doc_commands import OURS, Call, Parsed, commands_of, options_of, parsing_only, understand
 from doc_equivalents import (
     FOREIGN,
@@ -138,6 +139,13 @@ def test_languages() -> None:
     """A block in a language that no test knows would go unchecked."""
     unknown = [b.where for page in PAGES for b in blocks(page) if b.language not in LANGUAGES]
     assert not unknown
+
+
+def test_yaml_is_well_formed() -> None:
+    for page in PAGES:
+        for block in blocks(page):
+            if block.language == "yaml":
+                assert isinstance(yaml.safe_load(block.text), dict), block.where
 
 
 def test_nothing_in_the_tables_is_left_over() -> None:
