@@ -1,7 +1,7 @@
 """Trainings that need no tomogram and no pick: phantoms of the particles' structures, made while they run.
 
-Samples come from phantoms as `DrawConfig` draws them, the held-out ones from other seeds and with less signal. What the
-score of a candidate means is found on several of these at the end.
+Samples come from phantoms as `DrawConfig` draws them, the held-out ones from other seeds and with more or less signal.
+What the score of a candidate means is found on all of these at the end.
 """
 
 from __future__ import annotations
@@ -26,11 +26,14 @@ from jaxcryo.weights import TrainedModel
 
 EPOCH_STEPS = 1000
 """A training on phantoms has no epochs of its own; validations and lengths are counted by this many steps."""
-HARSHNESS = 1.3
-"""Of held-out phantoms: by how much less signal they have than those in training."""
+HARSHNESS = (0.7, 2.0)
+"""Of held-out phantoms: their signal divided by this much, from easier than those in training to much harder. The
+first, on which trainings are validated, has 1.3."""
+_FIRST, _GOLDEN = 0.59, 0.618
+"""Where in that range the first one lies, and how far the next one is from it: any number of them covers it evenly."""
 HELD_OUT_SHAPE_ZYX = (96, 224, 224)
-CALIBRATING = 8
-"""Held-out phantoms that scores are calibrated on."""
+CALIBRATING = 24
+"""Held-out phantoms that scores are calibrated on; on eight of one harshness, thresholds come out too low elsewhere."""
 _TRAINING_SEEDS, _HELD_OUT_SEEDS = 0, 1
 
 
@@ -63,11 +66,14 @@ def phantom_source(draw: DrawConfig, config: TrainConfig, live: LiveConfig | Non
 
 
 def held_out_phantoms(draw: DrawConfig, seed: int, count: int) -> Iterator[Example]:
-    """Phantoms that no training sees, one after the other."""
-    harsh = dataclasses.replace(draw, harshness=draw.harshness * HARSHNESS)
+    """Phantoms that no training sees, one after the other; every fourth is close to the real center."""
     grid = draw.grid(HELD_OUT_SHAPE_ZYX)
+    low, high = HARSHNESS
     for number in range(count):
-        phantom = draw_phantom(harsh, (seed, _HELD_OUT_SEEDS, number), HELD_OUT_SHAPE_ZYX)
+        harshness = draw.harshness * low * (high / low) ** ((_FIRST + number * _GOLDEN) % 1)
+        center = 1.0 if number % 4 == 3 else draw.center_share
+        own = dataclasses.replace(draw, harshness=harshness, center_share=center)
+        phantom = draw_phantom(own, (seed, _HELD_OUT_SEEDS, number), HELD_OUT_SHAPE_ZYX)
         name = f"held-out phantom {number}"
         picks = Picks(
             run=name,
