@@ -9,9 +9,13 @@ from typing import Annotated, Literal
 from tyro.conf import Positional
 
 from jaxcryo.calling import command
-from jaxcryo.cli.command import Command, Group, shown
+from jaxcryo.cli.command import Command, Group, check_above_zero, shown
+from jaxcryo.cli.options import InputOptions
 
 Weights = Annotated[Positional[pathlib.Path], shown("RUN_OR_WEIGHTS")]
+_MOST_RUNS = 8
+"""Of a dataset to calibrate on; tomograms of one dataset are alike."""
+
 Models = Annotated[Positional[pathlib.Path], shown("MODELS")]
 
 
@@ -139,6 +143,8 @@ class CheckOptions:
     bfloat16: Annotated[int | None, shown("PHANTOMS")] = None
     """also search so many phantoms in float32 and in bfloat16, and note in engines.json by how much the weighted F4
     changes, so that inference uses the faster one where it is as good; 8 are enough"""
+    int8: Annotated[int | None, shown("PHANTOMS")] = None
+    """the same for the int8 models of convert quantize; it also times them, for a folder that came from elsewhere"""
     shape: Annotated[tuple[int, int, int], shown("Z Y X")] = (184, 630, 630)
     """size of these phantoms in voxels"""
 
@@ -151,6 +157,43 @@ CHECK = Command(
     examples={
         "convert check engines": "all models of the folder",
         "convert check engines --bfloat16 8": "and whether bfloat16 finds as much as float32",
+    },
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuantizeOptions:
+    """Write an int8 model beside each float one, for CPUs that are faster in it (needs onnxruntime).
+
+    The ranges of values are measured on windows of tomograms, or of phantoms without --data. Each layer is tried alone;
+    those that cost the most stay in float, until the weighted F4 on phantoms that were not calibrated on falls by less
+    than 0.003. What was found is noted in engines.json, and inference takes int8 where it is as good and faster.
+    """
+
+    engines: Models
+    """folder of models, written by convert onnx"""
+    data: Annotated[str | None, shown("DIR", default="phantoms")] = None
+    """dataset, folder of tomograms, or one tomogram like those that will be picked"""
+    windows: Annotated[int, shown("N")] = 32
+    """windows of these tomograms"""
+    phantoms: Annotated[int, shown("N")] = 4
+    """phantoms to compare int8 with float32 on"""
+    shape: Annotated[tuple[int, int, int], shown("Z Y X")] = (128, 400, 400)
+    """size of these phantoms in voxels"""
+    force: bool = False
+    """replace int8 models in the folder"""
+    input: InputOptions = InputOptions()
+
+
+QUANTIZE = Command(
+    name="convert quantize",
+    summary="write int8 models beside the float ones",
+    options=QuantizeOptions,
+    action="jaxcryo.cli.convert:quantize",
+    examples={
+        "convert quantize out/": "calibrated on phantoms",
+        "convert quantize out/ --data tomograms/": "calibrated on tomograms like those that will be picked",
+        "infer --engines out/ --data data/ --precision int8": "next, where it is not taken unasked",
     },
 )
 
@@ -184,7 +227,7 @@ EXPORT = Command(
 CONVERT = Group(
     name="convert",
     summary="turn trained networks into models for inference; weights from and to other programs",
-    commands=(PORT, ONNX, ENGINE, CHECK, EXPORT),
+    commands=(PORT, ONNX, QUANTIZE, ENGINE, CHECK, EXPORT),
 )
 main = CONVERT.main
 
@@ -247,13 +290,50 @@ def engine(options: EngineOptions) -> int:
 def check(options: CheckOptions) -> int:
     """Prints all comparisons; 1 where one exceeds its tolerance."""
     from jaxcryo.convert.check_command import check_models
+    from jaxcryo.runtime.manifest import RunPrecision
 
+    asked: dict[RunPrecision, int | None] = {"bfloat16": options.bfloat16, "int8": options.int8}
+    phantoms = {precision: count for precision, count in asked.items() if count is not None}
     good = check_models(
         options.engines,
         windows=options.windows,
-        bfloat16_phantoms=options.bfloat16,
+        phantoms=phantoms,
         shape_zyx=options.shape,
     )
+    return 0 if good else 1
+
+
+def quantize(options: QuantizeOptions) -> int:
+    """Writes the int8 models; 1 where one loses too much whatever is left in float."""
+    from jaxcryo.cli.geometry import say
+    from jaxcryo.cli.inputs import find_source, reading_of
+    from jaxcryo.convert.calibration_windows import tomogram_calibration
+    from jaxcryo.convert.comparison import Windows
+    from jaxcryo.convert.quantize_command import QuantizeOptions, quantize_models
+    from jaxcryo.picking.preprocess import fit_volume
+    from jaxcryo.runtime.manifest import ModelEntry
+
+    check_above_zero(windows=options.windows)
+
+    def of_tomograms(entry: ModelEntry) -> tuple[Windows, str]:
+        source = find_source(options.data, None, options.input)
+        reading = reading_of(options.input)
+        count = min(len(source.runs), _MOST_RUNS)
+        runs = [source.runs[i * len(source.runs) // count] for i in range(count)]
+        volumes = [fit_volume(reading.open(run.volume_path, run.name), [entry], note=say) for run in runs]
+        windows = tomogram_calibration(entry, volumes, windows=options.windows)
+        return windows, f"{len(windows)} windows of {', '.join(run.name for run in runs)}"
+
+    good = quantize_models(
+        options.engines,
+        QuantizeOptions(
+            phantoms=options.phantoms,
+            shape_zyx=options.shape,
+            calibrate=None if options.data is None else of_tomograms,
+        ),
+        force=options.force,
+    )
+    print(f"next: {command(f'infer --engines {options.engines} --data DIR')}")
     return 0 if good else 1
 
 

@@ -18,8 +18,9 @@ class ModelOptions:
 
     backend: Annotated[str, shown("NAME")] = "auto"
     """what runs the models: tensorrt, openvino, flax, or auto for the fastest at hand"""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """compute precision; auto is bfloat16 on CPUs that have it if 'convert check --bfloat16' found it as good"""
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    """compute precision; auto is bfloat16 on CPUs that have it if 'convert check --bfloat16' found it as good, or int8
+    if 'convert quantize' found it as good and faster on this CPU"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ def page_notes(
         sections[f"Network {entry.name}"] = {
             "architecture": f"{entry.arch}, {entry.size}, {entry.precision}",
             "weights": entry.source,
-            "ONNX SHA-256": entry.onnx_sha256,
+            "ONNX SHA-256": entry.running_sha256,
             "window": f"{_x(entry.patch_zyx)} voxels (z, y, x), every {_x(entry.stride_zyx)}, {entry.batch} at a time",
             "trained at": f"{entry.spacing_angstrom:g} Å",
         }

@@ -130,8 +130,7 @@ def open_picker_elsewhere(job: Job) -> Work[RunTask, PickedRun]:
     here = {entry.name: entry for entry in read_manifest(job.folder)}
     for entry in job.entries:
         found = here.get(entry.name)
-        hashes = None if found is None else (found.onnx_sha256, found.weights_sha256)
-        if hashes != (entry.onnx_sha256, entry.weights_sha256):
+        if found is None or found.files != entry.files:
             raise InputError(f"{job.folder}: {entry.name} is not the same model there: copy the folder again")
     chosen, _ = choose_precision(job.precision, job.backend, [here[entry.name] for entry in job.entries])
     for entry, own in zip(job.entries, chosen, strict=True):

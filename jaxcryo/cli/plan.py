@@ -228,7 +228,11 @@ def _settings(
     return Settings(
         engines=tuple(
             ModelUsed(
-                name=e.name, onnx_sha256=e.onnx_sha256, stride_zyx=e.stride_zyx, precision=e.precision, source=e.source
+                name=e.name,
+                onnx_sha256=e.running_sha256,
+                stride_zyx=e.stride_zyx,
+                precision=e.precision,
+                source=e.source,
             )
             for e in entries
         ),

@@ -6,20 +6,13 @@ import dataclasses
 import functools
 import importlib.util
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
 import onnx
 
 from jaxcryo.calling import command
-from jaxcryo.convert.bfloat16 import (
-    PrecisionComparison,
-    compare_precisions,
-    phantoms_for,
-    precision_rows,
-    record_changes,
-)
 from jaxcryo.convert.comparison import (
     Answer,
     Comparison,
@@ -33,16 +26,30 @@ from jaxcryo.convert.comparison import (
     word,
 )
 from jaxcryo.convert.onnx_write import float16_values, group_of, probe, write_onnx
+from jaxcryo.convert.precisions import (
+    PrecisionComparison,
+    compare_precisions,
+    float_precisions,
+    in_precision,
+    measured,
+    milliseconds,
+    phantoms_for,
+    precision_rows,
+    record,
+    seconds_per_window,
+)
 from jaxcryo.errors import InputError
 from jaxcryo.models import Network, build
 from jaxcryo.models.onnx_layers import Upsampling
 from jaxcryo.progress import Progress
-from jaxcryo.runtime.manifest import FILE_NAME, ModelEntry, read_manifest
+from jaxcryo.runtime.manifest import FILE_NAME, ModelEntry, RunPrecision, read_manifest
 from jaxcryo.runtime.openvino import cpu_has_bfloat16, openvino_predict
 from jaxcryo.weights import TrainedModel, load_model
 
-LIMITS = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 5e-2}
-"""Relative RMS difference from Flax in float32, by the least precise of file and engine."""
+LIMITS = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 5e-2, "int8": 0.25}
+"""Relative RMS difference from Flax in float32, by the least precise of file and engine. That of int8 tells a damaged
+file only: whether it finds as much is for phantoms to say."""
+INT8_BACKEND = "openvino int8"
 FLOAT16_SHARE = 0.1
 """No value computed in float16 may exceed this share of its largest number."""
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
@@ -63,17 +70,22 @@ class Range:
 
 
 def check_models(
-    folder: pathlib.Path, *, windows: int, bfloat16_phantoms: int | None, shape_zyx: tuple[int, int, int]
+    folder: pathlib.Path, *, windows: int, phantoms: Mapping[RunPrecision, int], shape_zyx: tuple[int, int, int]
 ) -> bool:
     """Prints all comparisons; whether all are within their limits.
 
-    With `bfloat16_phantoms` also searches so many phantoms in both precisions, and notes in the manifest what changes.
+    In each precision of `phantoms` it also searches so many of them, beside float32, and notes in the manifest what
+    changes.
     """
     if windows < 1:
         raise InputError(f"--windows is {windows}; expected at least 1")
-    if bfloat16_phantoms is not None and bfloat16_phantoms < 1:
-        raise InputError(f"--bfloat16 is {bfloat16_phantoms}; expected at least 1 phantom")
+    for precision, count in phantoms.items():
+        if count < 1:
+            raise InputError(f"--{precision} is {count}; expected at least 1 phantom")
     entries = read_manifest(folder)
+    for precision in phantoms:
+        for entry in entries:
+            in_precision(entry, precision)  # refuses before anything takes time
     if not _has_onnxruntime():
         print("onnxruntime is not installed: comparing OpenVINO only (pip install onnxruntime for both)")
     comparisons: list[Comparison] = []
@@ -87,23 +99,36 @@ def check_models(
     if failed:
         print(f"{failed} of {len(comparisons) + len(ranges)} exceed tolerance: do not use these models as they are")
         return False
-    if bfloat16_phantoms is not None:
-        _compare_in_bfloat16(folder, entries, bfloat16_phantoms, shape_zyx)
+    if phantoms:
+        _search_phantoms(folder, entries, phantoms, shape_zyx)
     print(f"all within tolerance; next: {command(f'infer --engines {folder} --data DIR')}")
     return True
 
 
-def _compare_in_bfloat16(
-    folder: pathlib.Path, entries: Sequence[ModelEntry], count: int, shape_zyx: tuple[int, int, int]
+def _search_phantoms(
+    folder: pathlib.Path,
+    entries: Sequence[ModelEntry],
+    phantoms: Mapping[RunPrecision, int],
+    shape_zyx: tuple[int, int, int],
 ) -> None:
     """Measures, prints and notes; a model at a time, since one of the paper's takes long."""
     comparisons: list[PrecisionComparison] = []
+    timed: list[str] = []
     for entry in entries:
-        with Progress(desc=f"{entry.name}: phantoms", total=2 * count, unit="search") as bar:
-            phantoms = phantoms_for(entry, count, shape_zyx)
-            comparisons.append(compare_precisions(folder, entry, phantoms, on_search=bar.update))
-        record_changes(folder, comparisons)
-    print(aligned(precision_rows(comparisons)))
+        for precision, count in phantoms.items():
+            with Progress(desc=f"{entry.name}: {precision}", total=2 * count, unit="search") as bar:
+                made = phantoms_for(entry, count, shape_zyx)
+                comparison = compare_precisions(folder, entry, made, precision, on_search=bar.update)
+            comparisons.append(comparison)
+            if precision == "int8":
+                assert entry.int8 is not None
+                seconds = seconds_per_window(folder, entry, (*float_precisions(), "int8"))
+                entry = dataclasses.replace(entry, int8=measured(entry.int8, comparison, seconds))
+                timed.append(f"{entry.name}: {milliseconds(seconds)} a window")
+            else:
+                entry = dataclasses.replace(entry, bfloat16_f4_change=comparison.change)
+        record(folder, entry)
+    print("\n".join([aligned(precision_rows(comparisons)), *timed]))
     print(f"noted in {folder / FILE_NAME}")
 
 
@@ -118,6 +143,8 @@ def check_entry(folder: pathlib.Path, entry: ModelEntry, count: int) -> tuple[li
     comparisons = []
     for backend, limit, predict in _backends(path, entry):
         for kind, windows in kinds.items():
+            if backend == INT8_BACKEND and kind == "noise":
+                continue  # where a trained network answers next to nothing, so that any error is large
             found = in_batches(predict, entry, windows)
             comparisons.append(compare(entry.name, backend, kind, found, expected[kind], limit))
     ranges = float16_ranges(path, network, model, kinds["phantom"], entry.name) if entry.precision == "float16" else []
@@ -148,11 +175,13 @@ def _backends(path: pathlib.Path, entry: ModelEntry) -> list[tuple[str, float, A
     if _has_onnxruntime():
         backends.append(("onnxruntime", file_limit, onnxruntime_answer(str(path))))
     load = functools.partial(
-        openvino_predict, path, batch=entry.batch, classes=entry.model.classes, patch_zyx=entry.patch_zyx
+        openvino_predict, batch=entry.batch, classes=entry.model.classes, patch_zyx=entry.patch_zyx
     )
-    backends.append(("openvino float32", file_limit, load(precision="float32")))
+    backends.append(("openvino float32", file_limit, load(path, precision="float32")))
     if cpu_has_bfloat16():
-        backends.append(("openvino bfloat16", LIMITS["bfloat16"], load(precision="bfloat16")))
+        backends.append(("openvino bfloat16", LIMITS["bfloat16"], load(path, precision="bfloat16")))
+    if entry.int8 is not None:
+        backends.append((INT8_BACKEND, LIMITS["int8"], load(path.with_name(entry.int8.onnx_file), precision="int8")))
     return backends
 
 

@@ -68,7 +68,7 @@ def convert_models(
     steps = Progress(zip(files, names, strict=True), total=len(files), desc="converting", unit="model")
     entries = tuple(convert_model(load_model(file), name, out, options, source=str(file)) for file, name in steps)
     write_manifest(out, entries)
-    for stale in before - {f for e in entries for f in (e.onnx_file, e.weights_file)}:
+    for stale in before - {name for e in entries for name, _ in e.files}:
         (out / stale).unlink(missing_ok=True)
     return entries
 
@@ -182,6 +182,6 @@ def _names(files: list[pathlib.Path]) -> list[str]:
 def _listed_files(out: pathlib.Path) -> set[str]:
     """The files of the engines that are in the folder now; none where its manifest cannot be read."""
     try:
-        return {f for entry in read_manifest(out) for f in (entry.onnx_file, entry.weights_file)}
+        return {name for entry in read_manifest(out) for name, _ in entry.files}
     except InputError:
         return set()

@@ -66,8 +66,13 @@ def multiply_adds(model: onnx.ModelProto) -> int:
     Raises:
         InputError: the graph has sizes that are not static, or convolutions of a kind that is not counted.
     """
+    return sum(node_multiply_adds(model))
+
+
+def node_multiply_adds(model: onnx.ModelProto) -> list[int]:
+    """Of every node, in their order; raises as `multiply_adds` does."""
     shapes = _shapes(model)
-    return sum(_of_node(node, shapes) for node in model.graph.node)
+    return [_of_node(node, shapes) for node in model.graph.node]
 
 
 def described(model: onnx.ModelProto) -> str:

@@ -125,9 +125,9 @@ def _listed(name: HubName, manifest: pathlib.Path) -> list[str]:
     """The files that a manifest lists; `read_manifest` looks at all else."""
     data = read_json(manifest, "expected the manifest of published models", limit=_MOST_BYTES)
     models = data.get("models") if isinstance(data, dict) else None
-    files: list[Any] = [
-        m.get(key) for m in models or () if isinstance(m, dict) for key in ("onnx_file", "weights_file")
-    ]
+    known = [m for m in models or () if isinstance(m, dict)]
+    files: list[Any] = [m.get(key) for m in known for key in ("onnx_file", "weights_file")]
+    files += [m["int8"].get("onnx_file") for m in known if isinstance(m.get("int8"), dict)]
     if not files:
         raise InputError(f"{name}: its {FILE_NAME} lists no model; expected models that 'jaxcryo publish' put there")
     for file in files:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from jaxcryo.calibration import Calibration
-from jaxcryo.config import InferenceConfig, IntensityConfig, NetworkConfig, Precision
+from jaxcryo.config import InferenceConfig, IntensityConfig, NetworkConfig
 from jaxcryo.domain import ParticleType, check_types
 from jaxcryo.errors import InputError
 from jaxcryo.files import read_json, write_text
@@ -25,6 +25,27 @@ from jaxcryo.serialize import from_plain, to_plain
 FILE_NAME = "engines.json"
 FORMAT: Literal[2] = 2
 _FORMATS = (1, FORMAT)
+RunPrecision = Literal["float32", "bfloat16", "float16", "int8"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Int8Model:
+    """A model's int8 twin: an ONNX file beside the float one, and what came of comparing the two on phantoms."""
+
+    onnx_file: str
+    onnx_sha256: str
+    calibrated_on: str
+    """What the ranges of its values were measured on, for people."""
+    float_layers: tuple[str, ...] = ()
+    """Those that stayed in float since they cost the most."""
+    f4_change: float | None
+    """Weighted F4 in int8 minus that in float32; None where the model finds too little to tell."""
+    agreement: float
+    """Of the picks of both, the share that the other has too."""
+    cpu: str
+    """What the times were measured on, as `cpu_described` says it."""
+    speedup: float
+    """How many times as fast as the fastest float precision there."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +59,8 @@ class ModelEntry:
     onnx_sha256: str
     weights_file: str
     weights_sha256: str
-    precision: Precision
+    precision: RunPrecision
+    """Of the ONNX file, float32 or float16; when a model is about to be run, what it is run in."""
     types: tuple[ParticleType, ...]
     """In channel order, with this model's thresholds."""
     intensity: IntensityConfig
@@ -54,6 +76,8 @@ class ModelEntry:
     """Of the training tomograms' intensities; tells a tomogram of the opposite contrast. None where not known."""
     calibration: Calibration | None = None
     """Of its scores; None where no held-out tomograms were looked at."""
+    int8: Int8Model | None = None
+    """None where `convert quantize` was not run."""
 
     @property
     def arch(self) -> str:
@@ -74,6 +98,17 @@ class ModelEntry:
     def batch(self) -> int:
         """Windows that run at once."""
         return self.inference.batch
+
+    @property
+    def files(self) -> tuple[tuple[str, str], ...]:
+        """All that belong to it, by name, and their SHA-256."""
+        own = ((self.onnx_file, self.onnx_sha256), (self.weights_file, self.weights_sha256))
+        return own if self.int8 is None else (*own, (self.int8.onnx_file, self.int8.onnx_sha256))
+
+    @property
+    def running_sha256(self) -> str:
+        """Of the ONNX file that its precision means."""
+        return self.onnx_sha256 if self.precision != "int8" or self.int8 is None else self.int8.onnx_sha256
 
     def __post_init__(self) -> None:
         check_types(self.types)
@@ -125,8 +160,8 @@ def read_manifest(folder: str | pathlib.Path) -> tuple[ModelEntry, ...]:
     entries = from_plain(_Manifest, _of_today(data), str(path)).models
     _check_together(path, entries)
     for entry in entries:
-        _check_file(folder, entry.onnx_file, entry.onnx_sha256)
-        _check_file(folder, entry.weights_file, entry.weights_sha256)
+        for name, sha256 in entry.files:
+            _check_file(folder, name, sha256)
     return entries
 
 

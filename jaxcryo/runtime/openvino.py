@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import sys
 import threading
@@ -13,9 +14,9 @@ import numpy as np
 from jax.experimental.buffer_callback import Buffer, ExecutionContext, buffer_callback
 from jaxtyping import Array, Float
 
-from jaxcryo.config import Precision
 from jaxcryo.errors import InputError
-from jaxcryo.runtime.opened import INPUT, OUTPUT, Predict
+from jaxcryo.runtime.manifest import RunPrecision
+from jaxcryo.runtime.opened import INPUT, OUTPUT
 
 # OpenVINO would report its use to its makers, from a forked process; without this package it has a stub that does not.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -30,12 +31,14 @@ def openvino_predict(
     batch: int,
     classes: int,
     patch_zyx: tuple[int, int, int],
-    precision: Precision = "float32",
-) -> Predict:
+    precision: RunPrecision = "float32",
+    timed: bool = False,
+) -> OpenVinoPredict:
     """The network of an ONNX file, compiled for this CPU.
 
-    bfloat16 is what the network computes in; windows and heatmaps are float32 either way. A failure while it runs
-    is left in the attribute `failure`.
+    bfloat16 is what the network computes in; windows and heatmaps are float32 either way. int8 is for a file that
+    says which of its layers are integers; the others are computed in bfloat16 where the CPU has it. A failure while it
+    runs is left in the attribute `failure`.
 
     Raises:
         InputError: the file cannot be read or compiled, its input or output is not as asked for, or the CPU computes
@@ -48,6 +51,8 @@ def openvino_predict(
         raise InputError("this CPU does not compute in bfloat16; convert for it with precision float32")
     windows = (batch, *patch_zyx)
     heatmaps = (batch, classes, *patch_zyx)
+    if precision == "int8":
+        precision = "bfloat16" if cpu_has_bfloat16() else "float32"
     core = openvino.Core()
     try:
         model = core.read_model(onnx_path)
@@ -62,13 +67,14 @@ def openvino_predict(
                 "EXECUTION_MODE_HINT": "PERFORMANCE",
                 "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[precision],
                 "CACHE_DIR": "",
+                "PERF_COUNT": timed,
             },
         )
     except RuntimeError as error:
         raise InputError(
             f"{onnx_path}: OpenVINO {openvino.__version__} cannot compile it ({_last_line(error)}): convert again"
         ) from error
-    return _OpenVinoPredict(compiled, heatmaps)
+    return OpenVinoPredict(compiled, heatmaps)
 
 
 def cpu_has_bfloat16() -> bool:
@@ -76,7 +82,17 @@ def cpu_has_bfloat16() -> bool:
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-class _OpenVinoPredict:
+def cpu_described() -> str:
+    """The CPU, and what of it decides how fast a precision is: its name alone may stand for several generations."""
+    core = openvino.Core()
+    name = str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
+    kinds = set(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")) & {"FP32", "FP16", "BF16", "INT8"}
+    info = pathlib.Path("/proc/cpuinfo")
+    vnni = ["VNNI"] if info.is_file() and "vnni" in info.read_text() else []
+    return f"{name} ({', '.join([*sorted(kinds), *vnni])}, {os.cpu_count()} cores)"
+
+
+class OpenVinoPredict:
     """Holds one inference request, so that calls wait for each other."""
 
     failure: Exception | None = None
@@ -89,6 +105,13 @@ class _OpenVinoPredict:
     def __call__(self, windows: Float[Array, "b d h w"]) -> Float[Array, "b c d h w"]:
         heatmaps: Array = self._call(windows.astype(jnp.float32))
         return heatmaps
+
+    def layer_seconds(self) -> dict[str, float]:
+        """Of the last call, by the names of the ONNX file's nodes; of a network that was opened `timed`."""
+        return {
+            part.node_name.removesuffix("/WithoutBiases"): part.real_time.total_seconds()
+            for part in self._request.profiling_info
+        }
 
     def _infer(self, context: ExecutionContext, heatmaps: Buffer, windows: Buffer) -> None:
         self.failure = None

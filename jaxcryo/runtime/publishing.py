@@ -43,7 +43,7 @@ def publishable(folder: pathlib.Path, name: str, said: Said) -> Publishable:
             f"--license is {said.license!r}; expected a name as the hub has them, such as mit or cc-by-4.0"
         )
     entries = read_manifest(folder)
-    files = {f for e in entries for f in (e.onnx_file, e.weights_file)}
+    files = {name for e in entries for name, _ in e.files}
     other = sorted(f for f in files if not f.endswith(SUFFIXES))
     if other:
         raise InputError(f"{folder / other[0]}: is not published; expected {' or '.join(SUFFIXES)}: convert again")

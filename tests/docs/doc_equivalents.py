@@ -79,6 +79,10 @@ PARSED_ONLY = (
         applies=lambda _p, _t, call: starts(call, "picks", "apply"),
     ),
     ParsedOnly(
+        why="takes minutes; tests/convert/test_int8.py quantizes and checks",
+        applies=lambda page, _t, call: page == "int8.md" and call.program in ("convert", "infer"),
+    ),
+    ParsedOnly(
         why="of a map or planes that are not at hand; tests/phantom/test_commands.py runs them",
         applies=lambda _p, _t, call: starts(call, "phantom", "fit") or starts(call, "phantom", "compare"),
     ),

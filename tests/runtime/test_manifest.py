@@ -16,7 +16,7 @@ from jaxcryo.errors import InputError
 from jaxcryo.models.tattaka.config import TattakaConfig
 from jaxcryo.models.yu4u.config import Yu4uConfig
 from jaxcryo.recipes import recipe
-from jaxcryo.runtime.manifest import ModelEntry, file_sha256, read_manifest, write_manifest
+from jaxcryo.runtime.manifest import Int8Model, ModelEntry, file_sha256, read_manifest, write_manifest
 from jaxcryo.serialize import from_plain, to_plain
 
 
@@ -55,6 +55,32 @@ def test_what_is_written_is_read(folder: pathlib.Path) -> None:
     assert json.loads((folder / "engines.json").read_text())["format"] == 2
 
 
+def test_an_int8_model_is_kept_and_its_file_checked(folder: pathlib.Path) -> None:
+    first, second = read_manifest(folder)
+    assert '"int8": null' in (folder / "engines.json").read_text()
+    int8 = Int8Model(
+        onnx_file="a-int8.onnx", onnx_sha256="0", calibrated_on="12 windows", float_layers=("head",),
+        f4_change=-0.002, agreement=0.98, cpu="A CPU", speedup=1.5,
+    )  # fmt: skip
+    (folder / int8.onnx_file).write_bytes(b"integers")
+    int8 = dataclasses.replace(int8, onnx_sha256=file_sha256(folder / int8.onnx_file))
+    entries = (dataclasses.replace(first, int8=int8), second)
+    write_manifest(folder, entries)
+    assert read_manifest(folder) == entries
+    assert (int8.onnx_file, int8.onnx_sha256) in entries[0].files and len(entries[1].files) == 2
+    (folder / int8.onnx_file).write_bytes(b"others")
+    with pytest.raises(InputError, match=r"a-int8\.onnx"):
+        read_manifest(folder)
+
+
+def test_a_folder_of_before_there_was_int8_is_read(folder: pathlib.Path) -> None:
+    data = json.loads((folder / "engines.json").read_text())
+    for model in data["models"]:
+        del model["int8"]
+    (folder / "engines.json").write_text(json.dumps(data))
+    assert [entry.int8 for entry in read_manifest(folder)] == [None, None]
+
+
 def test_nothing_else_is_left_in_the_folder(folder: pathlib.Path) -> None:
     assert sorted(p.suffix for p in folder.iterdir()) == [".json", ".onnx", ".onnx", ".safetensors", ".safetensors"]
 
@@ -88,7 +114,7 @@ def edited(change: Callable[[Any], Any]) -> Callable[[pathlib.Path], Any]:
         ),
         (edited(lambda d: d["models"][0]["model"].update(arch="unet")), "expected one of yu4u, tattaka"),
         (edited(lambda d: d["models"][0]["model"]["encoder"].update(kernel="big")), r"model\.encoder\.kernel: 'big'"),
-        (edited(lambda d: d["models"][0].update(precision="int8")), r"models\[0\]\.precision"),
+        (edited(lambda d: d["models"][0].update(precision="int4")), r"models\[0\]\.precision"),
         (edited(lambda d: d["models"][0].update(onnx_file="../x.onnx")), "not the name of a file in this folder"),
         (edited(lambda d: d["models"][0]["types"].pop()), "5 particle types for 6 classes"),
         (edited(lambda d: d["models"][0]["types"].reverse()), "need the same particle types in the same order"),

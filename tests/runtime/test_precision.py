@@ -13,8 +13,8 @@ from jaxcryo.domain import CZII_TYPES
 from jaxcryo.errors import InputError
 from jaxcryo.recipes import recipe
 from jaxcryo.runtime.backends import choose_precision, open_model
-from jaxcryo.runtime.manifest import ModelEntry
-from jaxcryo.runtime.precision import MAX_F4_CHANGE, PRECISIONS
+from jaxcryo.runtime.manifest import Int8Model, ModelEntry
+from jaxcryo.runtime.precision import LEAST_SPEEDUP, MAX_F4_CHANGE, MAX_INT8_LOSS, PRECISIONS
 
 UNKNOWN = "not compared yet, see 'jaxcryo convert check --bfloat16'"
 
@@ -74,9 +74,67 @@ def test_what_is_asked_for_is_done(capable) -> None:
 
 def test_tensorrt_computes_as_the_files_say() -> None:
     assert choose("auto", "tensorrt", 0.0) == (["float16"], "float16")
-    for choice in PRECISIONS[1:]:
+    for choice in ("float32", "bfloat16"):
         with pytest.raises(InputError, match="TensorRT"):
             choose(choice, "tensorrt", 0.0)
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "flax"])
+def test_int8_is_openvino_s(backend: str) -> None:
+    assert PRECISIONS == ("auto", "float32", "bfloat16", "int8")
+    with pytest.raises(InputError, match="--backend openvino"):
+        choose_precision("int8", backend, [quantized("a")])
+
+
+CPU = "A CPU (INT8, VNNI, 2 cores)"
+
+
+def quantized(name: str, f4_change: float | None = -0.001, cpu: str = CPU, speedup: float = 1.6) -> ModelEntry:
+    int8 = Int8Model(
+        onnx_file=f"{name}-int8.onnx", onnx_sha256="8", calibrated_on="a test", f4_change=f4_change, agreement=0.97,
+        cpu=cpu, speedup=speedup,
+    )  # fmt: skip
+    return dataclasses.replace(entry_of(name, 0.0), int8=int8)
+
+
+@pytest.mark.parametrize(
+    ("entry", "why"),
+    [
+        (quantized("a", f4_change=-0.003), "-0.0030"),
+        (quantized("a", f4_change=None), "too little"),
+        (quantized("a", cpu="Another CPU"), "Another CPU"),
+        (quantized("a", speedup=1.05), "1.05"),
+        (entry_of("a", 0.0), "convert quantize"),
+    ],
+)
+def test_auto_takes_int8_only_where_it_is_good_and_faster_here(
+    entry: ModelEntry, why: str, capable: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (MAX_INT8_LOSS, LEAST_SPEEDUP) == (0.003, 1.1)
+    monkeypatch.setattr(runtime, "cpu_described", lambda: CPU)
+    good = [quantized("b"), quantized("c", f4_change=0.002, speedup=1.4)]
+    chosen, told = choose_precision("auto", "openvino", good)
+    assert [(e.precision, e.running_sha256) for e in chosen] == [("int8", "8")] * 2
+    assert told.startswith("int8 (") and "-0.0010" in told and "1.4" in told
+    chosen, told = choose_precision("auto", "openvino", [good[0], entry])
+    assert [e.precision for e in chosen] == ["int8", "bfloat16"]
+    assert "int8: b" in told and why in told and "bfloat16" in told
+    chosen, told = choose_precision("auto", "openvino", [entry])
+    assert [e.precision for e in chosen] == ["bfloat16"] and chosen[0].running_sha256 == "0"
+    assert told.startswith("bfloat16") and (entry.int8 is None or why in told)
+
+
+def test_int8_that_is_asked_for_is_opened_or_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    opened: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        runtime, "openvino_predict", lambda path, *, precision, **_: opened.append((path.name, precision))
+    )
+    (entry,), told = choose_precision("int8", "openvino", [quantized("a", f4_change=None, cpu="Another CPU")])
+    assert told == "int8 (as asked for)"
+    open_model(tmp_path, entry, "openvino")
+    assert opened == [("a-int8.onnx", "int8")]
+    with pytest.raises(InputError, match=r"int8 model of b.*convert quantize"):
+        choose_precision("int8", "openvino", [quantized("a"), entry_of("b", 0.0)])
 
 
 def test_the_engine_is_opened_in_it(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:

@@ -10,7 +10,7 @@ from typing import Protocol
 from jaxcryo.errors import InputError
 from jaxcryo.runtime.manifest import ModelEntry
 from jaxcryo.runtime.opened import Predict
-from jaxcryo.runtime.precision import PrecisionChoice, in_bfloat16, in_float32
+from jaxcryo.runtime.precision import PRECISIONS, PrecisionChoice, in_bfloat16, in_float32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,4 +57,9 @@ def precision_as_asked(choice: PrecisionChoice, entries: Sequence[ModelEntry]) -
         case "auto":
             own = sorted({"bfloat16" if e.precision == "bfloat16" else "float32" for e in entries})
             return tuple(entries), " and ".join(own)
-    raise InputError(f"--precision is {choice}; expected auto, float32 or bfloat16")
+        case "int8":
+            raise InputError(
+                "--precision is int8, which only the OpenVINO backend computes: choose --backend openvino, or leave "
+                "precision at auto"
+            )
+    raise InputError(f"--precision is {choice}; expected one of {', '.join(PRECISIONS)}")

@@ -13,7 +13,7 @@ from jaxcryo.runtime.backends.base import Fit, precision_as_asked
 from jaxcryo.runtime.cuda import jax_gpus
 from jaxcryo.runtime.manifest import ModelEntry
 from jaxcryo.runtime.opened import Predict
-from jaxcryo.runtime.precision import PrecisionChoice, in_float32, where_harmless
+from jaxcryo.runtime.precision import PrecisionChoice, in_float32, in_int8, where_harmless, where_int8_pays
 
 
 class OpenVinoBackend:
@@ -32,27 +32,35 @@ class OpenVinoBackend:
         return Fit(suits=True, reason="the fastest on a CPU")
 
     def precision(self, choice: PrecisionChoice, entries: Sequence[ModelEntry]) -> tuple[tuple[ModelEntry, ...], str]:
-        """bfloat16 unasked, where the CPU has it and a comparison found it as good."""
+        """bfloat16 and int8 unasked, where the CPU has it or is faster in it and a comparison found it as good."""
         if choice == "float32":
             return precision_as_asked(choice, entries)
-        from jaxcryo.runtime.openvino import cpu_has_bfloat16  # heavy to import, and not on every machine
+        if choice == "int8":
+            return in_int8(entries), "int8 (as asked for)"
+        from jaxcryo.runtime.openvino import cpu_described, cpu_has_bfloat16  # heavy, and not on every machine
 
-        if not cpu_has_bfloat16():
-            if choice == "bfloat16":
+        if choice == "bfloat16":
+            if not cpu_has_bfloat16():
                 raise InputError("--precision is bfloat16, which this CPU does not compute in; leave it at auto")
-            return in_float32(entries), "float32 (this CPU has no bfloat16)"
-        return where_harmless(entries) if choice == "auto" else precision_as_asked(choice, entries)
+            return precision_as_asked(choice, entries)
+        floats = where_harmless if cpu_has_bfloat16() else _without_bfloat16
+        return where_int8_pays(entries, floats, cpu=cpu_described())
 
     def open(self, folder: pathlib.Path, entry: ModelEntry) -> Predict:
-        """The ONNX file, compiled for this CPU."""
+        """The ONNX file of the model's precision, compiled for this CPU."""
         if importlib.util.find_spec("openvino") is None:
             raise InputError("OpenVINO is not installed; run pip install openvino, or choose --backend flax")
         from jaxcryo.runtime.openvino import openvino_predict  # heavy to import, and not on every machine
 
+        int8 = entry.int8 if entry.precision == "int8" else None
         return openvino_predict(
-            folder / entry.onnx_file,
+            folder / (entry.onnx_file if int8 is None else int8.onnx_file),
             batch=entry.batch,
             classes=entry.model.classes,
             patch_zyx=entry.patch_zyx,
-            precision="bfloat16" if entry.precision == "bfloat16" else "float32",
+            precision="float32" if entry.precision == "float16" else entry.precision,
         )
+
+
+def _without_bfloat16(entries: Sequence[ModelEntry]) -> tuple[tuple[ModelEntry, ...], str]:
+    return in_float32(entries), "float32 (this CPU has no bfloat16)"

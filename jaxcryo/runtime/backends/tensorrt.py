@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Sequence
 
 from jaxcryo.errors import InputError
-from jaxcryo.runtime.backends.base import Fit
+from jaxcryo.runtime.backends.base import Fit, precision_as_asked
 from jaxcryo.runtime.cuda import described, jax_gpus
 from jaxcryo.runtime.engine_files import find_engine
 from jaxcryo.runtime.manifest import ModelEntry
@@ -35,6 +35,8 @@ class TensorRtBackend:
 
     def precision(self, choice: PrecisionChoice, entries: Sequence[ModelEntry]) -> tuple[tuple[ModelEntry, ...], str]:
         """That of the files, which decide it."""
+        if choice == "int8":
+            return precision_as_asked(choice, entries)
         if choice != "auto":
             raise InputError(
                 f"--precision is {choice}, but TensorRT computes as the files say; convert onnx --precision decides "

@@ -1,4 +1,4 @@
-"""`python -m convert check --bfloat16` measures what bfloat16 costs and notes it for infer.py."""
+"""`convert check --bfloat16` and `--int8` measure what a precision costs and note it for inference."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import pytest
 
 from jaxcryo.cli.convert import main
 from jaxcryo.cli.plan import DEMO_MODELS
-from jaxcryo.convert import bfloat16
-from jaxcryo.convert.bfloat16 import compare_precisions, phantoms_for, precision_rows, record_changes
+from jaxcryo.convert import precisions
+from jaxcryo.convert.precisions import compare_precisions, measured, phantoms_for, precision_rows, record
 from jaxcryo.domain import Picks, Volume
+from jaxcryo.errors import InputError
 from jaxcryo.runtime.backends import choose_precision
-from jaxcryo.runtime.manifest import ModelEntry, read_manifest, write_manifest
-from jaxcryo.runtime.openvino import cpu_has_bfloat16
+from jaxcryo.runtime.manifest import Int8Model, ModelEntry, RunPrecision, read_manifest, write_manifest
+from jaxcryo.runtime.openvino import cpu_described, cpu_has_bfloat16
 
 SHAPE = (32, 160, 160)
 
@@ -53,7 +54,7 @@ def test_trained_engines_pass_and_are_measured(engines: pathlib.Path, capsys: py
 @pytest.fixture
 def doubled(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Finds the share of the truth that stands under a precision."""
-    shares = {"float32": 1.0, "bfloat16": 1.0}
+    shares = {"float32": 1.0, "bfloat16": 1.0, "int8": 1.0}
     truth = {}
 
     def make(config, *, seed: int, name: str) -> tuple[Volume, Picks]:
@@ -67,15 +68,17 @@ def doubled(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
         picks = truth[volume.name]
         return picks.select(np.arange(len(picks)) % 40 < 40 * shares[engines[0]])
 
-    monkeypatch.setattr(bfloat16, "cpu_has_bfloat16", lambda: True)
-    monkeypatch.setattr(bfloat16, "make_phantom", make)
-    monkeypatch.setattr(bfloat16, "open_model", lambda folder, entry, backend: entry.precision)
-    monkeypatch.setattr(bfloat16, "find_picks", find)
+    monkeypatch.setattr(precisions, "cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(precisions, "make_phantom", make)
+    monkeypatch.setattr(precisions, "open_model", lambda folder, entry, backend: entry.precision)
+    monkeypatch.setattr(precisions, "find_picks", find)
     return shares
 
 
-def compared(engines: pathlib.Path, entry: ModelEntry) -> bfloat16.PrecisionComparison:
-    return compare_precisions(engines, entry, phantoms_for(entry, 2, (8, 8, 8)))
+def compared(
+    engines: pathlib.Path, entry: ModelEntry, precision: RunPrecision = "bfloat16"
+) -> precisions.PrecisionComparison:
+    return compare_precisions(engines, entry, phantoms_for(entry, 2, (8, 8, 8)), precision)
 
 
 def test_the_change_is_that_of_the_score(engines: pathlib.Path, doubled: dict[str, float]) -> None:
@@ -88,11 +91,29 @@ def test_the_change_is_that_of_the_score(engines: pathlib.Path, doubled: dict[st
     # Half the recall at full precision: 17 · 0.5 / (16 + 0.5).
     assert worse.change == pytest.approx(17 * 0.5 / 16.5 - 1)
     assert worse.verdict == "float32 will be used"
-    assert precision_rows([worse])[1][3] == f"{worse.change:+.4f}"
-    record_changes(engines, [worse])
-    changed, untouched = read_manifest(engines)
-    assert changed == dataclasses.replace(first, bfloat16_f4_change=worse.change)
-    assert untouched == second
+    # Of 40 and 20 picks of a type, 20 are the same.
+    assert (same.agreement, worse.agreement) == (1.0, pytest.approx(2 * 20 / 60))
+    assert precision_rows([worse])[1][4] == f"{worse.change:+.4f}"
+    changed = dataclasses.replace(first, bfloat16_f4_change=worse.change)
+    record(engines, changed)
+    assert read_manifest(engines) == (changed, second)
+
+
+def test_int8_is_good_while_it_loses_little(engines: pathlib.Path, doubled: dict[str, float]) -> None:
+    first, _ = read_manifest(engines)
+    with pytest.raises(InputError, match=r"convert quantize"):
+        compared(engines, first, "int8")
+    int8 = Int8Model(
+        onnx_file="a", onnx_sha256="0", calibrated_on="a test", f4_change=None, agreement=0.0, cpu="", speedup=0.0
+    )
+    first = dataclasses.replace(first, int8=int8)
+    assert compared(engines, first, "int8").is_good
+    doubled["int8"] = 0.95
+    comparison = compared(engines, first, "int8")
+    assert comparison.change == pytest.approx(17 * 0.95 / 16.95 - 1) and not comparison.is_good
+    found = measured(int8, comparison, {"float32": 3.0, "bfloat16": 2.0, "int8": 1.0})
+    assert (found.f4_change, found.agreement, found.speedup) == (comparison.change, comparison.agreement, 2.0)
+    assert found.cpu == cpu_described()
 
 
 def test_a_model_that_finds_nothing_says_nothing(engines: pathlib.Path, doubled: dict[str, float]) -> None:
@@ -100,8 +121,7 @@ def test_a_model_that_finds_nothing_says_nothing(engines: pathlib.Path, doubled:
     first, _ = read_manifest(engines)
     comparison = compared(engines, first)
     assert comparison.change is None and "too little to tell" in comparison.verdict
-    record_changes(engines, [comparison])
-    assert read_manifest(engines)[0].bfloat16_f4_change is None
+    assert not comparison.is_good
 
 
 def test_phantoms_are_the_same_each_time_and_of_the_models_particles(engines: pathlib.Path) -> None:
@@ -111,6 +131,14 @@ def test_phantoms_are_the_same_each_time_and_of_the_models_particles(engines: pa
     assert picks.types == entry.types and first.grid.spacing_angstrom == entry.spacing_angstrom
 
 
-def test_no_phantoms(engines: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", str(engines), "--bfloat16", "0"]) == 2
-    assert "--bfloat16" in capsys.readouterr().err
+@pytest.mark.parametrize("option", ["--bfloat16", "--int8"])
+def test_no_phantoms(engines: pathlib.Path, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(engines), option, "0"]) == 2
+    assert option in capsys.readouterr().err
+
+
+def test_models_without_int8_are_refused_before_anything_else(
+    engines: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(engines), "--int8", "1"]) == 2
+    assert "convert quantize" in capsys.readouterr().err
