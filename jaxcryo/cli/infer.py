@@ -77,6 +77,8 @@ class InferOptions:
     """dataset, folder of tomograms, or one tomogram; also s3://bucket/folder and https://server/tomogram.zarr"""
     copick: Annotated[str | None, shown("JSON")] = None
     """copick project to use instead of --data"""
+    portal: Annotated[tuple[int, ...], shown("NUMBER ...", default="none")] = ()
+    """datasets of the CryoET Data Portal to use instead of --data"""
     out: Annotated[pathlib.Path | None, shown("PICKS", default="picks, or demo with --demo")] = None
     """output folder"""
     runs: Annotated[tuple[str, ...], shown("NAME ...", default="all")] = ()
@@ -115,6 +117,9 @@ INFER = Command(
         "infer --engines out/ --data data/ --scheduler scheduler.json": "by the workers of a cluster (docs/scale.md)",
         "infer --engines out/ --copick config.json": (
             "a copick project: the picks are also written to its overlay, as user jaxcryo"
+        ),
+        "infer --engines out/ --portal 10446 --cache chunks": (
+            "a dataset of the CryoET Data Portal, scored where it has picks (docs/benchmarks.md)"
         ),
         "infer --engines hf://user/name --data s3://bucket/tomograms --cache chunks": (
             "models and tomograms that are not on this machine (docs/servers.md)"

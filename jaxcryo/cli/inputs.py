@@ -13,6 +13,7 @@ from jaxcryo.errors import InputError
 from jaxcryo.project.copick import CopickProject, open_project, project_picks, project_runs
 from jaxcryo.project.dataset import Split, find_runs
 from jaxcryo.project.particles import read_particles
+from jaxcryo.project.portal import Portal, open_portal, portal_picks, portal_runs
 from jaxcryo.project.truth import read_truth
 from jaxcryo.stores.cache import Cache
 from jaxcryo.tomogram.volumes import Reading
@@ -26,6 +27,7 @@ class Source:
     """The folder or the project's file, for people."""
     runs: list[Run]
     project: CopickProject | None = None
+    portal: Portal | None = None
 
 
 def reading_of(options: InputOptions) -> Reading:
@@ -45,15 +47,28 @@ def find_source(
     copick: str | None,
     options: InputOptions,
     *,
+    portal: Sequence[int] = (),
     names: Sequence[str] = (),
     train: bool = False,
     near_angstrom: float | None = None,
 ) -> Source:
-    """The runs of a dataset, or of a copick project; those of `names`, where there are any.
+    """The runs of a dataset, of a copick project, or of datasets of the portal; those of `names`, where there are any.
 
     Raises:
         InputError: there are none, or which tomogram is meant is not clear.
     """
+    opened = open_source_portal(portal, data, copick)
+    if opened is not None:
+        runs = portal_runs(
+            opened,
+            names=names or None,
+            tomogram_type=options.tomogram_type,
+            voxel_spacing_folder=options.voxel_spacing_folder,
+            near_angstrom=near_angstrom,
+            note=say,
+        )
+        project = None if copick is None else open_project(copick)
+        return Source(place=copick or opened.title, runs=runs, project=project, portal=opened)
     if copick is None:
         root = data or "data"
         split: Split | None = "train" if train and (pathlib.Path(root) / "train").is_dir() else None
@@ -66,8 +81,6 @@ def find_source(
             note=say,
         )
         return Source(place=root, runs=runs)
-    if data is not None:
-        raise InputError("--data and --copick were both given; choose one")
     project = open_project(copick)
     runs = project_runs(
         project,
@@ -82,6 +95,22 @@ def find_source(
     return Source(place=copick, runs=runs, project=project)
 
 
+def open_source_portal(portal: Sequence[int], data: str | None, copick: str | None) -> Portal | None:
+    """What the portal has of the datasets that were asked for, by number or by a copick project; None without any.
+
+    Raises:
+        InputError: several sources were given, or the portal does not answer.
+    """
+    options = {"--data": data, "--copick": copick, "--portal": portal or None}
+    given = [name for name, value in options.items() if value is not None]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} were both given; choose one")
+    if copick is not None:
+        datasets = open_project(copick).datasets
+        return open_portal(datasets, by_id=True) if datasets else None
+    return open_portal(portal) if portal else None
+
+
 def read_types(particles: str | None, copick: str | None) -> tuple[ParticleType, ...]:
     """The particle types of a file, else of the copick project, else the challenge's."""
     if particles is not None:
@@ -89,8 +118,10 @@ def read_types(particles: str | None, copick: str | None) -> tuple[ParticleType,
     return CZII_TYPES if copick is None else read_particles(copick)
 
 
-def check_truth(options: TruthOptions, copick: str | None) -> None:
-    """Raises InputError where a user or a session is named without a project."""
+def check_truth(options: TruthOptions, copick: str | None, portal: Sequence[int] = ()) -> None:
+    """Raises InputError where a user or a session is named without a project, or a deposition without the portal."""
+    if options.deposition is not None and not portal and not (copick is not None and open_project(copick).datasets):
+        raise InputError("--deposition selects annotations of the CryoET Data Portal; name datasets with --portal")
     if copick is None and (options.picks_user is not None or options.picks_session is not None):
         raise InputError("--picks-user and --picks-session select picks of a copick project; name it with --copick")
 
@@ -110,6 +141,15 @@ def picks_to_train_on(
     """
     if picks is not None:
         return read_given_picks(picks, source.runs, types, geometry, spacing_angstrom)
+    if source.portal is not None:
+        found = portal_picks(source.portal, source.runs, types, deposition=truth.deposition, note=say)
+        without = [r.name for r in source.runs if r.name not in found]
+        if without:
+            raise InputError(
+                f"{source.place}: {', '.join(without[:10])} has no picks of {', '.join(t.name for t in types)}; choose "
+                "other runs, or give picks with --picks"
+            )
+        return found
     if source.project is None:
         return {}
     return {r.name: _of_project(source.project, r.name, types, truth) for r in source.runs}
@@ -121,6 +161,14 @@ def known_picks(source: Source, types: tuple[ParticleType, ...], truth: TruthOpt
     Raises:
         InputError: a user or a session was named, and their picks cannot be used.
     """
+    if source.portal is not None:
+        try:
+            return portal_picks(source.portal, source.runs, types, deposition=truth.deposition, note=say)
+        except InputError as error:
+            if truth != TruthOptions():
+                raise
+            say(f"without known picks: {error}")
+            return {}
     if source.project is None:
         try:
             return read_truth(source.place, types)

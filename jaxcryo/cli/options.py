@@ -37,12 +37,14 @@ class InputOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TruthOptions:
-    """Which picks of a copick project are ground truth."""
+    """Which picks of a copick project or of the CryoET Data Portal are ground truth."""
 
     picks_user: Annotated[str | None, shown("NAME", default="any but jaxcryo")] = None
     """copick user whose picks are ground truth"""
     picks_session: Annotated[str | None, shown("NAME", default="any")] = None
     """session of that user"""
+    deposition: Annotated[int | None, shown("NUMBER", default="what is marked as ground truth")] = None
+    """deposition on the portal whose annotations are ground truth"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -146,9 +146,16 @@ def planned(options: InferOptions, *, choose: ChooseHow) -> Plan:
         )
     folder = models_folder(options.engines)
     entries = tuple(_as_asked(e, options.effort, options.picking) for e in read_manifest(folder))
-    check_truth(options.truth, options.copick)
+    check_truth(options.truth, options.copick, options.portal)
     near_angstrom = models_spacing(entries)
-    source = find_source(options.data, options.copick, options.input, names=options.runs, near_angstrom=near_angstrom)
+    source = find_source(
+        options.data,
+        options.copick,
+        options.input,
+        portal=options.portal,
+        names=options.runs,
+        near_angstrom=near_angstrom,
+    )
     shard = None if options.running.shard is None else Shard.parse(options.running.shard)
     runs = source.runs if shard is None else shard.of(source.runs)
     types = ensemble_types(entries)

@@ -29,6 +29,8 @@ class ScoreOptions:
     """dataset whose known picks are ground truth"""
     copick: Annotated[str | None, shown("JSON")] = None
     """copick project whose picks are ground truth, instead of DIR"""
+    portal: Annotated[tuple[int, ...], shown("NUMBER ...", default="none")] = ()
+    """datasets of the CryoET Data Portal whose picks are ground truth, instead of DIR"""
     runs: Annotated[tuple[str, ...], shown("NAME ...", default="all with known picks")] = ()
     """runs to score"""
     particles: Particles = None
@@ -46,6 +48,7 @@ SCORE = Command(
     examples={
         "score picks/ data/": "picks of an inference, against all known picks of the dataset",
         "score picks/submission.csv data/ --runs TS_5_4": "a Kaggle submission, on one run",
+        "score picks/ --portal 10446": "against the ground truth of a dataset of the CryoET Data Portal",
         "score picks/ data/ --json": (
             "for programs: one object with weighted_f4 and, for each type, counts, precision, recall and F4"
         ),
@@ -60,7 +63,7 @@ def score_picks(options: ScoreOptions) -> None:
     from jaxcryo.metric import score
     from jaxcryo.report import score_table
 
-    check_truth(options.truth, options.copick)
+    check_truth(options.truth, options.copick, options.portal)
     types = read_types(options.particles, options.copick)
     truth = _truth(options, types)
     found = read_found(options.picks, types)
@@ -81,15 +84,24 @@ def score_picks(options: ScoreOptions) -> None:
 
 
 def _truth(options: ScoreOptions, types: tuple[ParticleType, ...]) -> dict[str, Picks]:
+    from jaxcryo.cli.geometry import say
+    from jaxcryo.cli.inputs import open_source_portal
     from jaxcryo.project.copick import has_picks, open_project, project_picks
+    from jaxcryo.project.portal import portal_picks
     from jaxcryo.project.truth import read_truth
 
+    portal = open_source_portal(options.portal, options.data, options.copick)
+    if portal is not None:
+        found = portal_picks(portal, options.runs or portal.runs, types, deposition=options.truth.deposition, note=say)
+        missing = [n for n in options.runs if n not in found] or ([] if found else ["any run"])
+        if missing:
+            particles = ", ".join(t.name for t in types)
+            raise InputError(f"{portal.title}: has no picks of {particles} in {', '.join(missing)}; choose other runs")
+        return found
     if options.copick is None:
         if options.data is None:
-            raise InputError("no ground truth was given; pass a dataset, or a copick project with --copick")
+            raise InputError("no ground truth was given; pass a dataset, a copick project with --copick, or --portal")
         return read_truth(options.data, types, options.runs or None)
-    if options.data is not None:
-        raise InputError(f"{options.data} and --copick were both given; choose one as ground truth")
     project = open_project(options.copick)
     user, session = options.truth.picks_user, options.truth.picks_session
     names = options.runs or [n for n in project.run_names() if has_picks(project, n, types, user=user, session=session)]

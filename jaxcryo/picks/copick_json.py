@@ -89,7 +89,7 @@ def read_picks_json(
     return JsonPicks(
         xyz_angstrom=xyz,
         score=score if len(points) and not without else None,
-        orientation=_orientation(transformation[:, :3, :3], path, note),
+        orientation=orientation_of(transformation[:, :3, :3], path, note),
         probability=chance if len(points) and not np.isnan(chance).any() else None,
         measured={n: v for n, v in zip(MEASURES, beside.T, strict=True) if np.isfinite(v).any()},
     )
@@ -103,8 +103,8 @@ def _number_or_nan(value: Any) -> float:
     return number if np.isfinite(number) else np.nan
 
 
-def _orientation(
-    matrices: Float[NDArray[np.float64], "n 3 3"], path: pathlib.Path, note: Note
+def orientation_of(
+    matrices: Float[NDArray[np.float64], "n 3 3"], path: pathlib.Path | str, note: Note
 ) -> Float[NDArray[np.float64], "n 3 3"] | None:
     """The rotations, the identity for what is none; None where all are."""
     with np.errstate(over="ignore", invalid="ignore"):

@@ -1,4 +1,6 @@
-"""A copick project on this machine's disks: its tomograms, its picks, and picks into it.
+"""A copick project: its tomograms and its picks on this machine's disks, and picks into it.
+
+Of a project of the CryoET Data Portal only the overlay is here; `portal.py` has the rest.
 
 Files are read and written as the `copick` package does (its layout and JSON; the package itself wants an old zarr).
 What is in the overlay goes before what is in the static part, and only the overlay is written to.
@@ -20,7 +22,7 @@ from jaxcryo.picks.copick_json import copick_texts, read_picks_files
 from jaxcryo.picks.formats import check_names
 
 OWN_USER, OWN_SESSION = "jaxcryo", "0"
-_EXPECTED = "expected the JSON file of a copick project of type 'filesystem'"
+_EXPECTED = "expected the JSON file of a copick project of type 'filesystem' or 'cryoet_data_portal'"
 _SPACING = re.compile(r"VoxelSpacing(\d{1,6}(?:\.\d{1,6})?)")
 _MAX_BYTES = 2**24
 
@@ -32,6 +34,8 @@ class CopickProject:
     path: pathlib.Path
     overlay: pathlib.Path
     static: pathlib.Path | None
+    datasets: tuple[int, ...] = ()
+    """Of the CryoET Data Portal, in place of a static part."""
 
     @property
     def roots(self) -> tuple[pathlib.Path, ...]:
@@ -58,11 +62,16 @@ def open_project(path: str | pathlib.Path) -> CopickProject:
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no object; {_EXPECTED}")
     kind = content.get("config_type", "filesystem")
-    if kind != "filesystem":
+    if kind not in ("filesystem", "cryoet_data_portal"):
         raise InputError(f"{path}: is of type {str(kind)[:80]!r}; {_EXPECTED}: copy its data to a disk first")
     overlay = _root(path, "overlay_root", content.get("overlay_root"))
     if overlay is None:
         raise InputError(f"{path}: has no 'overlay_root'; {_EXPECTED}")
+    if kind == "cryoet_data_portal":
+        datasets = content.get("dataset_ids")
+        if not isinstance(datasets, list) or not datasets or not all(type(n) is int and n > 0 for n in datasets):
+            raise InputError(f"{path}: its 'dataset_ids' are {str(datasets)[:80]}; expected numbers of datasets")
+        return CopickProject(path=path, overlay=overlay, static=None, datasets=tuple(datasets))
     static = _root(path, "static_root", content.get("static_root"))
     return CopickProject(path=path, overlay=overlay, static=None if static == overlay else static)
 

@@ -32,6 +32,11 @@ class Address:
         """The last part."""
         return urllib.parse.unquote(self.url.rpartition("/")[2])
 
+    @property
+    def parent(self) -> Address:
+        """Without the last part."""
+        return Address(self.url.rpartition("/")[0])
+
     def __truediv__(self, part: str) -> Address:
         return Address(f"{self.url}/{part}")
 

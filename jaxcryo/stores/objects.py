@@ -145,6 +145,18 @@ class Objects:
         raise AssertionError
 
 
+def read_object(address: Address) -> bytes:
+    """The bytes of a single object.
+
+    Raises:
+        InputError: it does not come, or is not there.
+    """
+    data = Objects(address.parent).get(address.name)
+    if data is None:
+        raise InputError(f"{address}: does not exist; check the address")
+    return data
+
+
 _FINAL = re.compile(r"status code: 4(?!08|25|29)\d\d")
 """Answers that stay the same however often one asks."""
 _STATUS = re.compile(r"status code: (\d{3}[^:\n]*)")

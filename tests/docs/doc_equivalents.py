@@ -95,6 +95,10 @@ PARSED_ONLY = (
         applies=lambda _p, _t, call: starts(call, "phantom", "compare"),
     ),
     ParsedOnly(
+        why="asks the CryoET Data Portal; tests/project/test_portal.py asks a double",
+        applies=lambda _p, _t, call: "--portal" in call.arguments,
+    ),
+    ParsedOnly(
         why="needs a server; tests/stores runs them against some on loopback",
         applies=lambda page, _t, call: page == "servers.md" and "--dry-run" not in call.arguments,
     ),

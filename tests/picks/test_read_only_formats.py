@@ -124,7 +124,7 @@ def test_a_list_without_a_particle(tmp_path: pathlib.Path) -> None:
         read_picks(tmp_path / "TS_1.coords", TYPES, GEOMETRIES)
 
 
-@pytest.mark.parametrize("name", ["eman2", "imod", "coords", "m"])
+@pytest.mark.parametrize("name", ["eman2", "imod", "coords", "m", "portal"])
 def test_they_are_not_written(tmp_path: pathlib.Path, name: str) -> None:
     with pytest.raises(InputError, match="is only read; expected one of csv"):
         format_for(tmp_path / "a", name)

@@ -132,7 +132,8 @@ def test_picks_are_written_to_the_overlay_alone_and_nothing_is_replaced(project:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"config_type": "cryoet_data_portal"}, "is of type 'cryoet_data_portal'"),
+        ({"config_type": "ssh"}, "is of type 'ssh'"),
+        ({"config_type": "cryoet_data_portal"}, "dataset_ids"),
         ({"overlay_root": "s3://bucket/x"}, r"only local:// and file:// are read, not s3://"),
         ({"overlay_root": "ssh:///x"}, "not ssh://"),
         ({"static_root": 7}, "'7' is no root"),

@@ -24,13 +24,14 @@ from jaxcryo.picks.formats.dynamo import DYNAMO
 from jaxcryo.picks.formats.eman2 import EMAN2
 from jaxcryo.picks.formats.imod import IMOD
 from jaxcryo.picks.formats.napari import NAPARI
+from jaxcryo.picks.formats.portal import PORTAL
 from jaxcryo.picks.formats.relion import RELION4, RELION5
 from jaxcryo.picks.formats.tables import KAGGLE, PLAIN
 from jaxcryo.picks.formats.warp_m import WARP_M
 from jaxcryo.picks.geometry import Geometries, Note, ignore
 from jaxcryo.picks.run_names import renamed
 
-_BUILT_IN = (PLAIN, KAGGLE, COPICK, RELION4, RELION5, DYNAMO, NAPARI, EMAN2, IMOD, COORDINATES, WARP_M)
+_BUILT_IN = (PLAIN, KAGGLE, COPICK, RELION4, RELION5, DYNAMO, NAPARI, EMAN2, IMOD, COORDINATES, WARP_M, PORTAL)
 """A file may look like several; the later one in this order is the more special."""
 _GROUP = "jaxcryo.pick_formats"
 _registered: dict[str, PickFormat] = {f.name: f for f in _BUILT_IN}
