@@ -153,7 +153,7 @@ def test_engine_folders(dataset, one_model, tmp_path, capsys) -> None:
     shutil.copytree(one_model, tmp_path / "changed")
     onnx = next((tmp_path / "changed").glob("*.onnx"))
     onnx.write_bytes(onnx.read_bytes() + b"x")
-    assert "does not match engines.json: convert again" in refused(infer, [*base, tmp_path / "changed"], capsys)
+    assert f"{onnx}: does not match engines.json" in refused(infer, [*base, tmp_path / "changed"], capsys)
     assert "--engines" in refused(infer, ["--data", dataset], capsys)
 
 
