@@ -172,7 +172,7 @@ def planned(options: InferOptions, *, choose: ChooseHow) -> Plan:
     if options.mask is not None:
         check_mask(options.mask)
     if reading.cache is None and any(isinstance(r.volume_path, Address) for r in runs):
-        say("every tomogram is fetched twice, for its statistics and to be picked; --cache DIR keeps what has come")
+        say("every tomogram is fetched at least twice, for statistics and for picks; --cache DIR keeps what has come")
     settings = _settings(entries, types, reading, options)
     geometry = export_geometries(options, out, runs)
     done: set[str] = set()

@@ -150,6 +150,11 @@ def _limits(entries: Sequence[ModelEntry]) -> str:
     )
     changes = [e for e in entries if e.bfloat16_f4_change is not None]
     lines += [f"In bfloat16, F4 of {e.name} on phantoms changes by {e.bfloat16_f4_change:+.3f}." for e in changes]
+    lines += [
+        f"In int8, F4 of {e.name} on phantoms changes by {e.int8.f4_change:+.3f}."
+        for e in entries
+        if e.int8 is not None and e.int8.f4_change is not None
+    ]
     return "\n".join(f"- {line}" for line in lines)
 
 

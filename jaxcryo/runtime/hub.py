@@ -125,7 +125,7 @@ def _listed(name: HubName, manifest: pathlib.Path) -> list[str]:
     """The files that a manifest lists; `read_manifest` looks at all else."""
     data = read_json(manifest, "expected the manifest of published models", limit=_MOST_BYTES)
     models = data.get("models") if isinstance(data, dict) else None
-    known = [m for m in models or () if isinstance(m, dict)]
+    known = [m for m in models if isinstance(m, dict)] if isinstance(models, list) else []
     files: list[Any] = [m.get(key) for m in known for key in ("onnx_file", "weights_file")]
     files += [m["int8"].get("onnx_file") for m in known if isinstance(m.get("int8"), dict)]
     if not files:

@@ -30,7 +30,8 @@ class Address:
     @property
     def name(self) -> str:
         """The last part."""
-        return urllib.parse.unquote(self.url.rpartition("/")[2])
+        name = self.url.rpartition("/")[2]
+        return name if self.scheme == "s3" else urllib.parse.unquote(name)
 
     @property
     def parent(self) -> Address:

@@ -1,5 +1,6 @@
 """Models by name: what was published comes back as it was, once, and is used without a connection afterwards."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -15,7 +16,7 @@ from jaxcryo.cli.plan import DEMO_MODELS
 from jaxcryo.cli.publish import main as publish
 from jaxcryo.errors import InputError
 from jaxcryo.runtime.hub import HubName, models_folder
-from jaxcryo.runtime.manifest import FILE_NAME, read_manifest
+from jaxcryo.runtime.manifest import FILE_NAME, Int8Model, file_sha256, read_manifest, write_manifest
 
 NAME = "hf://user/some-models"
 
@@ -84,6 +85,24 @@ def test_published_models_come_back(hub: Hub, models: pathlib.Path, monkeypatch)
     assert models_folder(NAME) == folder
     with pytest.raises(InputError, match=r"hf://user/other.*reached"):
         models_folder("hf://user/other")
+
+
+def test_int8_models_go_along(hub: Hub, models: pathlib.Path) -> None:
+    (models / "small.onnx").write_bytes(b"x")
+    twin = Int8Model(
+        onnx_file="small.onnx",
+        onnx_sha256=file_sha256(models / "small.onnx"),
+        calibrated_on="phantoms",
+        f4_change=-0.004,
+        agreement=0.9,
+        cpu="a CPU",
+        speedup=2.0,
+    )
+    entries = [dataclasses.replace(entry, int8=twin) for entry in read_manifest(models)]
+    write_manifest(models, entries)
+    assert publish([str(models), NAME, "--license", "mit"]) == 0
+    assert "-0.004" in hub.newest("user/some-models")["README.md"].decode()
+    assert list(read_manifest(models_folder(NAME))) == entries
 
 
 def test_publishing_again_replaces_all_models(hub: Hub, models: pathlib.Path) -> None:

@@ -13,6 +13,7 @@ from jaxcryo.stores.address import Address, location
     [
         ("s3://bucket/a/b.zarr/", "s3://bucket/a/b.zarr", "b.zarr"),
         ("https://server:8000/a%20b.zarr", "https://server:8000/a%20b.zarr", "a b.zarr"),
+        ("s3://bucket/a%20b.zarr", "s3://bucket/a%20b.zarr", "a%20b.zarr"),
         ("HTTP://server/x", "http://server/x", "x"),
         ("s3://bucket", "s3://bucket", "bucket"),
     ],

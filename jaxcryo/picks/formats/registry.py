@@ -154,7 +154,8 @@ def read_picks(
     check_names([t.name for t in types], "particle type", str(path))
     chosen = detect(path) if format_ is None else format_
     try:
-        found = chosen.read(path, types, geometries, note)
+        with np.errstate(over="ignore"):  # what is too far away is refused below
+            found = chosen.read(path, types, geometries, note)
     except OSError as error:
         raise InputError(f"{path}: cannot be read as {chosen.title} ({error.strerror or error})") from error
     check_names(found, "run", str(path))
