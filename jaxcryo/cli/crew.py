@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import functools
 import importlib.util
 import math
 import pathlib
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,9 @@ from jaxcryo.tomogram.volumes import Reading
 if TYPE_CHECKING:
     from distributed import Client
 
+_OPENED_AT_ONCE = 16
+"""Tomograms whose sizes are asked for: on a server that takes long."""
+
 
 def outcomes_of(
     plan: Plan, client: Client | None, on_advance: Callable[[int, int, int], None]
@@ -37,7 +42,7 @@ def outcomes_of(
         client,
         plan.tasks,
         functools.partial(open_picker_elsewhere, plan.job),
-        sizes=[_size(task.run, plan.job.reading) for task in plan.tasks],
+        sizes=_sizes([task.run for task in plan.tasks], plan.job.reading),
         on_advance=on_advance,
         on_note=_say,
         patience=LOCAL if plan.places else Patience(),
@@ -80,13 +85,18 @@ def choose_there(client: Client, options: ModelOptions, folder: pathlib.Path, en
     return how
 
 
-def _size(run: Run, reading: Reading) -> float:
-    """Voxels of a run; 0 where that is not to be known, which its worker will say."""
-    try:
-        shape_zyx = reading.open(run.volume_path, run.name).grid.shape_zyx
-    except InputError:
-        return 0
-    return math.prod(shape_zyx)
+def _sizes(runs: Sequence[Run], reading: Reading) -> list[float]:
+    """Voxels of the runs; 0 where that is not to be known, which its worker will say."""
+
+    def size(run: Run) -> float:
+        try:
+            return math.prod(reading.open(run.volume_path, run.name).grid.shape_zyx)
+        except InputError:
+            return 0
+
+    with concurrent.futures.ThreadPoolExecutor(_OPENED_AT_ONCE) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the workers say the same
+        return list(pool.map(size, runs))
 
 
 def _say(sentence: str) -> None:

@@ -110,8 +110,10 @@ class _Sharing(Generic[Task, Result]):
         """Of a task: names of workers that it was lost on, which one that was started anew keeps, and why."""
         self.members: dict[str, _Member] = {}
         self.by_key: dict[Any, _Member] = {}
-        self.left_out: dict[str, str] = {}
-        """Workers that are not used, by their addresses, and why."""
+        self.refused: dict[str, str] = {}
+        """Addresses of workers that cannot take part, and why."""
+        self.silent: set[str] = set()
+        """Addresses of workers that are taken to hang."""
         self.looked = -math.inf
         self.empty_since = time.monotonic()
         self.wait_said_after = _FIRST_WAIT_SAID_SECONDS
@@ -150,13 +152,13 @@ class _Sharing(Generic[Task, Result]):
         now = self.looked = time.monotonic()
         for address in set(self.members) - present:
             yield from self._lose(self.members[address], "died or went away")
-        self.left_out = {address: reason for address, reason in self.left_out.items() if address in present}
-        for address in present - set(self.members) - set(self.left_out):
+        self.refused = {address: reason for address, reason in self.refused.items() if address in present}
+        for address in present - set(self.members) - set(self.refused) - self.silent:
             self._submit(_Member(address=address, name=address, future=None, heard=now), greet, self.terms)
         for member in list(self.members.values()):
             if member.future is not None and now - member.heard > self.patience.silent:
                 reason = f"gave no sign of life for {self.patience.silent:g} s"
-                self.left_out[member.address] = reason
+                self.silent.add(member.address)
                 _restart(self.client, member.address)
                 yield from self._lose(member, reason)
         if self.members:
@@ -165,11 +167,11 @@ class _Sharing(Generic[Task, Result]):
             yield from self._wait_for_anybody(now - self.empty_since)
 
     def _wait_for_anybody(self, seconds: float) -> Iterator[Outcome[Result]]:
-        if self.left_out and seconds >= self.patience.refused:
-            address, reason = next(iter(self.left_out.items()))
+        if self.refused and seconds >= self.patience.refused:
+            address, reason = next(iter(self.refused.items()))
             if self.unfinished == len(self.tasks):
-                raise InputError(f"no worker can take part; {address} {reason}")
-            yield from self._give_up(f"no worker is left that can do it; {address} {reason}")
+                raise InputError(f"no worker can take part; of {address}: {reason}")
+            yield from self._give_up(f"no worker is left that can take part; of {address}: {reason}")
         elif seconds >= self.patience.alone:
             yield from self._give_up("no worker was left to do it")
         elif seconds >= self.wait_said_after:
@@ -221,12 +223,14 @@ class _Sharing(Generic[Task, Result]):
         error = future.exception() if future.status == "error" else None
         if member.reply is not None:
             yield self._answer(member)
-        elif future.status == "finished":
+        elif future.status == "finished" and member.index is None:
             self._free(member)  # it has greeted
+        elif future.status == "finished":
+            yield from self._fail(member, "gave no answer")
         elif member.index is None and error is not None:
             reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
             self._forget(member)
-            self.left_out[member.address] = reason
+            self.refused[member.address] = reason
             self.on_note(f"the worker {member.name} is not used: {reason}")
         elif error is not None and not isinstance(error, KilledWorker | Unwanted):
             yield from self._fail(member, f"{type(error).__name__}: {error}")
