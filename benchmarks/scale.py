@@ -31,8 +31,9 @@ from jaxcryo.runtime.workers import Listener
 BAD_SHARE, FAULTY_SHARE, HANGING_SHARE = 0.01, 0.01, 0.002
 """Of the runs: those whose tomogram cannot be read, that fail at their first worker, that hang at it."""
 SILENT_SECONDS = 20.0
-QUIET = {
+QUIET = {  # what every worker does many times a second, of which there are hundreds in one process here
     "distributed.admin.system-monitor.interval": "1h",
+    "distributed.admin.tick.interval": "1h",
     "distributed.worker.profile.enabled": False,
     "distributed.comm.timeouts.connect": "10 minutes",
     "distributed.scheduler.worker-ttl": None,

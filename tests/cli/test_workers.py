@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import multiprocessing
 import os
 import pathlib
@@ -15,10 +16,14 @@ import numpy as np
 import pytest
 
 from jaxcryo.cli.infer import main as infer
+from jaxcryo.cli.picker import Job, open_picker_elsewhere
 from jaxcryo.cli.runs_bar import RunsBar
 from jaxcryo.domain import CZII_TYPES
+from jaxcryo.errors import InputError
 from jaxcryo.picks.copick_json import read_copick_folder
 from jaxcryo.runtime import cluster
+from jaxcryo.runtime.manifest import read_manifest
+from jaxcryo.tomogram.volumes import Reading
 
 ROOT = pathlib.Path(__file__).parents[2]
 RUNS = {"PH_000", "PH_001"}
@@ -129,6 +134,25 @@ def test_a_cluster_whose_workers_come_and_go(
         assert picks_of(dataset, engines, pathlib.Path("picks"), "--scheduler", file) == 0
     assert "first died or went away" in capsys.readouterr().err
     check_same(tmp_path / "picks", alone)
+
+
+def test_other_models_or_another_precision_are_refused_by_name(engines) -> None:
+    entries = read_manifest(engines)
+    job = Job(
+        folder=engines,
+        entries=entries,
+        backend="flax",
+        precision="auto",
+        types=CZII_TYPES,
+        out=pathlib.Path("picks"),
+        reading=Reading(),
+    )
+    other = dataclasses.replace(entries[1], weights_sha256="0" * 64)
+    with pytest.raises(InputError, match=f"{other.name} is not the same model"):
+        open_picker_elsewhere(dataclasses.replace(job, entries=(entries[0], other)))
+    other = dataclasses.replace(entries[1], precision="bfloat16")
+    with pytest.raises(InputError, match=f"{other.name} in float32; expected bfloat16"):
+        open_picker_elsewhere(dataclasses.replace(job, entries=(entries[0], other)))
 
 
 def test_more_workers_than_cores(dataset, engines, tmp_path, capsys) -> None:
