@@ -132,6 +132,34 @@ class LossConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PartialConfig:
+    """Learning from labels that are not complete: what is not marked is unknown (docs/own-particles.md)."""
+
+    own_reach: float = 1.4
+    """Share of a marked particle's radius within which a second one of its type cannot be."""
+    other_reach: float = 0.5
+    """Share of a radius within which another type has no center, and around a place that was marked as none."""
+    far_below: float = 0.1
+    """Share of the starting model's threshold below which there is surely nothing."""
+    unknown_weight: float = 0.0
+    """Of unknown voxels, as background, until the warm-up is over; above 0 where no starting model tells background."""
+    warmup: float = 0.3
+    """Share of the training before which the averaged weights' answers are not believed."""
+    trust: float = 0.4
+    """What they must answer at marked particles of a type, on average, to be believed about it."""
+    surely_none: float = 0.03
+    surely_one: float = 0.7
+    """Answers below and above which are believed."""
+
+    def __post_init__(self) -> None:
+        _check(
+            self,
+            share=("far_below", "unknown_weight", "warmup", "trust", "surely_none", "surely_one"),
+            above_zero=("own_reach", "other_reach"),
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     """AdamW with linear warm-up from 0 and cosine decay to 0, per step (tables 1 and 2)."""
 
@@ -187,6 +215,8 @@ class TrainConfig:
     crop: CropConfig = CropConfig()
     augment: AugmentConfig = AugmentConfig()
     loss: LossConfig = LossConfig()
+    partial: PartialConfig | None = None
+    """How labels that are not complete are learned; None where they are."""
     optim: OptimConfig = OptimConfig()
     inference: InferenceConfig = InferenceConfig()
     precision: Precision = "float32"

@@ -31,7 +31,8 @@ class StartOptions:
     """The weights that training starts from."""
 
     init: Annotated[pathlib.Path | None, shown("WEIGHTS")] = None
-    """start from these weights; tensors that do not fit are initialized anew"""
+    """start from these weights, or bundled for the network that comes along; types that they know by name keep what
+    they learned, tensors that do not fit are initialized anew"""
     from_scratch: Switch = False
     """start without ImageNet weights"""
     weights: Annotated[pathlib.Path, shown("DIR")] = pathlib.Path("weights")
@@ -55,6 +56,16 @@ class ComputeOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelOptions:
+    """What the picks say of the rest of a tomogram (docs/own-particles.md)."""
+
+    labels: Literal["complete", "partial"] = "complete"
+    """complete: what is not marked is background; partial: it is unknown"""
+    corrections: Annotated[tuple[str, ...], shown("FILE ...")] = ()
+    """what was decided on pages; with partial labels only that, and picks in complete regions, count as marked"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class StructureOptions:
     """To learn from structures alone: phantoms are made while it trains."""
 
@@ -74,7 +85,8 @@ class TrainOptions:
     arch: Annotated[str, shown("NAME")]
     """architecture: yu4u, tattaka, or one that was added (docs/extending.md)"""
     fold: Annotated[int | Literal["all"] | None, shown("K")] = None
-    """run to hold out, counted from 0 in sorted order, or all to hold out each in turn; not with --structures"""
+    """run to hold out, counted from 0 in sorted order, or all to hold out each in turn; not with --structures, nor with
+    a single tomogram, of which a part is held out"""
     data: Annotated[str | None, shown("DIR", default="data")] = None
     """dataset in the challenge's layout, or a folder of tomograms with --picks"""
     copick: Annotated[str | None, shown("JSON")] = None
@@ -91,6 +103,7 @@ class TrainOptions:
     """stop after N steps; the schedule is rescaled"""
     minutes: Annotated[float | None, shown("M")] = None
     """stop after M minutes; the schedule is rescaled to the measured speed"""
+    label: LabelOptions = LabelOptions()
     from_structures: StructureOptions = StructureOptions()
     recipe: RecipeOptions = RecipeOptions()
     start: StartOptions = StartOptions()
@@ -122,6 +135,9 @@ TRAIN = Command(
         ),
         "train --arch yu4u --fold 0 --data tomograms/ --picks picks.csv --particles particles.toml": (
             "your own tomograms, picks and particles"
+        ),
+        "train --arch tattaka --size small --data one/ --picks marks.csv --labels partial --init bundled": (
+            "some particles marked, the others unknown; of a single tomogram a part is held out"
         ),
         "train --arch yu4u --fold all": "each run held out in turn, and a table at the end",
         "train --arch tattaka --size small --structures particles.toml --minutes 30": (

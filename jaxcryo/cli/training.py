@@ -16,13 +16,15 @@ from jaxcryo.calling import command
 from jaxcryo.cli.command import check_above_zero
 from jaxcryo.cli.geometry import say as note
 from jaxcryo.cli.inputs import check_truth, find_source, picks_to_train_on, read_types, reading_of
-from jaxcryo.cli.starting_weights import starting_weights
+from jaxcryo.cli.labels import corrections_of, marked, partial_config, said_of, with_far_below
+from jaxcryo.cli.starting_weights import starting_model, starting_weights
 from jaxcryo.cli.structures import check_structures, draw_config, train_from_structures
 from jaxcryo.cli.train import TrainOptions
 from jaxcryo.config import IntensityConfig, TrainConfig
 from jaxcryo.domain import ParticleType, Picks, Run, Volume
 from jaxcryo.errors import InputError
 from jaxcryo.picking.preprocess import on_scale
+from jaxcryo.picks.corrections import Corrections, corrected
 from jaxcryo.project.dataset import read_run_picks, within_volume
 from jaxcryo.recipes import recipe, with_values
 from jaxcryo.report import score_table
@@ -32,9 +34,11 @@ from jaxcryo.tomogram.volumes import Reading
 from jaxcryo.training import distributed
 from jaxcryo.training.fit import Length, Outcome, Start, TrainingStopped, fit
 from jaxcryo.training.from_structures import for_structures
+from jaxcryo.training.held_out_part import held_out_part
 from jaxcryo.training.run_folder import Fingerprint, RunDescription
 from jaxcryo.training.source import Example, at_one_spacing
 from jaxcryo.training.source import source_of as samples_of
+from jaxcryo.weights import TrainedModel
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,8 @@ class _Prepared:
     fingerprints: dict[str, Fingerprint]
     skewness: float
     start: Start | None
+    model: TrainedModel | None
+    """That partial labels ask what is surely none."""
 
 
 def train(options: TrainOptions) -> int:
@@ -60,12 +66,13 @@ def train(options: TrainOptions) -> int:
     if wanted.structures is not None:
         draw = draw_config(wanted.structures, options.input.voxel_spacing, wanted.like, wanted.background)
         config = _config(options, len(draw.types), for_phantoms=True)
-        return train_from_structures(options, draw, config, starting_weights(options.start, config))
+        return train_from_structures(options, draw, config, starting_weights(options.start, config, draw.types))
     prepared = _prepared(options)
     outcomes: list[tuple[str, Outcome]] = []
     for fold in range(len(prepared.examples)) if options.fold == "all" else [options.fold or 0]:
         out, description = _folder(options, fold), _description(prepared, fold, options.steps)
         held_out = prepared.examples[fold]
+        learned = [e for e in prepared.examples if e is not held_out]
         say(
             f"Training {options.arch} ({options.size}) on {len(description.train_runs)} runs of {prepared.place} at "
             f"{description.spacing_angstrom:.3f} Å, {description.held_out} held out, into {out}"
@@ -74,7 +81,7 @@ def train(options: TrainOptions) -> int:
         try:
             outcome = fit(
                 samples_of(
-                    [e for e in prepared.examples if e is not held_out],
+                    [with_far_below(e, prepared.model, prepared.config, note) for e in learned],
                     prepared.config,
                     volumes=options.compute.volumes,
                 ),
@@ -113,9 +120,7 @@ def _check(options: TrainOptions) -> None:
     )
     if options.from_structures.structures is not None:
         check_structures(options)
-    elif options.fold is None:
-        raise InputError("--fold is missing; expected the number of the run to hold out, counted from 0, or all")
-    elif options.fold != "all" and options.fold < 0:
+    elif isinstance(options.fold, int) and options.fold < 0:
         raise InputError(f"--fold is {options.fold}; expected a number from 0, or all")
     wanted = options.from_structures
     if wanted.structures is None and (wanted.like or wanted.background):
@@ -137,24 +142,46 @@ def _prepared(options: TrainOptions) -> _Prepared:
     config = _config(options, len(types))
     source = find_source(options.data, options.copick, options.input, train=True)
     runs = source.runs
-    if len(runs) < 2:
-        raise InputError(f"{source.place}: has {len(runs)} training run; at least two are needed, one is held out")
+    if not runs:
+        raise InputError(f"{source.place}: has no training run; at least one is needed")
+    if len(runs) == 1 and options.fold not in (None, 0):
+        raise InputError(f"--fold is {options.fold}, and {source.place} has one run, {runs[0].name}: leave --fold out")
+    if len(runs) > 1 and options.fold is None:
+        raise InputError("--fold is missing; expected the number of the run to hold out, counted from 0, or all")
     if isinstance(options.fold, int) and options.fold >= len(runs):
         raise InputError(
             f"fold {options.fold} does not exist: {source.place} has {len(runs)} runs, folds 0 to {len(runs) - 1}: "
             + ", ".join(f"{i} {r.name}" for i, r in enumerate(runs))
         )
-    start = starting_weights(options.start, config)
+    label = options.label
+    partial = label.labels == "partial"
+    model = None
+    if partial:
+        found = starting_model(options.start, config) if options.start.init is not None else None
+        model = None if found is None else found[1]
+        config = partial_config(config, model, note)
+    start = starting_weights(options.start, config, types)
+    decided = corrections_of(label.corrections, runs, types)
     spacing = options.input.voxel_spacing
-    given = picks_to_train_on(options.picks, source, types, options.truth, options.geometry, spacing)
+    # Decisions are marks by themselves.
+    alone = partial and bool(decided) and options.picks is None
+    if alone and (without := [r.name for r in runs if r.name not in decided]):
+        raise InputError(f"--corrections has none of {', '.join(without)}; give their picks with --picks")
+    given = {} if alone else picks_to_train_on(options.picks, source, types, options.truth, options.geometry, spacing)
     reading = reading_of(options.input)
-    examples = [_example(r, types, reading, given.get(r.name)) for r in runs]
+    examples = [_example(r, types, reading, given.get(r.name), decided.get(r.name), partial, alone) for r in runs]
     unknown = [t.name for i, t in enumerate(types) if not any(len(e.picks.of_type(i)) for e in examples)]
     if unknown:
         note(f"no run has picks of {', '.join(unknown)}: not learned, and left out of the mean F4")
     config, volumes, skewness = suited(config, [e.volume for e in examples], note)
     examples = [dataclasses.replace(e, volume=v) for e, v in zip(examples, volumes, strict=True)]
     examples = at_one_spacing(examples, note)
+    if len(examples) == 1:
+        parts = held_out_part(examples[0], config.model.patch_zyx)
+        note(parts.about)
+        examples = [parts.held_out, parts.training]
+    if partial:
+        note(said_of(examples, types))
     for example in examples:
         padded = padding_needed(example.volume.name, example.volume.grid.shape_zyx, config.model.patch_zyx)
         if padded is not None:
@@ -168,6 +195,7 @@ def _prepared(options: TrainOptions) -> _Prepared:
         fingerprints=fingerprints,
         skewness=skewness,
         start=start,
+        model=model,
     )
 
 
@@ -268,7 +296,21 @@ def _config(options: TrainOptions, classes: int, *, for_phantoms: bool = False) 
     return with_values(config, options.recipe.set)
 
 
-def _example(run: Run, types: tuple[ParticleType, ...], reading: Reading, given: Picks | None) -> Example:
+def _example(
+    run: Run,
+    types: tuple[ParticleType, ...],
+    reading: Reading,
+    given: Picks | None,
+    corrections: Corrections | None,
+    partial: bool,
+    alone: bool,
+) -> Example:
     volume = reading.open(run.volume_path, run.name)
-    picks = read_run_picks(run, types) if given is None else given
-    return Example(volume=volume, picks=within_volume(picks, volume.grid, note=note))
+    picks = read_run_picks(run, types) if given is None and not alone else given
+    marks = None
+    if partial:
+        picks, marks = marked(run.name, picks, corrections, types)
+    elif corrections is not None and picks is not None:
+        picks = corrected(picks, corrections)
+    assert picks is not None
+    return Example(volume=volume, picks=within_volume(picks, volume.grid, note=note), marks=marks)

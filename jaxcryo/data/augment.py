@@ -28,6 +28,19 @@ def augment(
     return _intensity(window, key=intensity_key, config=config), picks
 
 
+def augment_known(
+    known: Float[Array, "c d h w"], *, key: Key[Array, ""], config: AugmentConfig
+) -> Float[Array, "c d h w"]:
+    """What is known of a window, moved as `augment` moves the window with the same key: 1 where all of it is."""
+    warp_key, flip_key, _ = jax.random.split(key, 3)
+    none = jnp.zeros((0, 3))
+
+    def move(channel: Float[Array, "d h w"]) -> Float[Array, "d h w"]:
+        return _flip(_warp(channel, none, key=warp_key, config=config)[0], none, key=flip_key, config=config)[0]
+
+    return jnp.where(each(move, known) > 0.999, 1.0, 0.0)
+
+
 def _warp(
     window: Float[Array, "d h w"], picks: Float[Array, "n 3"], *, key: Key[Array, ""], config: AugmentConfig
 ) -> tuple[Float[Array, "d h w"], Float[Array, "n 3"]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt8
 from numpy.typing import NDArray
 
 from jaxcryo.config import CropConfig, IntensityConfig
@@ -39,6 +39,8 @@ class Collection:
     by_type: Int[Array, "*k t m"]
     """Rows of the flat picks of each type that occurs, padded; the first `type_count` of a row count."""
     type_count: Int[Array, "*k t"]
+    known: UInt8[Array, "*k r c z y x"] | None = None
+    """1 where the target is known; None where it is everywhere."""
 
 
 def collect(
@@ -49,8 +51,13 @@ def collect(
     *,
     rounded: bool = False,
     load: bool = True,
+    known: Sequence[UInt8[NDArray[np.uint8], "c z y x"]] | None = None,
+    places: Sequence[Float[NDArray[np.float64], "n 3"]] | None = None,
 ) -> Collection:
     """Lays picks out, and loads and normalizes the volumes unless they stay where they are.
+
+    `known` says of each volume which targets are known, `places` are further ones (z, y, x in voxels) to draw windows
+    around, as if they were picks of one more type.
 
     Raises:
         InputError: as `check_sizes`, or a volume cannot be read.
@@ -74,6 +81,12 @@ def collect(
     for i, (c, p) in enumerate(zip(centers, picks, strict=True)):
         by_run[i, : len(p)], kinds[i, : len(p)] = c, p.type_index
     flat_type = np.concatenate([p.type_index for p in picks])
+    flat, flat_run = np.concatenate(centers), np.repeat(np.arange(len(picks)), [len(p) for p in picks])
+    if places is not None:
+        count = [len(p) for p in places]
+        flat = np.concatenate([flat, *places])
+        flat_run = np.concatenate([flat_run, np.repeat(np.arange(len(places)), count)])
+        flat_type = np.concatenate([flat_type, np.full(sum(count), -1)])
     groups = [np.flatnonzero(flat_type == t) for t in np.unique(flat_type)]
     by_type = np.zeros((len(groups), max(map(len, groups))), np.int32)
     for row, group in zip(by_type, groups, strict=True):
@@ -83,11 +96,23 @@ def collect(
         shapes_zyx=jnp.asarray(shapes),
         picks_zyx_voxel=jnp.asarray(by_run),
         picks_type=jnp.asarray(kinds),
-        flat_zyx_voxel=jnp.asarray(np.concatenate(centers), jnp.float32),
-        flat_run=jnp.asarray(np.repeat(np.arange(len(picks)), [len(p) for p in picks])),
+        flat_zyx_voxel=jnp.asarray(flat, jnp.float32),
+        flat_run=jnp.asarray(flat_run),
         by_type=jnp.asarray(by_type),
         type_count=jnp.asarray([len(g) for g in groups]),
+        known=None if known is None else jnp.asarray(_stacked(known, tuple(shapes.max(axis=0).tolist()))),
     )
+
+
+def _stacked(
+    known: Sequence[UInt8[NDArray[np.uint8], "c z y x"]], shape_zyx: tuple[int, ...]
+) -> UInt8[NDArray[np.uint8], "r c z y x"]:
+    """Padded to one shape; nothing is known beyond a volume."""
+    stack = np.zeros((len(known), len(known[0]), *shape_zyx), np.uint8)
+    for row, own in zip(stack, known, strict=True):
+        _, z, y, x = own.shape
+        row[:, :z, :y, :x] = own
+    return stack
 
 
 def check_sizes(volumes: Sequence[Volume], picks: Sequence[Picks], patch_zyx: tuple[int, int, int]) -> None:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 from numpy.typing import NDArray
 
 from jaxcryo.config import AugmentConfig, CropConfig, TargetConfig
-from jaxcryo.data.augment import augment, each
+from jaxcryo.data.augment import augment, augment_known, each
 from jaxcryo.data.collection import Collection
 from jaxcryo.data.targets import draw_targets
 
@@ -81,6 +81,24 @@ def cut_windows(
     """The voxels at run, z, y, x."""
     # One slice per sample, unrolled: inside a loop XLA would copy all volumes into the loop's state.
     return jnp.concatenate([lax.dynamic_slice(volumes, tuple(p), (1, *patch_zyx)) for p in places], axis=0)
+
+
+def draw_known(
+    collection: Collection,
+    places: Int[Array, "b 4"],
+    *,
+    keys: Key[Array, " b"],
+    patch_zyx: tuple[int, int, int],
+    augmentation: AugmentConfig,
+) -> Float[Array, "b c d h w"] | None:
+    """What is known of the samples that `draw_samples` cut at these places with these keys; None where all is."""
+    known = collection.known
+    if known is None:
+        return None
+    classes = known.shape[1]
+    windows = [lax.dynamic_slice(known, (p[0], 0, *p[1:]), (1, classes, *patch_zyx)) for p in places]
+    cut = jnp.concatenate(windows, axis=0).astype(jnp.float32)
+    return each(lambda k, key: augment_known(k, key=jax.random.split(key)[1], config=augmentation), cut, keys)
 
 
 def draw_samples(

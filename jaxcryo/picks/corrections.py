@@ -137,6 +137,11 @@ def corrected(picks: Picks, corrections: Corrections, *, candidates: Picks | Non
             lost += own is None and decision.now is None
         if own is not None:
             keep[own] = False
+    for decision in corrections.decisions:  # applied before, they are there already
+        if decision.now is not None:
+            there = _at(picks, keep, index_of[decision.now], np.asarray(decision.xyz_angstrom), _SAME_ANGSTROM)
+            if there is not None:
+                keep[there] = False
     if lost:
         note(f"{corrections.run}: {lost} rejected picks are not among these: they may be of another inference")
     named = [d for d in corrections.decisions if d.now is not None]

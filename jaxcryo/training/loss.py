@@ -26,19 +26,25 @@ def loss_parts(
     target: Float[Array, "b c d h w"],
     config: LossConfig,
     *,
+    weight: Float[Array, "b c d h w"] | None = None,
     axis: str | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The two terms of either equation: errors weighted by the particles' heatmap, and those of the rest."""
+    """The two terms of either equation: errors weighted by the particles' heatmap, and those of the rest.
+
+    With `weight` each voxel counts so much in them.
+    """
     square = jnp.square(predicted - target)
+    if weight is not None:
+        square = square * weight
     if config.kind == "weighted":
         return jnp.mean(square * target), config.alpha * jnp.mean(square)
     devices = 1 if axis is None else lax.axis_size(axis)
 
-    def share(weight: Float[Array, "b c d h w"]) -> Float[Array, ""]:
-        total = jnp.sum(weight)
+    def share(part: Float[Array, "b c d h w"]) -> Float[Array, ""]:
+        total = jnp.sum(part if weight is None else part * weight)
         if axis is not None:
             total = lax.psum(total, axis)
-        return devices * jnp.sum(square * weight) / (total + config.epsilon)
+        return devices * jnp.sum(square * part) / (total + config.epsilon)
 
     return share(target), share(1 - target)
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, Protocol
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 
 from jaxcryo.config import TrainConfig
 from jaxcryo.data.collection import Collection, check_sizes, collect, epoch_grid, rows_of_step
+from jaxcryo.data.marks import Marks, known_voxels
 from jaxcryo.data.samples import Batch
 from jaxcryo.data.streaming import StreamedWindows
 from jaxcryo.domain import Picks, Volume
+from jaxcryo.errors import InputError
 from jaxcryo.picking.preprocess import SPACING_TOLERANCE
 from jaxcryo.tomogram.resample import resampled
 from jaxcryo.training.step import replicate
@@ -27,12 +29,19 @@ _RESIDENT_BYTES_CPU = 6e9
 _RESIDENT_SHARE_GPU = 0.3
 
 
+FarBelow = Callable[[], Iterable[tuple[int, UInt8[NDArray[np.uint8], "c d y x"]]]]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Example:
     """A tomogram with its picks."""
 
     volume: Volume
     picks: Picks
+    marks: Marks | None = None
+    """Where its labels are partial, what else is known of it."""
+    far_below: FarBelow | None = None
+    """Gives what the starting model says is surely none, slab by slab; None where there is no such model."""
 
 
 def at_one_spacing(examples: Sequence[Example], note: Callable[[str], object]) -> list[Example]:
@@ -96,7 +105,10 @@ def source_of(
     Raises:
         InputError: a volume is smaller than a window, or there is no pick at all.
     """
-    if volumes == "device" or (volumes == "auto" and _fit_on_device(examples)):
+    partial = config.partial is not None
+    if volumes == "stream" and partial:
+        raise InputError("--volumes stream was given; partial labels are kept on the device with their tomograms")
+    if partial or volumes == "device" or (volumes == "auto" and _fit_on_device(examples)):
         return ResidentSource(examples, config)
     return StreamedSource(examples, config)
 
@@ -147,7 +159,23 @@ class _ExampleSource:
             self._config.model.patch_zyx,
             rounded=self._config.target.rounded,
             load=isinstance(self, ResidentSource),
+            known=self._known(),
+            places=self._places_of_none(),
         )
+
+    def _known(self) -> list[UInt8[NDArray[np.uint8], "c z y x"]] | None:
+        config = self._config.partial
+        if config is None:
+            return None
+        return [
+            known_voxels(e.picks, marks, e.volume.grid, config, far_below=() if e.far_below is None else e.far_below())
+            for e in self._examples
+            if (marks := e.marks) is not None
+        ]
+
+    def _places_of_none(self) -> list[Float[NDArray[np.float64], "n 3"]] | None:
+        places = [e.volume.grid.to_voxel(e.marks.none.xyz_angstrom) for e in self._examples if e.marks is not None]
+        return places if sum(map(len, places)) else None
 
     @functools.cached_property
     def _on_devices(self) -> Collection:

@@ -16,11 +16,12 @@ from jaxtyping import Array, Float, Key
 from numpy.typing import NDArray
 
 from jaxcryo.config import TrainConfig
-from jaxcryo.data.samples import Batch, draw_samples, sample_keys
+from jaxcryo.data.samples import Batch, draw_known, draw_samples, sample_keys
 from jaxcryo.errors import InputError
 from jaxcryo.models import Network, Weights
 from jaxcryo.training.loss import loss_parts, sample_losses
 from jaxcryo.training.state import TrainState, learning_rate, optimizer
+from jaxcryo.training.teacher import filled_in
 
 AXIS = "devices"
 Metrics = dict[str, Array]
@@ -45,33 +46,47 @@ def train_step(
     rows = jnp.asarray(batch.rows)
     first = 0 if axis is None else lax.axis_index(axis) * len(rows)
     step_key = jax.random.fold_in(key, state.step)
+    keys = sample_keys(key, state.step, first + jnp.arange(len(rows)))
     windows, targets, places = draw_samples(
         batch.collection,
         rows,
         None if batch.windows is None else jnp.asarray(batch.windows),
-        keys=sample_keys(key, state.step, first + jnp.arange(len(rows))),
+        keys=keys,
         patch_zyx=config.model.patch_zyx,
         sigma_voxel=sigma_voxel,
         crop=config.crop,
         augmentation=config.augment,
         target=config.target,
     )
+    weights = None
+    known = draw_known(
+        batch.collection, places, keys=keys, patch_zyx=config.model.patch_zyx, augmentation=config.augment
+    )
+    if known is not None and config.partial is not None:
+        answers = _answers(network, state, windows, config.optim.accumulate)
+        progress = state.step / state.total_steps
+        targets, weights = filled_in(targets, known, answers, progress, config.partial, axis=axis)
     share = _mixing(jax.random.fold_in(step_key, config.optim.batch), config)
-    partners = _partners(targets)
 
     def objective(
-        params: Weights, stats: Weights, part: tuple[Array, Array, Array]
+        params: Weights, stats: Weights, part: tuple[Array, tuple[Array, Array | None], tuple[Array, Array | None]]
     ) -> tuple[Array, tuple[Weights, Array, Array]]:
-        x, y, other = part
+        x, (y, weight), (other, its_weight) = part
         predicted, stats = network.apply_train(params, stats, x)
-        parts = share * jnp.stack(loss_parts(predicted, y, config.loss, axis=axis))
+        parts = share * jnp.stack(loss_parts(predicted, y, config.loss, weight=weight, axis=axis))
         if config.augment.mixup_probability > 0:
-            parts = parts + (1 - share) * jnp.stack(loss_parts(predicted, other, config.loss, axis=axis))
+            its_parts = loss_parts(predicted, other, config.loss, weight=its_weight, axis=axis)
+            parts = parts + (1 - share) * jnp.stack(its_parts)
         return parts.sum() * state.loss_scale.scale, (stats, parts, sample_losses(predicted, y))
 
     mixed = share * windows + (1 - share) * _partners(windows)
+    wanted = (targets, weights)
     gradients, stats, parts, each = _accumulated(
-        objective, state.params, state.stats, (mixed, targets, partners), config.optim.accumulate
+        objective,
+        state.params,
+        state.stats,
+        (mixed, wanted, jax.tree.map(_partners, wanted)),
+        config.optim.accumulate,
     )
     if axis is not None:
         gradients, parts = lax.pmean((gradients, parts), axis)
@@ -167,8 +182,16 @@ def _partners(batch: Float[Array, "b *rest"]) -> Float[Array, "b *rest"]:
     return batch.reshape(-1, 2, *batch.shape[1:])[:, ::-1].reshape(batch.shape)
 
 
+def _answers(
+    network: Network, state: TrainState, windows: Float[Array, "b d h w"], parts: int
+) -> Float[Array, "b c d h w"]:
+    """Heatmaps of the averaged weights, which learn nothing from them."""
+    answers = [network.apply(state.ema_params, state.ema_stats, part) for part in jnp.split(windows, parts)]
+    return lax.stop_gradient(jnp.concatenate(answers))
+
+
 def _accumulated(
-    objective: Callable[..., Any], params: Weights, stats: Weights, batch: tuple[Array, ...], parts: int
+    objective: Callable[..., Any], params: Weights, stats: Weights, batch: tuple[Any, ...], parts: int
 ) -> tuple[Weights, Weights, Array, Array]:
     """Mean gradient and terms of the loss over `parts` slices of the batch; statistics move with each."""
     gradient = jax.grad(objective, has_aux=True)

@@ -1,0 +1,126 @@
+"""A single tomogram is trained on and measured on: a part of it is held out, with a margin between the two."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from jaxcryo.domain import Picks, VoxelGrid
+from jaxcryo.errors import InputError
+from jaxcryo.training.source import Example
+
+_SHARE = 0.25
+"""Of the length along an axis that is held out."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parts:
+    """A tomogram in two."""
+
+    training: Example
+    held_out: Example
+    about: str
+    """Where it was cut, for people."""
+
+
+def held_out_part(example: Example, patch_zyx: tuple[int, int, int]) -> Parts:
+    """Holds out a quarter at one end of x, y or z, so that the training keeps picks of every type it can.
+
+    Between the parts lies a margin as wide as the largest particle, which neither has a voxel of. Picks whose centers
+    are in the margin are in neither part.
+
+    Raises:
+        InputError: along no axis there is room for a window to learn from and half a one to measure on.
+    """
+    grid, picks = example.volume.grid, example.picks
+    margin = 2 * max(t.radius_angstrom for t in picks.types)
+    best: tuple[tuple[float, ...], str, list[tuple[int, int]], list[tuple[int, int]]] | None = None
+    for axis, at_end in itertools.product((2, 1, 0), (True, False)):
+        length, gap = grid.shape_zyx[axis], int(np.ceil(margin / grid.spacing_zyx_angstrom[axis]))
+        held = max(round(_SHARE * length), -(-patch_zyx[axis] // 2))
+        kept = length - gap - held
+        if kept < patch_zyx[axis]:
+            continue
+        ranges = [[(0, n) for n in grid.shape_zyx] for _ in range(2)]
+        ranges[0][axis] = (0, kept) if at_end else (length - kept, length)
+        ranges[1][axis] = (length - held, length) if at_end else (0, held)
+        learned, measured = (_inside(picks, _box(grid, r)) for r in ranges)
+        missing = len(set(picks.type_index.tolist()) - set(picks.type_index[learned].tolist()))
+        off = abs(measured.sum() / max(len(picks), 1) - _SHARE)
+        cost = (missing, not measured.any(), off)
+        if best is None or cost < best[0]:
+            first, last = ranges[1][axis]
+            about = (
+                f"{example.volume.name}: {'zyx'[axis]} from {first} to {last - 1} (voxels) is held out with "
+                f"{int(measured.sum())} picks; {int(learned.sum())} are learned, and "
+                f"{len(picks) - int((learned | measured).sum())} in a margin of {gap} voxels between are in neither"
+            )
+            best = (cost, about, ranges[0], ranges[1])
+    if best is None:
+        raise InputError(
+            f"{example.volume.name}: its {' × '.join(map(str, grid.shape_zyx))} voxels (z, y, x) are too few to hold "
+            f"out a part, which needs one and a half windows of {' × '.join(map(str, patch_zyx))} and {margin:g} Å "
+            "between them along one axis; give a second tomogram"
+        )
+    _, about, learned_ranges, held_ranges = best
+    return Parts(
+        training=_cut(example, learned_ranges, "training part"),
+        held_out=_cut(example, held_ranges, "held-out part"),
+        about=about,
+    )
+
+
+def _cut(example: Example, ranges: list[tuple[int, int]], name: str) -> Example:
+    grid = _box(example.volume.grid, ranges)
+    called = f"{example.volume.name} {name}"
+    volume = dataclasses.replace(
+        example.volume, name=called, grid=grid, voxels=_Part(array=example.volume.voxels, ranges=tuple(ranges))
+    )
+    marks = example.marks
+    if marks is not None:
+        marks = dataclasses.replace(marks, none=marks.none.select(_inside(marks.none, grid)))
+    picks = example.picks.select(_inside(example.picks, grid))
+    return dataclasses.replace(example, volume=volume, picks=dataclasses.replace(picks, run=called), marks=marks)
+
+
+def _box(grid: VoxelGrid, ranges: list[tuple[int, int]]) -> VoxelGrid:
+    """The grid of a box of voxels; positions stay those of the whole."""
+    starts = [low for low, _ in ranges][::-1]
+    x, y, z = (
+        origin + start * spacing
+        for origin, start, spacing in zip(
+            grid.origin_xyz_angstrom, starts, grid.spacing_zyx_angstrom[::-1], strict=True
+        )
+    )
+    depth, height, width = (high - low for low, high in ranges)
+    return dataclasses.replace(grid, shape_zyx=(depth, height, width), origin_xyz_angstrom=(x, y, z))
+
+
+def _inside(picks: Picks, grid: VoxelGrid) -> NDArray[np.bool_]:
+    return grid.contains(grid.to_voxel(picks.xyz_angstrom))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Part:
+    """A box of an array; indexed by three slices of step 1."""
+
+    array: Any
+    ranges: tuple[tuple[int, int], ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(high - low for low, high in self.ranges)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.array.dtype)
+
+    def __getitem__(self, key: tuple[slice, slice, slice]) -> Float[NDArray[np.float32], "z y x"]:
+        spans = [range(*s.indices(n)) for s, n in zip(key, self.shape, strict=True)]
+        moved = tuple(slice(low + s.start, low + s.stop) for s, (low, _) in zip(spans, self.ranges, strict=True))
+        return np.asarray(self.array[moved], np.float32)

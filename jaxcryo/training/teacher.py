@@ -1,0 +1,39 @@
+"""What a training on partial labels learns where nothing is marked: what its own averaged weights are sure of."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from jaxcryo.config import PartialConfig
+
+_CORE = 0.5
+"""Of the target: where a marked particle's middle is."""
+
+
+def filled_in(
+    target: Float[Array, "b c d h w"],
+    known: Float[Array, "b c d h w"],
+    answer: Float[Array, "b c d h w"],
+    progress: Float[Array, ""],
+    config: PartialConfig,
+    *,
+    axis: str | None = None,
+) -> tuple[Float[Array, "b c d h w"], Float[Array, "b c d h w"]]:
+    """The target with the teacher's confident `answer` where nothing is known, and the weight of each voxel.
+
+    What is known keeps its target and weighs 1. Elsewhere a voxel weighs 0 unless the answer is close to nothing or
+    well above any doubt. No answer is believed before the warm-up is over, nor about a type whose marked particles in
+    this very batch the teacher does not see: one that has learned nothing answers nothing everywhere.
+    """
+    core = known * (target > _CORE)
+    seen, count = (answer * core).sum(axis=(0, 2, 3, 4)), core.sum(axis=(0, 2, 3, 4))
+    if axis is not None:
+        seen, count = lax.psum((seen, count), axis)
+    learned = (count > 0) & (seen > config.trust * count)
+    believed = (progress >= config.warmup) & learned[:, None, None, None]
+    sure = believed & ((answer < config.surely_none) | (answer > config.surely_one))
+    weight = jnp.where(known > 0, 1.0, jnp.where(sure, 1.0, config.unknown_weight * (progress < config.warmup)))
+    none_or_answer = jnp.where(sure & (answer > config.surely_one), answer, 0.0)
+    return jnp.where(known > 0, target, none_or_answer), lax.stop_gradient(weight)

@@ -1,0 +1,207 @@
+"""Labels that are not complete: what is unknown teaches nothing, and what is held out is never learned."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcryo.config import AugmentConfig, LossConfig, PartialConfig, TrainConfig
+from jaxcryo.data.augment import augment, augment_known
+from jaxcryo.data.collection import collect, epoch_grid, rows_of_step
+from jaxcryo.data.marks import Marks, known_voxels
+from jaxcryo.data.samples import Batch
+from jaxcryo.data.targets import sigmas_voxel
+from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, Volume, VoxelGrid
+from jaxcryo.errors import InputError
+from jaxcryo.models import build
+from jaxcryo.picks.corrections import Region
+from jaxcryo.recipes import recipe
+from jaxcryo.training.held_out_part import held_out_part
+from jaxcryo.training.loss import loss_parts
+from jaxcryo.training.source import Example
+from jaxcryo.training.starting_model import taken_over
+from jaxcryo.training.state import initial_state
+from jaxcryo.training.step import first_copy, over_devices, replicate
+from jaxcryo.training.teacher import filled_in
+
+SHAPE = (2, 3, 4, 6, 8)
+PARTIAL = PartialConfig()
+
+
+def picks_of(xyz: list[list[float]], kinds: list[int], types: tuple[ParticleType, ...] = CZII_TYPES[:3]) -> Picks:
+    return Picks(
+        run="TS_1",
+        types=types,
+        xyz_angstrom=np.array(xyz, np.float64).reshape(-1, 3),
+        type_index=np.array(kinds, np.int64),
+    )
+
+
+NONE = Marks(none=picks_of([], []))
+
+
+@pytest.mark.parametrize("kind", ["weighted", "balanced"])
+def test_unknown_voxels_have_no_gradient(kind: str) -> None:
+    keys = jax.random.split(jax.random.key(0), 3)
+    predicted, target = jax.random.normal(keys[0], SHAPE), jax.random.uniform(keys[1], SHAPE)
+    known = jax.random.bernoulli(keys[2], 0.4, SHAPE).astype(jnp.float32)
+    config = LossConfig(kind=kind)  # type: ignore[arg-type]
+
+    def gradient(weight, target=target):
+        return np.asarray(jax.grad(lambda p: sum(loss_parts(p, target, config, weight=weight)))(predicted))
+
+    moved = gradient(known)
+    assert np.all(moved[np.asarray(known) == 0] == 0) and np.all(moved[np.asarray(known) == 1] != 0)
+    other = jnp.where(known > 0, target, 1 - target)  # what an unknown voxel's target is does not matter
+    np.testing.assert_array_equal(moved, gradient(known, other))
+    np.testing.assert_array_equal(gradient(jnp.ones(SHAPE)), gradient(None))
+
+
+def test_the_teacher_is_believed_late_where_it_is_sure_and_has_learned_the_type() -> None:
+    target = np.zeros(SHAPE, np.float32)
+    target[0, :, 0, 0, 0] = 1  # a marked particle of each type
+    known = np.zeros(SHAPE, np.float32)
+    known[0, :, 0] = 1
+    answer = np.full(SHAPE, 0.3, np.float32)
+    answer[:, :, 3] = 0.001
+    answer[:, :, 2] = 0.9
+    answer[0, 0, 0, 0, 0], answer[0, 1, 0, 0, 0] = 0.8, 0.05  # the second type is not learned yet
+
+    def fill(progress: float, config: PartialConfig = PARTIAL):
+        made = filled_in(target, known, answer, jnp.asarray(progress), config)
+        return [np.asarray(v) for v in made]
+
+    filled, weight = fill(0.1)
+    np.testing.assert_array_equal(weight, known)
+    filled, weight = fill(0.9)
+    learned = np.array([True, False, False])  # of the third there is no answer at its particle: 0.3
+    sure = ((answer < PARTIAL.surely_none) | (answer > PARTIAL.surely_one)) & (known == 0)
+    np.testing.assert_array_equal(weight[:, learned], np.where(known > 0, 1, sure)[:, learned])
+    np.testing.assert_array_equal(weight[:, ~learned], known[:, ~learned])
+    np.testing.assert_array_equal(filled[known > 0], target[known > 0])
+    np.testing.assert_array_equal(filled[:, 0, 2], answer[:, 0, 2])
+    assert not filled[:, 0, 3].any()
+    # From scratch unknown voxels count a little as background, and no longer once the teacher is heard.
+    scratch = dataclasses.replace(PARTIAL, unknown_weight=0.1)
+    np.testing.assert_allclose(fill(0.1, scratch)[1], np.where(known > 0, 1, 0.1))
+    np.testing.assert_array_equal(fill(0.9, scratch)[1], weight)
+
+
+def test_what_marks_say_of_voxels() -> None:
+    grid = VoxelGrid(shape_zyx=(40, 50, 60), spacing_zyx_angstrom=(10.0,) * 3)
+    apo, _, ribosome = CZII_TYPES[:3]
+    places = grid.to_angstrom(np.array([[20.0, 20.0, 20.0], [20.0, 20.0, 45.0]]))
+    picks = picks_of(places[:1].tolist(), [2])
+    marks = Marks(
+        none=picks_of(places[1:].tolist(), [0]),
+        complete=(Region(low_xyz_angstrom=(-10, -10, 330), high_xyz_angstrom=(600, 500, 400)),),
+    )
+    known = known_voxels(picks, marks, grid, PARTIAL)
+    away = [np.linalg.norm((np.indices(grid.shape_zyx).T - c).T * 10, axis=0) for c in ([20, 20, 20], [20, 20, 45])]
+    inside = np.indices(grid.shape_zyx)[0] >= 34  # voxel centers from the region's lower edge on
+    expected = [
+        (away[0] <= 0.5 * apo.radius_angstrom) | (away[1] <= 0.5 * apo.radius_angstrom) | inside,
+        (away[0] <= 0.5 * CZII_TYPES[1].radius_angstrom) | inside,
+        (away[0] <= 1.4 * ribosome.radius_angstrom) | inside,
+    ]
+    np.testing.assert_array_equal(known, np.array(expected))
+    everything = np.ones((3, 8, 50, 60), np.uint8)
+    further = known_voxels(picks_of([], []), NONE, grid, PARTIAL, far_below=[(8, everything)])
+    assert further[:, 8:16].all() and not further[:, :8].any() and not further[:, 16:].any()
+
+
+def test_what_is_known_moves_with_its_window() -> None:
+    config = AugmentConfig(warp_probability=1.0, intensity_probability=0.0, flip_z_probability=0.5)
+    mask = np.zeros((8, 32, 32), np.float32)
+    mask[2:5, 8:20, 4:30] = 1
+    for seed in range(4):
+        key = jax.random.key(seed)
+        window, _ = augment(jnp.asarray(mask), jnp.zeros((1, 3)), key=key, config=config)
+        known = augment_known(jnp.asarray(np.stack([mask, 0 * mask])), key=key, config=config)
+        np.testing.assert_array_equal(known[0], np.asarray(window) > 0.999)
+        assert known[0].sum() > 0 and not known[1].any()
+
+
+@pytest.mark.parametrize("arch", ["yu4u", "tattaka"])
+def test_heads_go_by_name(arch: str) -> None:
+    old = (CZII_TYPES[2], CZII_TYPES[0])
+    new = (ParticleType(name="proteasome", radius_angstrom=80), CZII_TYPES[0], CZII_TYPES[2])
+    config, before = (recipe(arch, "tiny", classes=len(t)).model for t in (new, old))
+    (_, fresh, _), (_, given, _) = build(config, seed=1), build(before, seed=2)
+    given = {k: v + 1 for k, v in given.items()}
+    merged, taken = taken_over(fresh, given, config, new, old)
+    assert taken == len(fresh)
+    for key, value in merged.items():
+        if value.shape == given[key].shape and "head" not in key:
+            np.testing.assert_array_equal(value, given[key])
+    for key in [k for k in merged if k.startswith("head.")]:
+        own, first, its = (np.asarray(w[key]).reshape(*w[key].shape[:-1], n, -1)
+                           for w, n in ((merged, 3), (fresh, 3), (given, 2)))  # fmt: skip
+        np.testing.assert_array_equal(own[..., 0, :], first[..., 0, :])
+        np.testing.assert_array_equal(own[..., 1, :], its[..., 1, :])
+        np.testing.assert_array_equal(own[..., 2, :], its[..., 0, :])
+
+
+def numbered(shape: tuple[int, int, int]) -> Example:
+    """A tomogram whose voxels are their numbers, and picks all over it."""
+    grid = VoxelGrid(shape_zyx=shape, spacing_zyx_angstrom=(10.0, 10.0, 10.0))
+    rng = np.random.default_rng(1)
+    zyx = rng.integers(0, shape, (60, 3)).astype(np.float64)
+    voxels = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    picks = picks_of(grid.to_angstrom(zyx).tolist(), rng.integers(0, 3, 60).tolist())
+    return Example(volume=Volume(name="TS_1", voxels=voxels, grid=grid), picks=picks, marks=Marks(none=picks))
+
+
+@pytest.mark.parametrize("shape", [(24, 64, 200), (24, 200, 80), (120, 40, 40)])
+def test_a_held_out_part_shares_no_voxel_with_the_training(shape: tuple[int, int, int]) -> None:
+    whole = numbered(shape)
+    parts = held_out_part(whole, (16, 32, 32))
+    learned, measured = (p.volume.load() for p in (parts.training, parts.held_out))
+    assert not set(learned.ravel().tolist()) & set(measured.ravel().tolist())
+    margin = 2 * max(t.radius_angstrom for t in whole.picks.types)
+    for example, voxels in ((parts.training, learned), (parts.held_out, measured)):
+        grid = example.volume.grid
+        assert len(example.picks) and example.marks is not None and len(example.marks.none) == len(example.picks)
+        place = np.rint(grid.to_voxel(example.picks.xyz_angstrom)).astype(int)
+        old = np.rint(whole.volume.grid.to_voxel(example.picks.xyz_angstrom)).astype(int)
+        np.testing.assert_array_equal(voxels[tuple(place.T)], whole.volume.voxels[tuple(old.T)])
+    between = np.abs(parts.training.picks.xyz_angstrom[:, None] - parts.held_out.picks.xyz_angstrom[None])
+    assert (between.max(axis=2) >= margin).all()
+    assert measured.size >= 0.2 * np.prod(shape) and str(len(parts.held_out.picks)) in parts.about
+
+
+def test_a_tomogram_too_small_for_two_parts_is_refused() -> None:
+    with pytest.raises(InputError, match="TS_1"):
+        held_out_part(numbered((16, 32, 40)), (16, 32, 32))
+
+
+@pytest.mark.slow
+def test_a_step_with_nothing_known_learns_nothing(config: TrainConfig, examples: list[Example]) -> None:
+    partial = dataclasses.replace(
+        config, partial=PARTIAL, optim=dataclasses.replace(config.optim, weight_decay=0.0, clip_norm=None)
+    )
+    network, params, stats = build(partial.model)
+    types = examples[0].picks.types
+    devices = jax.local_devices()[:1]
+    step = over_devices(network, partial, sigmas_voxel(types, partial.target, 10.0), devices)
+    norms = []
+    for value in (0, 1):
+        known = [np.full((len(types), *e.volume.grid.shape_zyx), value, np.uint8) for e in examples]
+        collection = collect(
+            [e.volume for e in examples], [e.picks for e in examples], partial.intensity, partial.model.patch_zyx,
+            known=known,
+        )  # fmt: skip
+        grid = epoch_grid([e.volume.grid.shape_zyx for e in examples], partial.model.patch_zyx, partial.crop)
+        rows = rows_of_step(grid, seed=0, step=0, batch=partial.optim.batch).reshape(1, -1, 4)
+        state = replicate(
+            initial_state(params, stats, total_steps=20, config=partial.optim, half_precision=False), devices
+        )
+        state, metrics = step(state, Batch(collection=replicate(collection, devices), rows=rows))
+        norms.append(float(metrics["gradient_norm"][0]))
+        still = all(np.array_equal(first_copy(state).params[k], params[k]) for k in params)
+        assert still == (value == 0 or float(metrics["learning_rate"][0]) == 0)
+    assert norms[0] == 0 < norms[1]
