@@ -64,7 +64,7 @@ READ = {
     "imod": "TS_1_ribosome.mod",
     "coords": "TS_1_apo-ferritin.coords",
     "m": "apo-ferritin.star",
-    "portal": "ribosome.ndjson",
+    "portal": "beta-galactosidase.ndjson",
 }
 
 

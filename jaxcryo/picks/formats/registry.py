@@ -44,7 +44,6 @@ _FOREIGN = {
     ".cmm": "markers of ChimeraX; save their coordinates as a table run,particle,x,y,z",
     ".xml": "a particle list of PyTom; convert it there to a STAR file (convert.py -o star)",
     ".pkl": "of Python, which is not read for safety; save a table run,particle,x,y,z",
-    ".ndjson": "annotations of the CryoET Data Portal; open them with copick, which writes its JSON",
 }
 """Formats that are met but not read, and the way out."""
 
