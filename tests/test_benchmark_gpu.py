@@ -15,8 +15,10 @@ PATH = pathlib.Path(__file__).parents[1] / "benchmarks" / "gpu.py"
 
 @pytest.fixture(scope="module")
 def gpu():
-    """The benchmark as a module; what it adds to the path goes again."""
+    """The benchmark as a module; what it changes in this process goes again."""
     before = list(sys.path)
+    environment = pytest.MonkeyPatch()
+    environment.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     spec = importlib.util.spec_from_file_location("benchmark_gpu", PATH)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -25,6 +27,7 @@ def gpu():
     yield module
     del sys.modules[spec.name]
     sys.path[:] = before
+    environment.undo()
 
 
 def test_a_part_that_fails_ends_no_other(gpu, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -181,7 +181,7 @@ class QuantizeOptions:
     shape: Annotated[tuple[int, int, int], shown("Z Y X")] = (128, 400, 400)
     """size of these phantoms in voxels"""
     force: bool = False
-    """replace int8 models in the folder"""
+    """replace int8 models that are in the folder; else they are kept"""
     input: InputOptions = InputOptions()
 
 

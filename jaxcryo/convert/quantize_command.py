@@ -67,24 +67,29 @@ class LayerReport:
 def quantize_models(folder: pathlib.Path, options: QuantizeOptions, *, force: bool = False) -> bool:
     """Writes the int8 models, prints what was measured and notes it in the manifest; whether there is one of each.
 
+    Those that are there already are kept without `force`.
+
     Raises:
-        InputError: the folder cannot be used, holds int8 models already, or the phantoms are too small.
+        InputError: the folder cannot be used, or the phantoms are too small.
     """
     if options.phantoms < 1:
         raise InputError(f"--phantoms is {options.phantoms}; expected at least 1")
-    entries = read_manifest(folder)
-    present = [e.name for e in entries if e.int8 is not None]
-    if present and not force:
-        raise InputError(f"{folder} already holds int8 models of {', '.join(present)}; pass --force to replace them")
-    made = [quantize_model(folder, entry, options) for entry in entries]
-    print(f"noted in {folder / FILE_NAME}")
-    return all(made)
+    complete = True
+    for entry in read_manifest(folder):
+        if entry.int8 is not None and not force:
+            print(f"{entry.name}: has an int8 model already, which is kept; --force replaces it")
+        else:
+            complete &= quantize_model(folder, entry, options)
+    return complete
 
 
 def quantize_model(folder: pathlib.Path, entry: ModelEntry, options: QuantizeOptions) -> bool:
     """One model's; whether it has an int8 model now."""
     graph, before = float32_graph(folder, entry), entry.int8
     layers = quantizable(graph)
+    if not layers:
+        print(f"{entry.name}: has no layer to be computed in int8; it stays as it was")
+        return False
     windows, of = (_phantoms if options.calibrate is None else options.calibrate)(entry)
     with tempfile.TemporaryDirectory() as place:
         trial = pathlib.Path(place)
@@ -119,7 +124,7 @@ def quantize_model(folder: pathlib.Path, entry: ModelEntry, options: QuantizeOpt
         (folder / before.onnx_file).unlink(missing_ok=True)
     print(
         f"{path}: {path.stat().st_size / 1e6:.1f} MB, calibrated on {of}; {milliseconds(seconds)} a window, "
-        f"{int8.speedup:.2f} times as fast as float"
+        f"{int8.speedup:.2f} times as fast as float; noted in {folder / FILE_NAME}"
     )
     return True
 
