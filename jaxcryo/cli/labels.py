@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxcryo.config import PartialConfig, TrainConfig
 from jaxcryo.data.marks import Marks
-from jaxcryo.domain import ParticleType, Picks, Run
+from jaxcryo.domain import ParticleType, Picks, Run, concatenate_picks
 from jaxcryo.errors import InputError
 from jaxcryo.picks.corrections import Corrections, corrected, read_corrections
 from jaxcryo.training.source import Example
@@ -103,6 +103,19 @@ def with_far_below(
         return example
     ask = functools.partial(far_below, model, example.volume, example.picks.types, config.partial.far_below)
     return dataclasses.replace(example, far_below=ask)
+
+
+def everything_marked(example: Example) -> Picks:
+    """The marked particles, the places of none and the corners of complete regions, to tell labels from others."""
+    if example.marks is None:
+        return example.picks
+    corners = [c for r in example.marks.complete for c in (r.low_xyz_angstrom, r.high_xyz_angstrom)]
+    places = dataclasses.replace(
+        example.marks.none,
+        xyz_angstrom=np.array(corners, np.float64).reshape(-1, 3),
+        type_index=np.zeros(len(corners), np.int64),
+    )
+    return concatenate_picks([example.picks, example.marks.none, places], example.picks.run, example.picks.types)
 
 
 def said_of(examples: Sequence[Example], types: Sequence[ParticleType]) -> str:

@@ -16,7 +16,7 @@ from jaxcryo.calling import command
 from jaxcryo.cli.command import check_above_zero
 from jaxcryo.cli.geometry import say as note
 from jaxcryo.cli.inputs import check_truth, find_source, picks_to_train_on, read_types, reading_of
-from jaxcryo.cli.labels import corrections_of, marked, partial_config, said_of, with_far_below
+from jaxcryo.cli.labels import corrections_of, everything_marked, marked, partial_config, said_of, with_far_below
 from jaxcryo.cli.starting_weights import starting_model, starting_weights
 from jaxcryo.cli.structures import check_structures, draw_config, train_from_structures
 from jaxcryo.cli.train import TrainOptions
@@ -186,7 +186,7 @@ def _prepared(options: TrainOptions) -> _Prepared:
         padded = padding_needed(example.volume.name, example.volume.grid.shape_zyx, config.model.patch_zyx)
         if padded is not None:
             note(padded)
-    fingerprints = {e.volume.name: Fingerprint.of(e.volume, e.picks) for e in examples}
+    fingerprints = {e.volume.name: Fingerprint.of(e.volume, everything_marked(e)) for e in examples}
     return _Prepared(
         place=str(options.copick or options.data or "data"),
         config=config,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from jaxcryo.domain import Picks, VoxelGrid
 from jaxcryo.errors import InputError
 from jaxcryo.training.source import Example
 
+Choose = Callable[[Picks, VoxelGrid], NDArray[np.bool_]]
+"""Which picks belong to a part."""
 _SHARE = 0.25
 """Of the length along an axis that is held out."""
 
@@ -31,8 +34,8 @@ class Parts:
 def held_out_part(example: Example, patch_zyx: tuple[int, int, int]) -> Parts:
     """Holds out a quarter at one end of x, y or z, so that the training keeps picks of every type it can.
 
-    Between the parts lies a margin as wide as the largest particle, which neither has a voxel of. Picks whose centers
-    are in the margin are in neither part.
+    Between the parts lies a margin as wide as the largest particle, which neither has a voxel of. Particles whose
+    centers are in the margin and that reach into the training part are learned there, others of it are in neither.
 
     Raises:
         InputError: along no axis there is room for a window to learn from and half a one to measure on.
@@ -49,7 +52,7 @@ def held_out_part(example: Example, patch_zyx: tuple[int, int, int]) -> Parts:
         ranges = [[(0, n) for n in grid.shape_zyx] for _ in range(2)]
         ranges[0][axis] = (0, kept) if at_end else (length - kept, length)
         ranges[1][axis] = (length - held, length) if at_end else (0, held)
-        learned, measured = (_inside(picks, _box(grid, r)) for r in ranges)
+        learned, measured = _reaching_into(picks, _box(grid, ranges[0])), _inside(picks, _box(grid, ranges[1]))
         missing = len(set(picks.type_index.tolist()) - set(picks.type_index[learned].tolist()))
         off = abs(measured.sum() / max(len(picks), 1) - _SHARE)
         cost = (missing, not measured.any(), off)
@@ -69,13 +72,13 @@ def held_out_part(example: Example, patch_zyx: tuple[int, int, int]) -> Parts:
         )
     _, about, learned_ranges, held_ranges = best
     return Parts(
-        training=_cut(example, learned_ranges, "training part"),
-        held_out=_cut(example, held_ranges, "held-out part"),
+        training=_cut(example, learned_ranges, "training part", _reaching_into),
+        held_out=_cut(example, held_ranges, "held-out part", _inside),
         about=about,
     )
 
 
-def _cut(example: Example, ranges: list[tuple[int, int]], name: str) -> Example:
+def _cut(example: Example, ranges: list[tuple[int, int]], name: str, choose: Choose) -> Example:
     grid = _box(example.volume.grid, ranges)
     called = f"{example.volume.name} {name}"
     volume = dataclasses.replace(
@@ -84,7 +87,7 @@ def _cut(example: Example, ranges: list[tuple[int, int]], name: str) -> Example:
     marks = example.marks
     if marks is not None:
         marks = dataclasses.replace(marks, none=marks.none.select(_inside(marks.none, grid)))
-    picks = example.picks.select(_inside(example.picks, grid))
+    picks = example.picks.select(choose(example.picks, grid))
     return dataclasses.replace(example, volume=volume, picks=dataclasses.replace(picks, run=called), marks=marks)
 
 
@@ -103,6 +106,14 @@ def _box(grid: VoxelGrid, ranges: list[tuple[int, int]]) -> VoxelGrid:
 
 def _inside(picks: Picks, grid: VoxelGrid) -> NDArray[np.bool_]:
     return grid.contains(grid.to_voxel(picks.xyz_angstrom))
+
+
+def _reaching_into(picks: Picks, grid: VoxelGrid) -> NDArray[np.bool_]:
+    """Also those whose center is outside by less than a radius."""
+    zyx = grid.to_voxel(picks.xyz_angstrom)
+    beyond = np.maximum(np.maximum(-zyx, zyx - (np.asarray(grid.shape_zyx) - 1)), 0) * grid.spacing_zyx_angstrom
+    radius = np.asarray([t.radius_angstrom for t in picks.types])[picks.type_index]
+    return np.asarray(beyond.max(axis=1, initial=0.0) < radius, np.bool_)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -68,6 +68,8 @@ def test_each_decision_changes_its_own_pick(picks: Picks) -> None:
     named = {(*first, 2), (*third, 0), (1.0, 2.0, 3.0, 2)}
     for xyz, kind, score in zip(after.xyz_angstrom.tolist(), after.type_index.tolist(), after.score, strict=True):
         assert (score == 1) == ((*xyz, kind) in named)
+    again = corrected(after, of(picks, Decision(xyz_angstrom=third, was=RIBOSOME, now=APO)))
+    assert rows(again) == expected and len(again) == len(expected), "applied twice, as once"
 
 
 def test_a_place_means_the_nearest_pick_where_picks_were_found_anew(picks: Picks) -> None:

@@ -165,12 +165,21 @@ def test_a_held_out_part_shares_no_voxel_with_the_training(shape: tuple[int, int
     margin = 2 * max(t.radius_angstrom for t in whole.picks.types)
     for example, voxels in ((parts.training, learned), (parts.held_out, measured)):
         grid = example.volume.grid
-        assert len(example.picks) and example.marks is not None and len(example.marks.none) == len(example.picks)
-        place = np.rint(grid.to_voxel(example.picks.xyz_angstrom)).astype(int)
-        old = np.rint(whole.volume.grid.to_voxel(example.picks.xyz_angstrom)).astype(int)
+        assert example.marks is not None
+        places = example.marks.none.xyz_angstrom  # all picks that are in the part
+        place = np.rint(grid.to_voxel(places)).astype(int)
+        old = np.rint(whole.volume.grid.to_voxel(places)).astype(int)
         np.testing.assert_array_equal(voxels[tuple(place.T)], whole.volume.voxels[tuple(old.T)])
-    between = np.abs(parts.training.picks.xyz_angstrom[:, None] - parts.held_out.picks.xyz_angstrom[None])
+        assert len(places) > 0
+    assert parts.training.marks is not None and len(parts.held_out.picks)
+    inside = parts.training.marks.none.xyz_angstrom
+    between = np.abs(inside[:, None] - parts.held_out.picks.xyz_angstrom[None])
     assert (between.max(axis=2) >= margin).all()
+    # Of the others only those are learned that reach in, and none of them is held out.
+    learned_places, held_places = (
+        {tuple(p) for p in e.picks.xyz_angstrom.tolist()} for e in (parts.training, parts.held_out)
+    )
+    assert {tuple(p) for p in inside.tolist()} <= learned_places and not learned_places & held_places
     assert measured.size >= 0.2 * np.prod(shape) and str(len(parts.held_out.picks)) in parts.about
 
 

@@ -147,10 +147,17 @@ element("draw-box").addEventListener("click", () => change({ boxing: !state.boxi
 element("edit").addEventListener("change", (event) => change({ edit: event.target.checked }));
 element("accept").addEventListener("click", accept);
 element("reject").addEventListener("click", reject);
-element("retype").addEventListener("change", () => element("retype").value && decideSelected(Number(element("retype").value)));
+element("retype").addEventListener("change", () => {
+  const { value } = element("retype");
+  if (value) decideSelected(Number(value));
+  stage.focus({ preventScroll: true }); // the next key is a decision
+});
 element("undo").addEventListener("click", undo);
 element("doubtful").addEventListener("click", nextDoubtful);
-element("edit-type").addEventListener("change", () => change({ review: false }));
+element("edit-type").addEventListener("change", () => {
+  change({ review: false });
+  stage.focus({ preventScroll: true });
+});
 
 element("save-corrections").addEventListener("click", () => {
   download(`${content.run}-corrections.json`, correctionsText());

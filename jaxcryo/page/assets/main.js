@@ -91,7 +91,7 @@ const KEYS = {
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const typing = event.target.closest?.("input:not([type=checkbox]), select, textarea");
-  const moves = event.key.length > 1 && event.key !== "Escape";
+  const moves = /^(Arrow|Page|Home|End)/.test(event.key);
   // Keys that scroll the page belong to the slices only where these have the focus.
   if (typing || (moves && event.target !== stage && event.target !== document.body && event.target !== document)) return;
   const act = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];

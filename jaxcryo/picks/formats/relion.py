@@ -207,9 +207,12 @@ def _has_column(path: pathlib.Path, name: str) -> bool:
 
 
 def _mixed_scores(picks: PicksByRun) -> list[str]:
-    scored = sum(len(p) for p in picks.values() if p.score is not None)
-    unscored = any(p.score is None and len(p) for p in picks.values())
-    return [f"the scores of {scored} picks, since others have none"] if scored and unscored else []
+    lost = []
+    for name, plural in (("score", "scores"), ("probability", "probabilities")):
+        having = sum(len(p) for p in picks.values() if getattr(p, name) is not None)
+        if having and any(getattr(p, name) is None and len(p) for p in picks.values()):
+            lost.append(f"the {plural} of {having} picks, since others have none")
+    return lost
 
 
 RELION4 = PickFormat(
