@@ -26,6 +26,7 @@ class Served:
     asked: Counter[str] = dataclasses.field(default_factory=Counter)
     """How often bodies were asked for."""
     failed: int = 0
+    answers_head: bool = True
     released: threading.Event = dataclasses.field(default_factory=threading.Event)
     """Ends what stalls."""
 
@@ -65,6 +66,8 @@ def web_server(folder: pathlib.Path) -> Iterator[Served]:
             path = urllib.parse.unquote(self.path)
             fault, file = served.meets(self.command, path), folder / path.lstrip("/")
             status = int(fault) if fault is not None and fault.isdigit() else 200 if file.is_file() else 404
+            if self.command == "HEAD" and not served.answers_head:
+                status = 405
             body = file.read_bytes() if status == 200 else b""
             headers = {}
             if status == 200:

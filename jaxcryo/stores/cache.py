@@ -32,7 +32,8 @@ class Cache:
         self.folder = pathlib.Path(folder).absolute() / _FOLDER
         self.limit_bytes = int(limit_gb * 1e9)
         self.fault: str | None = None
-        """Why nothing more is kept, for people."""
+        """Why nothing more is kept, for people; who says it empties this."""
+        self._failed = False
         self._lock = threading.Lock()
         self._room = 0
         """To be written before the folder is looked through again."""
@@ -69,14 +70,11 @@ class Cache:
             fresh.write_bytes(data)
             fresh.replace(path)
         except OSError as error:
-            self.fault = f"{self.folder}: cannot be written ({error.strerror}): chunks are read, and not kept"
+            if not self._failed:
+                self.fault = f"{self.folder}: cannot be written ({error.strerror}): chunks are read, and not kept"
+            self._failed = True
             with contextlib.suppress(OSError):
                 fresh.unlink(missing_ok=True)
-
-    def drop(self, name: str) -> None:
-        """Forgets what was kept under a name."""
-        with contextlib.suppress(OSError):
-            self._path(name).unlink(missing_ok=True)
 
     def _path(self, name: str) -> pathlib.Path:
         digest = hashlib.sha256(name.encode()).hexdigest()

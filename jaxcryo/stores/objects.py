@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import random
 import re
-import time
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -28,9 +28,9 @@ class Patience:
     first_seconds: float = 0.25
     longest_seconds: float = 15.0
 
-    def wait(self, attempt: int) -> None:
-        """Waits after the attempt of that number (from 1), a little less at random: not all clients at once."""
-        time.sleep(min(self.first_seconds * 2 ** (attempt - 1), self.longest_seconds) * random.uniform(0.5, 1))
+    def seconds(self, attempt: int) -> float:
+        """After the attempt of that number (from 1), a little less at random: not all clients at once."""
+        return min(self.first_seconds * 2 ** (attempt - 1), self.longest_seconds) * random.uniform(0.5, 1)
 
 
 PATIENCE = Patience()
@@ -73,6 +73,8 @@ class Objects:
     def __init__(self, address: Address) -> None:
         self.address = address
         self._store = open_store(address)
+        self._lost = threading.Event()
+        """Set when something did not come: others that wait for another attempt then give up too, and it is renewed."""
 
     def get(self, key: str, span: Span | None = None, check: Check = lambda data: None) -> bytes | None:
         """An object's bytes, or some of them; None where there is none. What `check` objects to is asked for again."""
@@ -99,10 +101,10 @@ class Objects:
         batches = self._patiently("", lambda: list(obstore.list(self._store)))
         return {entry["path"]: _stat(entry) for batch in batches or () for entry in batch}
 
-    def inside(self, prefix: str = "") -> Folder:
-        """What lies right below a folder."""
+    def inside(self) -> Folder:
+        """What lies right below the address."""
         self._check_listable()
-        found = self._patiently(prefix, lambda: obstore.list_with_delimiter(self._store, prefix or None))
+        found = self._patiently("", lambda: obstore.list_with_delimiter(self._store))
         if found is None:
             return Folder(folders=(), objects=())
         return Folder(
@@ -118,6 +120,7 @@ class Objects:
         self, key: str, call: Callable[[], T], check: Callable[[T], str | None] = lambda got: None
     ) -> T | None:
         place = self.address / key if key else self.address
+        lost = self._lost
         for attempt in itertools.count(1):
             try:
                 got = call()
@@ -138,10 +141,12 @@ class Objects:
                 if fault is None:
                     return got
                 reason, again = fault, True
-            if not again or attempt >= PATIENCE.attempts:
+            if not again or attempt >= PATIENCE.attempts or lost.wait(PATIENCE.seconds(attempt)):
+                if self._lost is lost:
+                    self._lost = threading.Event()
+                lost.set()
                 times = f"in {attempt} attempts " if attempt > 1 else ""
                 raise InputError(f"{place}: did not come {times}({reason}); try again later, or check the address")
-            PATIENCE.wait(attempt)
         raise AssertionError
 
 
@@ -157,7 +162,7 @@ def read_object(address: Address) -> bytes:
     return data
 
 
-_FINAL = re.compile(r"status code: 4(?!08|25|29)\d\d")
+_FINAL = re.compile(r"status code: 4(?!08|25|29)\d\d|missing from response")
 """Answers that stay the same however often one asks."""
 _STATUS = re.compile(r"status code: (\d{3}[^:\n]*)")
 _KIND = re.compile(r"\bkind: (Timeout|Interrupted|Connect|Decode)")

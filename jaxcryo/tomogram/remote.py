@@ -117,7 +117,7 @@ class RemoteStore(zarr.abc.store.Store):
         with self._lock:
             self._wanted = collections.deque(k for k in keys if self.listing is None or k in self.listing)
             expected = set(self._wanted)
-            for key in [k for k in self._coming if k not in expected]:
+            for key in [k for k, f in self._coming.items() if k not in expected or _has_failed(f)]:
                 self._coming.pop(key).cancel()
             self._ask()
 
@@ -170,7 +170,10 @@ class RemoteStore(zarr.abc.store.Store):
         return data
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        data = await asyncio.wrap_future(self._take(key, _span(byte_range)))
+        coming = asyncio.wrap_future(self._take(key, _span(byte_range)))
+        # Of several that fail together one is heard of; asyncio would print the others.
+        coming.add_done_callback(lambda done: done.cancelled() or done.exception())
+        data = await coming
         return None if data is None else prototype.buffer.from_bytes(data)
 
     async def get_partial_values(
@@ -293,6 +296,10 @@ def _stat_or_none(objects: Objects, key: str) -> Stat | None:
         return objects.stat(key)
     except InputError:
         return None
+
+
+def _has_failed(future: Future) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is not None
 
 
 def _fault(rule: ChunkRule, data: bytes) -> str | None:

@@ -95,6 +95,13 @@ def test_a_tomogram_in_a_bucket_is_the_one_on_disk(s3, folder) -> None:
     assert s3.failed
 
 
+def test_a_server_without_head_is_read_too(web) -> None:
+    web.answers_head = False
+    np.testing.assert_array_equal(open_volume(f"{web.url}/a b.zarr").read(0, 2), VOXELS[:2])
+    (run,) = find_runs(f"{web.url}/a b.zarr")
+    assert Origin.of(run.volume_path).is_same(Origin.of(run.volume_path))
+
+
 def test_what_stalls_is_asked_for_again(web, monkeypatch) -> None:
     monkeypatch.setattr(access, "SILENCE_SECONDS", 1.0)
     web.fault = lambda path, attempt: "stall" if path.endswith("/0/1/1/1") and attempt == 1 else None
