@@ -18,15 +18,17 @@ from jaxcryo.data.targets import sigmas_voxel
 from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, Volume, VoxelGrid
 from jaxcryo.errors import InputError
 from jaxcryo.models import build
+from jaxcryo.picking.stitch import Slab
 from jaxcryo.picks.corrections import Region
 from jaxcryo.recipes import recipe
 from jaxcryo.training.held_out_part import held_out_part
 from jaxcryo.training.loss import loss_parts
 from jaxcryo.training.source import Example
-from jaxcryo.training.starting_model import taken_over
+from jaxcryo.training.starting_model import far_below, taken_over
 from jaxcryo.training.state import initial_state
 from jaxcryo.training.step import first_copy, over_devices, replicate
 from jaxcryo.training.teacher import filled_in
+from jaxcryo.weights import TrainedModel
 
 SHAPE = (2, 3, 4, 6, 8)
 PARTIAL = PartialConfig()
@@ -144,6 +146,23 @@ def test_heads_go_by_name(arch: str) -> None:
         np.testing.assert_array_equal(own[..., 0, :], first[..., 0, :])
         np.testing.assert_array_equal(own[..., 1, :], its[..., 1, :])
         np.testing.assert_array_equal(own[..., 2, :], its[..., 0, :])
+
+
+def test_what_is_far_below_is_asked_of_a_type_or_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = tuple(dataclasses.replace(t, threshold=h) for t, h in ((CZII_TYPES[2], 0.5), (CZII_TYPES[0], 0.2)))
+    config = recipe("tattaka", "tiny", classes=2)
+    _, params, stats = build(config.model, seed=None)
+    model = TrainedModel(
+        config=config, types=old, spacing_angstrom=10.0, params=params, stats=stats, source="before"
+    )  # fmt: skip
+    heatmap = np.random.default_rng(0).uniform(0, 0.1, (2, 4, 5, 6)).astype(np.float32)
+    slabs = [Slab(z_start=z, heatmap=heatmap[:, z : z + 2]) for z in (0, 2)]
+    monkeypatch.setattr("jaxcryo.training.starting_model.heatmap_slabs", lambda volume, models: slabs)
+    new = (CZII_TYPES[0], ParticleType(name="proteasome", radius_angstrom=80), CZII_TYPES[2])
+    found = list(far_below(model, numbered((4, 5, 6)).volume, new, 0.1))
+    assert [z for z, _ in found] == [0, 2]
+    ribosome, apo = heatmap[0] < 0.05, heatmap[1] < 0.02
+    np.testing.assert_array_equal(np.concatenate([k for _, k in found], axis=1), [apo, ribosome & apo, ribosome])
 
 
 def numbered(shape: tuple[int, int, int]) -> Example:
