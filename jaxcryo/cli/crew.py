@@ -77,11 +77,23 @@ def _dashboard(client: Client) -> str:
 
 
 def choose_there(client: Client, options: ModelOptions, folder: pathlib.Path, entries: tuple[ModelEntry, ...]) -> How:
-    """As `choose_how`, on the first worker of a cluster: what is at hand here says nothing of those."""
+    """As `choose_how`, on the first worker of a cluster: what is at hand here says nothing of those.
+
+    Raises:
+        InputError: as `choose_how`; or that worker has no jaxcryo, or another one.
+    """
     if not client.nthreads():
         print("waiting for a first worker, which chooses how the models are run")
         client.wait_for_workers(1)
-    how: How = client.submit(choose_how, options, folder, entries, pure=False).result()
+    try:
+        how: How = client.submit(choose_how, options, folder, entries, pure=False).result()
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"a worker could not choose how the models are run ({type(error).__name__}: {error}); install the same "
+            "version of jaxcryo everywhere"
+        ) from error
     return how
 
 

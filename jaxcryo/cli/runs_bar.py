@@ -23,7 +23,7 @@ class RunsBar(contextlib.AbstractContextManager["RunsBar"]):
         if self._label:
             self._show(done, desc=self._label, total=total, unit="window")
         else:
-            self._done[index] = min(done / total, 1.0)
+            self._done[index] = done / max(total, 1)
             self._show(round(sum(self._done.values()), 1), desc="picking", total=len(self._done), unit="run")
 
     def finish(self, index: int) -> None:

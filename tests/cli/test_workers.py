@@ -11,10 +11,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from unittest import mock
 
 import numpy as np
 import pytest
 
+from jaxcryo.cli.crew import choose_there
+from jaxcryo.cli.infer import ModelOptions
 from jaxcryo.cli.infer import main as infer
 from jaxcryo.cli.picker import Job, open_picker_elsewhere
 from jaxcryo.cli.runs_bar import RunsBar
@@ -153,6 +156,22 @@ def test_other_models_or_another_precision_are_refused_by_name(engines) -> None:
     other = dataclasses.replace(entries[1], precision="bfloat16")
     with pytest.raises(InputError, match=f"{other.name} in float32; expected bfloat16"):
         open_picker_elsewhere(dataclasses.replace(job, entries=(entries[0], other)))
+
+
+@pytest.mark.parametrize("fault", [ModuleNotFoundError("No module named 'jaxcryo'"), InputError("no engine fits")])
+def test_a_worker_that_cannot_choose_is_said(engines, fault) -> None:
+    client = mock.Mock()
+    client.submit.return_value.result.side_effect = fault
+    with pytest.raises(InputError, match=str(fault)):
+        choose_there(client, ModelOptions(), engines, read_manifest(engines))
+
+
+def test_the_bar_counts_runs_by_what_is_done_of_them() -> None:
+    with RunsBar(["a", "b", "c", "d"]) as bar:
+        bar.advance(0, 5, 10)
+        bar.advance(1, 0, 0)
+        bar.finish(2)
+        assert bar._bar is not None and bar._bar.n == 1.5 and bar._bar.total == 4
 
 
 def test_more_workers_than_cores(dataset, engines, tmp_path, capsys) -> None:
