@@ -30,7 +30,7 @@ class PickingOptions:
     aim: Aim = "recall"
     """what thresholds are chosen for: recall (F4, few missed), balanced (F1), or precision (95 % right)"""
     one_type_per_place: Switch = True
-    """keep picks of different types at one place even where one of them is hardly right"""
+    """keep picks of different types at one place even where one of them is hardly right; recall keeps them anyway"""
     thresholds: Annotated[str | None, shown("FILE", default="fitted to the tomograms")] = None
     """thresholds to use, as JSON: {"ribosome": 0.5, ...}"""
     merge_radius: Annotated[float | None, shown("FRACTION", default="the models' own, 0.7")] = None
