@@ -18,8 +18,8 @@ from jaxcryo.picking.places import one_type_per_place
 
 _BETAS = {"recall": 4.0, "balanced": 1.0}
 _LEAST_CHANCES = {"recall": 0.0, "balanced": 0.1, "precision": 0.1}
-"""Of a pick beside one of another type at the same place; below, it goes. For recall all stay: a rare type that is taken
-for its rival costs more than the false picks do."""
+"""Of a pick beside one of another type at the same place; below, it goes. For recall all stay: a rare type that is
+taken for its rival costs more than the false picks do."""
 PRECISION = 0.95
 _FARTHEST_SPREADS = 2.0
 _LEAST_SPREAD = 0.25
