@@ -143,6 +143,8 @@ class PartialConfig:
     """Share of the starting model's threshold below which there is surely nothing."""
     unknown_weight: float = 0.0
     """Of unknown voxels, as background, until the warm-up is over; above 0 where no starting model tells background."""
+    new_types: tuple[int, ...] | None = None
+    """The types, by their number, whose unknown voxels weigh so; None for all."""
     warmup: float = 0.3
     """Share of the training before which the averaged weights' answers are not believed."""
     trust: float = 0.4

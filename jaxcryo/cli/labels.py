@@ -12,7 +12,9 @@ from jaxcryo.config import PartialConfig, TrainConfig
 from jaxcryo.data.marks import Marks
 from jaxcryo.domain import ParticleType, Picks, Run, concatenate_picks
 from jaxcryo.errors import InputError
+from jaxcryo.picking.preprocess import at_scale
 from jaxcryo.picks.corrections import Corrections, corrected, read_corrections
+from jaxcryo.tomogram.statistics import are_opposite, surveyed
 from jaxcryo.training.source import Example
 from jaxcryo.training.starting_model import far_below
 from jaxcryo.weights import TrainedModel
@@ -74,7 +76,9 @@ def marked(
     return whole.select(sure), Marks(none=_rejected(none, corrections), complete=corrections.complete)
 
 
-def partial_config(config: TrainConfig, model: TrainedModel | None, note: Callable[[str], object]) -> TrainConfig:
+def partial_config(
+    config: TrainConfig, model: TrainedModel | None, types: Sequence[ParticleType], note: Callable[[str], object]
+) -> TrainConfig:
     """The recipe for partial labels: windows near marks, and the starting model's intensities."""
     partial = PartialConfig()
     if model is None:
@@ -83,6 +87,12 @@ def partial_config(config: TrainConfig, model: TrainedModel | None, note: Callab
             f"count {_SCRATCH_WEIGHT:g} as background; --init bundled, or another model, tells more"
         )
         partial = dataclasses.replace(partial, unknown_weight=_SCRATCH_WEIGHT)
+    elif new := [i for i, t in enumerate(types) if t.name not in {own.name for own in model.types}]:
+        note(
+            f"the starting model does not know {', '.join(types[i].name for i in new)}: until the averaged weights do, "
+            f"unknown voxels count {_SCRATCH_WEIGHT:g} as background for them"
+        )
+        partial = dataclasses.replace(partial, unknown_weight=_SCRATCH_WEIGHT, new_types=tuple(new))
     crop = dataclasses.replace(config.crop, near_pick=max(config.crop.near_pick, _LEAST_NEAR))
     intensity = config.intensity if model is None else model.config.intensity
     return dataclasses.replace(config, partial=partial, crop=crop, intensity=intensity)
@@ -91,7 +101,11 @@ def partial_config(config: TrainConfig, model: TrainedModel | None, note: Callab
 def with_far_below(
     example: Example, model: TrainedModel | None, config: TrainConfig, note: Callable[[str], object]
 ) -> Example:
-    """The example with what the starting model is sure is none in it."""
+    """The example with what the starting model is sure is none in it, looked at on the scale of its training.
+
+    Raises:
+        InputError: the tomogram cannot be read.
+    """
     if model is None or config.partial is None:
         return example
     own, its = example.volume.grid.spacing_angstrom, model.spacing_angstrom
@@ -101,7 +115,16 @@ def with_far_below(
             "not asked what is surely none"
         )
         return example
-    ask = functools.partial(far_below, model, example.volume, example.picks.types, config.partial.far_below)
+    volume = surveyed(example.volume)
+    skewness = volume.statistics.skewness
+    if model.skewness is not None and are_opposite(skewness, model.skewness):
+        note(
+            f"{volume.name}: its contrast looks opposite to the starting model's (skewness {skewness:+.1f} and "
+            f"{model.skewness:+.1f}), so it is not asked what is surely none; use --invert if it is"
+        )
+        return example
+    seen = at_scale(volume, model.config.intensity)
+    ask = functools.partial(far_below, model, seen, example.picks.types, config.partial.far_below)
     return dataclasses.replace(example, far_below=ask)
 
 

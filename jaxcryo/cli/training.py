@@ -159,7 +159,7 @@ def _prepared(options: TrainOptions) -> _Prepared:
     if partial:
         found = starting_model(options.start, config) if options.start.init is not None else None
         model = None if found is None else found[1]
-        config = partial_config(config, model, note)
+        config = partial_config(config, model, types, note)
     start = starting_weights(options.start, config, types)
     decided = corrections_of(label.corrections, runs, types)
     spacing = options.input.voxel_spacing
@@ -182,6 +182,10 @@ def _prepared(options: TrainOptions) -> _Prepared:
         examples = [parts.held_out, parts.training]
     if partial:
         note(said_of(examples, types))
+        note(
+            "where a held-out tomogram is not marked in full, correct picks of unmarked particles count as false: its "
+            "F4 is too low, and the thresholds chosen by it are too high"
+        )
     for example in examples:
         padded = padding_needed(example.volume.name, example.volume.grid.shape_zyx, config.model.patch_zyx)
         if padded is not None:

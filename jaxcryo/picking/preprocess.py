@@ -11,7 +11,7 @@ from jaxcryo.runtime.manifest import ModelEntry
 from jaxcryo.tomogram.normalization import scaled
 from jaxcryo.tomogram.padding import padding_needed
 from jaxcryo.tomogram.resample import resampled
-from jaxcryo.tomogram.statistics import Note, Statistics, are_opposite, surveyed
+from jaxcryo.tomogram.statistics import Note, Statistics, Surveyed, are_opposite, surveyed
 
 SPACING_TOLERANCE = 0.02
 """Models are used on voxels that differ by up to this share from those they were trained on."""
@@ -29,7 +29,7 @@ def fit_volume(volume: Volume, entries: Sequence[ModelEntry], *, note: Note = la
         InputError: the models' spacings differ, the volume's cannot be right, or it cannot be read.
     """
     spacing = models_spacing(entries)
-    volume = given = surveyed(volume, note=note)
+    given = surveyed(volume, note=note)
     measured = given.statistics
     known = [e.skewness for e in entries if e.skewness is not None]
     if known and are_opposite(measured.skewness, known[0]):
@@ -39,14 +39,8 @@ def fit_volume(volume: Volume, entries: Sequence[ModelEntry], *, note: Note = la
             f"{measured.skewness:+.1f} and {known[0]:+.1f}): its contrast looks opposite, use --invert or leave it "
             "out (in Python invert=True)"
         )
-    fixed = [e.intensity for e in entries if e.intensity.rule == "fixed"]
-    if fixed and not on_scale(measured, fixed[0]):
-        gain = fixed[0].std / measured.std
-        volume = scaled(volume, gain=gain, offset=fixed[0].mean - measured.mean * gain)
-        note(
-            f"{volume.name}: its intensities ({measured.mean:.3g} ± {measured.std:.3g}) are not on the training's "
-            f"scale ({fixed[0].mean:.3g} ± {fixed[0].std:.3g}): brought to it"
-        )
+    fixed = next((e.intensity for e in entries if e.intensity.rule == "fixed"), None)
+    volume = at_scale(given, fixed, note=note)
     own = volume.grid.spacing_zyx_angstrom
     if any(abs(s / spacing - 1) > SPACING_TOLERANCE for s in own):
         before = f"{volume.grid.spacing_angstrom:.3f}" if len(set(own)) == 1 else " × ".join(f"{s:.3f}" for s in own)
@@ -59,6 +53,19 @@ def fit_volume(volume: Volume, entries: Sequence[ModelEntry], *, note: Note = la
         if sentence:
             note(sentence)
     return volume
+
+
+def at_scale(volume: Surveyed, intensity: IntensityConfig | None, *, note: Note = lambda sentence: None) -> Volume:
+    """The volume, brought to the scale of the rule's constants where it is far from them, which is said."""
+    measured = volume.statistics
+    if intensity is None or intensity.rule != "fixed" or on_scale(measured, intensity):
+        return volume
+    note(
+        f"{volume.name}: its intensities ({measured.mean:.3g} ± {measured.std:.3g}) are not on the training's "
+        f"scale ({intensity.mean:.3g} ± {intensity.std:.3g}): brought to it"
+    )
+    gain = intensity.std / measured.std
+    return scaled(volume, gain=gain, offset=intensity.mean - measured.mean * gain)
 
 
 def models_spacing(entries: Sequence[ModelEntry]) -> float:

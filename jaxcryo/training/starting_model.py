@@ -47,7 +47,7 @@ def far_below(
 ) -> Iterator[tuple[int, UInt8[NDArray[np.uint8], "c d y x"]]]:
     """1 where the model is sure that there is nothing, from a slice on: below a share of its thresholds.
 
-    For a type that it knows by its own heatmap, for others where all its heatmaps are so low.
+    Each type is known by its own heatmap; of types that the model lacks it is sure of nothing.
 
     Raises:
         InputError: the volume cannot be read, or is smaller than a window.
@@ -58,8 +58,8 @@ def far_below(
     channel = {t.name: i for i, t in enumerate(model.types)}
     for slab in heatmap_slabs(volume, [opened]):
         low = np.asarray(slab.heatmap) < limits
-        nothing = low.all(axis=0)
-        known = [low[channel[t.name]] if t.name in channel else nothing for t in types]
+        nowhere = np.zeros_like(low[0])  # the heatmaps of other types are low at particles of a new one too
+        known = [low[channel[t.name]] if t.name in channel else nowhere for t in types]
         yield slab.z_start, np.stack(known).astype(np.uint8)
 
 

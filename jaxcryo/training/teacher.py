@@ -34,6 +34,9 @@ def filled_in(
     learned = (count > 0) & (seen > config.trust * count)
     believed = (progress >= config.warmup) & learned[:, None, None, None]
     sure = believed & ((answer < config.surely_none) | (answer > config.surely_one))
-    weight = jnp.where(known > 0, 1.0, jnp.where(sure, 1.0, config.unknown_weight * (progress < config.warmup)))
+    classes = target.shape[1]
+    new = range(classes) if config.new_types is None else config.new_types
+    unknown = jnp.array([config.unknown_weight * (i in new) for i in range(classes)])[:, None, None, None]
+    weight = jnp.where(known > 0, 1.0, jnp.where(sure, 1.0, unknown * (progress < config.warmup)))
     none_or_answer = jnp.where(sure & (answer > config.surely_one), answer, 0.0)
     return jnp.where(known > 0, target, none_or_answer), lax.stop_gradient(weight)

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcryo.config import AugmentConfig, LossConfig, PartialConfig, TrainConfig
+from jaxcryo.cli.labels import with_far_below
+from jaxcryo.config import AugmentConfig, IntensityConfig, LossConfig, PartialConfig, TrainConfig
 from jaxcryo.data.augment import augment, augment_known
 from jaxcryo.data.collection import collect, epoch_grid, rows_of_step
 from jaxcryo.data.marks import Marks, known_voxels
@@ -91,6 +92,9 @@ def test_the_teacher_is_believed_late_where_it_is_sure_and_has_learned_the_type(
     scratch = dataclasses.replace(PARTIAL, unknown_weight=0.1)
     np.testing.assert_allclose(fill(0.1, scratch)[1], np.where(known > 0, 1, 0.1))
     np.testing.assert_array_equal(fill(0.9, scratch)[1], weight)
+    # Where the starting model lacks one type, only its unknown voxels do.
+    one = fill(0.1, dataclasses.replace(scratch, new_types=(1,)))[1]
+    np.testing.assert_allclose(one, np.where(known > 0, 1, np.array([0, 0.1, 0])[:, None, None, None]))
 
 
 def test_what_marks_say_of_voxels() -> None:
@@ -148,7 +152,7 @@ def test_heads_go_by_name(arch: str) -> None:
         np.testing.assert_array_equal(own[..., 2, :], its[..., 0, :])
 
 
-def test_what_is_far_below_is_asked_of_a_type_or_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_far_below_is_asked_of_types_that_the_model_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     old = tuple(dataclasses.replace(t, threshold=h) for t, h in ((CZII_TYPES[2], 0.5), (CZII_TYPES[0], 0.2)))
     config = recipe("tattaka", "tiny", classes=2)
     _, params, stats = build(config.model, seed=None)
@@ -162,7 +166,29 @@ def test_what_is_far_below_is_asked_of_a_type_or_of_all(monkeypatch: pytest.Monk
     found = list(far_below(model, numbered((4, 5, 6)).volume, new, 0.1))
     assert [z for z, _ in found] == [0, 2]
     ribosome, apo = heatmap[0] < 0.05, heatmap[1] < 0.02
-    np.testing.assert_array_equal(np.concatenate([k for _, k in found], axis=1), [apo, ribosome & apo, ribosome])
+    np.testing.assert_array_equal(np.concatenate([k for _, k in found], axis=1), [apo, np.zeros_like(apo), ribosome])
+
+
+def test_the_starting_model_sees_what_it_was_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    voxels = np.random.default_rng(0).normal(size=(24, 48, 48)).astype(np.float32)
+    voxels[8:20, 8:20, 8:20] += 8  # a bright body
+    example = numbered(voxels.shape)
+    example = dataclasses.replace(example, volume=dataclasses.replace(example.volume, voxels=voxels))
+    fixed = IntensityConfig(rule="fixed", mean=1e-6, std=1e-5)
+    config = dataclasses.replace(recipe("tattaka", "tiny", classes=3), intensity=fixed, partial=PARTIAL)
+    model = TrainedModel(
+        config=config, types=CZII_TYPES[:3], spacing_angstrom=10.0, skewness=1.0, params={}, stats={}, source="before"
+    )
+    seen: list[Volume] = []
+    monkeypatch.setattr("jaxcryo.cli.labels.far_below", lambda model, volume, types, share: seen.append(volume))
+    notes: list[str] = []
+    asked = with_far_below(example, model, config, notes.append)
+    assert asked.far_below is not None and not notes
+    asked.far_below()
+    measured = seen[0].load()
+    np.testing.assert_allclose((measured.mean(), measured.std()), (1e-6, 1e-5), rtol=1e-3)
+    opposite = with_far_below(example, dataclasses.replace(model, skewness=-1.0), config, notes.append)
+    assert opposite.far_below is None and "TS_1" in notes[0] and "opposite" in notes[0]
 
 
 def numbered(shape: tuple[int, int, int]) -> Example:
