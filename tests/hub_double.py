@@ -22,6 +22,7 @@ class Hub:
     repositories: dict[str, dict[str, dict[str, bytes]]] = dataclasses.field(default_factory=dict)
     """By repository and commit, in their order: files."""
     asked: list[str] = dataclasses.field(default_factory=list)
+    private: set[str] = dataclasses.field(default_factory=set)
     refuses: bool = False
     """Whatever is to be changed."""
 
@@ -70,6 +71,10 @@ def hub_double() -> Iterator[Hub]:
                 files = hub.newest("/".join(parts[2:4])) if hub.repositories["/".join(parts[2:4])] else {}
                 self.plain([{"type": "file", "path": f, "size": len(b), "oid": "0" * 40} for f, b in files.items()])
                 return
+            if parts[:2] == ["api", "models"]:
+                repository = "/".join(parts[2:4])
+                self.plain({"id": repository, "private": repository in hub.private, "siblings": []})
+                return
             repository, kind, asked, file = "/".join(parts[:2]), parts[2], parts[3], "/".join(parts[4:])
             assert kind == "resolve"
             if repository not in hub.repositories:
@@ -98,6 +103,10 @@ def hub_double() -> Iterator[Hub]:
             elif path == "/api/repos/create":
                 asked = json.loads(body)
                 repository = f"{asked['organization']}/{asked['name']}" if "organization" in asked else asked["name"]
+                if repository not in hub.repositories and (
+                    asked.get("private") or asked.get("visibility") == "private"
+                ):
+                    hub.private.add(repository)
                 hub.repositories.setdefault(repository, {})
                 self.plain({"url": f"{hub.url}/{repository}"})
             elif path == "/api/validate-yaml":

@@ -119,10 +119,20 @@ def read_types(particles: str | None, copick: str | None) -> tuple[ParticleType,
 
 
 def check_truth(options: TruthOptions, copick: str | None, portal: Sequence[int] = ()) -> None:
-    """Raises InputError where a user or a session is named without a project, or a deposition without the portal."""
-    if options.deposition is not None and not portal and not (copick is not None and open_project(copick).datasets):
+    """Raises InputError where a user or a session is named without a project that has picks of its own, or a deposition
+    without the portal.
+    """
+    of_portal = bool(portal) or (copick is not None and bool(open_project(copick).datasets))
+    if options.deposition is not None and not of_portal:
         raise InputError("--deposition selects annotations of the CryoET Data Portal; name datasets with --portal")
-    if copick is None and (options.picks_user is not None or options.picks_session is not None):
+    if options.picks_user is None and options.picks_session is None:
+        return
+    if copick is not None and of_portal:
+        raise InputError(
+            f"{copick}: its known picks are read from the CryoET Data Portal, where --picks-user and --picks-session "
+            "select nothing; choose with --deposition"
+        )
+    if copick is None:
         raise InputError("--picks-user and --picks-session select picks of a copick project; name it with --copick")
 
 

@@ -61,7 +61,7 @@ def publish(options: PublishOptions) -> None:
     models = publishable(options.engines, options.name, said)
     if options.dry_run is not None:
         write_folder(models, options.dry_run, force=options.force)
-        print(f"wrote {options.dry_run}: README.md (the card), {', '.join(models.files)}")
+        print(f"wrote {options.dry_run}: {', '.join((*models.texts, *models.files))}")
         return
     print(f"published {upload(models, private=options.private)}")
     print(f"to use them: {command(f'infer --engines {models.name} --data DIR')}")

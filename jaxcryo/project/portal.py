@@ -174,7 +174,8 @@ def portal_picks(
     Of a run given with its tomogram only those count that are in its alignment.
 
     Raises:
-        InputError: a run has several annotations of a particle, or a file does not come.
+        InputError: a run has several annotations of a particle, its picks are in several alignments, or a file does not
+            come.
     """
     wanted = {r if isinstance(r, str) else r.name: None if isinstance(r, str) else r.volume_path for r in runs}
     alignment_of: dict[Location | None, int | None] = {t.address: t.alignment for t in portal.tomograms}
@@ -195,6 +196,7 @@ def portal_picks(
             if alignment is None or points.alignment in (None, alignment):
                 own.setdefault(index, []).append(points)
         chosen += [(_one(portal, run, found), index) for index, found in sorted(own.items())]
+        _check_alignment(portal, run, [p for found in own.values() for p in _meant(found)])
     doubtful = [p for p, _ in chosen if not p.is_truth]
     if doubtful and deposition is None:
         named = sorted({f"{plain_name(p.particle)} ({p.method}, deposition {p.deposition})" for p in doubtful})
@@ -220,7 +222,7 @@ def portal_picks(
 
 def _one(portal: Portal, run: str, found: Sequence[PortalPoints]) -> PortalPoints:
     """The annotation that is meant, in its richest shape."""
-    truth = [p for p in found if p.is_truth] or found
+    truth = _meant(found)
     if len({p.annotation for p in truth}) > 1:
         listed = _listed(sorted({f"{p.deposition} ({p.method})" for p in truth}))
         raise InputError(
@@ -228,6 +230,24 @@ def _one(portal: Portal, run: str, found: Sequence[PortalPoints]) -> PortalPoint
             f"{listed}; choose one with --deposition"
         )
     return min(truth, key=lambda p: (_POINTS.index(p.shape), str(p.address)))
+
+
+def _meant(found: Sequence[PortalPoints]) -> Sequence[PortalPoints]:
+    return [p for p in found if p.is_truth] or found
+
+
+def _check_alignment(portal: Portal, run: str, points: Sequence[PortalPoints]) -> None:
+    """Positions in different alignments are different places, which no one tomogram has."""
+    by_alignment: defaultdict[int, set[str]] = defaultdict(set)
+    for p in points:
+        if p.alignment is not None:
+            by_alignment[p.alignment].add(f"{plain_name(p.particle)} of deposition {p.deposition}")
+    if len(by_alignment) > 1:
+        listed = "; ".join(f"alignment {a} has {_listed(sorted(names))}" for a, names in sorted(by_alignment.items()))
+        raise InputError(
+            f"{portal.title}: the known picks of {run} are in several alignments of the tilt series, where the same "
+            f"place has other coordinates: {listed}; choose with --deposition, or fewer particles with --particles"
+        )
 
 
 def _client_package(title: str) -> ModuleType:

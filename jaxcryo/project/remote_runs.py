@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from jaxcryo.domain import Run
 from jaxcryo.errors import InputError
+from jaxcryo.picks.formats.base import check_names
 from jaxcryo.picks.geometry import Note
 from jaxcryo.stores.address import Address
 from jaxcryo.stores.objects import Objects, RefusedError
@@ -20,8 +21,8 @@ def remote_runs(root: Address, names: Sequence[str] | None, note: Note) -> list[
     """The runs in the order of their names, or those of `names`; what lies beside them is told to `note`.
 
     Raises:
-        InputError: there are none, `names` has others, the server cannot be reached, or is a web server and the address
-            no tomogram's.
+        InputError: there are none, `names` has others, a name cannot be a folder's, the server cannot be reached, or is
+            a web server and the address no tomogram's.
     """
     objects = Objects(root)
     try:
@@ -44,7 +45,9 @@ def remote_runs(root: Address, names: Sequence[str] | None, note: Note) -> list[
     unknown = [n for n in names or () if n not in found]
     if unknown:
         raise InputError(f"{root}: has no run {', '.join(unknown)}; its runs are {', '.join(sorted(found))}")
-    return [Run(name=n, volume_path=found[n]) for n in sorted(found if names is None else set(names))]
+    chosen = sorted(found if names is None else set(names))
+    check_names(chosen, "run", str(root))
+    return [Run(name=n, volume_path=found[n]) for n in chosen]
 
 
 def _in_folder(root: Address, folders: Sequence[str], note: Note) -> dict[str, Address]:

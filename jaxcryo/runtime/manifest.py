@@ -134,9 +134,14 @@ def write_manifest(folder: str | pathlib.Path, entries: Sequence[ModelEntry]) ->
     """
     path = pathlib.Path(folder) / FILE_NAME
     _check_together(path, entries)
-    manifest = _Manifest(format=FORMAT, models=tuple(entries))
-    write_text(path, json.dumps(to_plain(manifest), indent=2, ensure_ascii=False) + "\n")
+    write_text(path, manifest_text(entries))
     return path
+
+
+def manifest_text(entries: Sequence[ModelEntry]) -> str:
+    """What `engines.json` holds, in today's format."""
+    manifest = _Manifest(format=FORMAT, models=tuple(entries))
+    return json.dumps(to_plain(manifest), indent=2, ensure_ascii=False) + "\n"
 
 
 def read_manifest(folder: str | pathlib.Path) -> tuple[ModelEntry, ...]:

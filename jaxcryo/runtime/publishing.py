@@ -6,13 +6,14 @@ import dataclasses
 import pathlib
 import re
 import shutil
+from collections.abc import Mapping
 from typing import Any
 
 from jaxcryo.errors import InputError
 from jaxcryo.files import atomic_path
 from jaxcryo.runtime.card import Said, card
 from jaxcryo.runtime.hub import SUFFIXES, HubName, endpoint, first_line, hub
-from jaxcryo.runtime.manifest import FILE_NAME, read_manifest
+from jaxcryo.runtime.manifest import FILE_NAME, manifest_text, read_manifest
 
 CARD = "README.md"
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
@@ -25,8 +26,9 @@ class Publishable:
     name: HubName
     folder: pathlib.Path
     files: tuple[str, ...]
-    """Of the folder."""
-    card: str
+    """Of the folder: what its manifest lists."""
+    texts: Mapping[str, str]
+    """The card and the manifest, by their files' names."""
 
 
 def publishable(folder: pathlib.Path, name: str, said: Said) -> Publishable:
@@ -50,8 +52,9 @@ def publishable(folder: pathlib.Path, name: str, said: Said) -> Publishable:
     return Publishable(
         name=parsed,
         folder=folder,
-        files=(FILE_NAME, *sorted(files)),
-        card=card(entries, parsed.repository, said),
+        files=tuple(sorted(files)),
+        # The manifest in today's format, whatever the folder's is: only that is fetched.
+        texts={CARD: card(entries, parsed.repository, said), FILE_NAME: manifest_text(entries)},
     )
 
 
@@ -59,40 +62,56 @@ def write_folder(models: Publishable, out: pathlib.Path, *, force: bool) -> None
     """Writes all of it to a folder, whole or not at all.
 
     Raises:
-        InputError: it is there already and no `force`, or cannot be written.
+        InputError: it is there already and no `force`, holds anything else, or cannot be written.
     """
-    if out.exists() and not (force and (out / FILE_NAME).is_file() and (out / CARD).is_file()):
-        raise InputError(
-            f"{out} already exists and holds no published models: choose another folder"
-            if force
-            else f"{out} already exists; pass --force to replace models that were written there"
-        )
+    if out.exists():
+        if not force:
+            raise InputError(f"{out} already exists; pass --force to replace models that were written there")
+        _check_replaceable(out, models.folder)
     with atomic_path(out) as fresh:
         fresh.mkdir()
-        (fresh / CARD).write_text(models.card, encoding="utf-8")
+        for name, text in models.texts.items():
+            (fresh / name).write_text(text, encoding="utf-8")
         for file in models.files:
             shutil.copyfile(models.folder / file, fresh / file)
+
+
+def _check_replaceable(out: pathlib.Path, folder: pathlib.Path) -> None:
+    if out.samefile(folder):
+        raise InputError(f"{out} is the folder that is published: choose another one for --dry-run")
+    if not ((out / FILE_NAME).is_file() and (out / CARD).is_file()):
+        raise InputError(f"{out} already exists and holds no published models: choose another folder")
+    others = sorted(p.name for p in out.iterdir() if p.name not in (CARD, FILE_NAME) and p.suffix not in SUFFIXES)
+    if others:
+        raise InputError(f"{out} also holds {', '.join(others[:5])}, which would be lost: choose another folder")
 
 
 def upload(models: Publishable, *, private: bool) -> str:
     """Publishes all of it in one commit, in which earlier models that are no longer listed go; gives its address.
 
     Raises:
-        InputError: the hub cannot be reached, or refuses.
+        InputError: the hub cannot be reached, or refuses; or a repository that is to be private is public.
     """
     package = hub(models.name)
     repository = models.name.repository
     try:
         api: Any = package.HfApi(endpoint=endpoint())
         address = api.create_repo(repository, private=private, exist_ok=True)
+        if private and not api.repo_info(repository).private:
+            raise InputError(
+                f"{models.name}: is there already and is public, which --private does not change; make it private on "
+                "the hub first, or leave out --private"
+            )
         there = api.list_repo_files(repository)
         stale = [f for f in there if "/" not in f and f.endswith(SUFFIXES) and f not in models.files]
         operations = [
-            package.CommitOperationAdd(path_in_repo=CARD, path_or_fileobj=models.card.encode()),
+            *(package.CommitOperationAdd(path_in_repo=f, path_or_fileobj=t.encode()) for f, t in models.texts.items()),
             *(package.CommitOperationAdd(path_in_repo=f, path_or_fileobj=str(models.folder / f)) for f in models.files),
             *(package.CommitOperationDelete(path_in_repo=f) for f in stale),
         ]
         api.create_commit(repository, operations, commit_message="Models of jaxcryo")
+    except InputError:
+        raise
     except Exception as error:  # the hub's own errors, and those of its HTTP client
         raise InputError(
             f"{models.name}: cannot be published ({first_line(error)}); sign in with 'hf auth login' (or set HF_TOKEN) "

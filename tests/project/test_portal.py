@@ -14,7 +14,7 @@ import servers
 from portal_double import Double, portal_double
 
 from jaxcryo.cli.infer import main as infer
-from jaxcryo.cli.inputs import find_source, known_picks
+from jaxcryo.cli.inputs import check_truth, find_source, known_picks
 from jaxcryo.cli.options import InputOptions, TruthOptions
 from jaxcryo.cli.score import main as score
 from jaxcryo.domain import CZII_TYPES, Picks
@@ -176,7 +176,7 @@ def test_what_is_not_clear_is_asked(double: Double) -> None:
     with pytest.raises(InputError, match=r"several annotations of ferritin-complex.*10310.*10358.*--deposition"):
         portal_picks(portal, portal.runs, CZII_TYPES)
     notes: list[str] = []
-    portal_picks(portal, portal.runs, CZII_TYPES[2:], note=notes.append)
+    portal_picks(portal, portal_runs(portal), CZII_TYPES[2:], note=notes.append)
     assert any("cytosolic-ribosome (by hand" in n for n in notes)
 
 
@@ -187,15 +187,25 @@ def test_a_copick_project_of_the_portal(double: Double, tmp_path: pathlib.Path) 
     source = find_source(None, str(tmp_path / "config.json"), InputOptions())
     assert [r.name for r in source.runs] == ["11", "12"] and source.project is not None
     assert set(known_picks(source, CZII_TYPES, TruthOptions())) == {"11", "12"}
+    for chosen in (TruthOptions(picks_user="curator"), TruthOptions(picks_session="1")):
+        with pytest.raises(InputError, match=r"--picks-user and --picks-session select nothing.*--deposition"):
+            check_truth(chosen, str(tmp_path / "config.json"))
+    check_truth(TruthOptions(deposition=10358), str(tmp_path / "config.json"))
     (tmp_path / "config.json").write_text(json.dumps(config | {"dataset_ids": "10446"}))
     with pytest.raises(InputError, match="dataset_ids"):
         find_source(None, str(tmp_path / "config.json"), InputOptions())
 
 
 def test_scores_against_the_portal(double: Double, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [str(tmp_path), "--portal", "10446", "--runs", "TS_1"]
+    assert score(command) == 2  # of which of the two, nothing tells
+    said = capsys.readouterr().err
+    assert all(fact in said for fact in ("TS_1", "alignment 1 has", "alignment 2 has thyroglobulin", "--deposition"))
+    for file in double.records["annotationFiles"]:
+        file["alignmentId"] = 1
     truth = portal_picks(open_portal([10446]), ["TS_1"], CZII_TYPES)["TS_1"]
     write_copick_picks(truth, tmp_path)
-    assert score([str(tmp_path), "--portal", "10446", "--runs", "TS_1", "--json"]) == 0
+    assert score([*command, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["runs"] == ["TS_1"] and result["types"]["ribosome"]["f4"] == 1
     for wrong, said in (
@@ -247,8 +257,13 @@ def test_files_that_were_downloaded(tmp_path: pathlib.Path) -> None:
     assert sorted(picks.xyz_angstrom.tolist()) == [[10, 20, 30], [40, 50, 60]]
     assert any("membrane" in n for n in notes) and any("10.000 Å was used" in n for n in notes)
     assert detect(folder).name == detect(folder / "membrane-1.0_point.ndjson").name == "portal"
-    given = Geometries(by_run={"TS_1": TomogramGeometry(voxel_spacing_xyz_angstrom=(5, 5, 5))})
+    five = TomogramGeometry(voxel_spacing_xyz_angstrom=(5, 5, 5))
+    given, beside = Geometries(default=five), Geometries(by_run={"TS_1": five})
     assert read_picks(folder, CZII_TYPES[2:3], given)["TS_1"].xyz_angstrom.tolist() == [[5, 10, 15]]
+    notes.clear()
+    picks = read_picks(folder, CZII_TYPES[2:3], beside, note=notes.append)["TS_1"]
+    assert picks.xyz_angstrom.tolist() == [[10, 20, 30]]  # they are of the folder's tomogram
+    assert any("10.000 Å was used, not the tomogram's of 5.000" in n for n in notes)
     file = folder / "ferritin_complex-1.0_point.ndjson"
     for bad in ("[1]", "{}", '{"location": {"x": 1, "y": 2}}', '{"location": {"x": 1, "y": 2, "z": NaN}}', "x"):
         file.write_text(ndjson([(4, 5, 6)]) + bad)

@@ -120,6 +120,26 @@ def test_what_changed_on_the_way_is_refused(hub: Hub, models: pathlib.Path) -> N
         read_manifest(models_folder(NAME))
 
 
+def test_a_public_repository_takes_nothing_private(hub: Hub, models: pathlib.Path, capsys) -> None:
+    hub.commit("user/some-models", {"README.md": b"public"})
+    command = [str(models), "--license", "mit", "--private"]
+    assert publish([*command, NAME]) == 2
+    assert f"{NAME}: is there already and is public" in capsys.readouterr().err
+    assert hub.newest("user/some-models") == {"README.md": b"public"}
+    assert publish([*command, "hf://user/new"]) == 0
+    assert hub.private == {"user/new"} and FILE_NAME in hub.newest("user/new")
+    assert publish([*command, "hf://user/new"]) == 0  # again
+
+
+def test_models_of_the_earlier_format_come_back(hub: Hub, models: pathlib.Path) -> None:
+    entries = read_manifest(models)
+    manifest = json.loads((models / FILE_NAME).read_text())
+    (models / FILE_NAME).write_text(json.dumps({"format": 1, "engines": manifest["models"]}))
+    assert read_manifest(models) == entries
+    assert publish([str(models), NAME, "--license", "mit"]) == 0
+    assert read_manifest(models_folder(NAME)) == entries
+
+
 @pytest.mark.parametrize("file", ["model.pkl", "pytorch_model.bin", "../x.onnx", "a/b.onnx", 7])
 def test_only_models_are_fetched(hub: Hub, models: pathlib.Path, file) -> None:
     manifest = json.loads((models / FILE_NAME).read_text())
@@ -165,6 +185,10 @@ def test_the_card_says_what_is_known(models: pathlib.Path, tmp_path: pathlib.Pat
     assert publish(command) == 2  # it is there
     assert publish([*command, "--force"]) == 0
     assert "None were published" in (tmp_path / "dry" / "README.md").read_text()
+    (tmp_path / "dry" / "thesis.txt").touch()
+    assert publish([*command, "--force"]) == 2 and "thesis.txt" in capsys.readouterr().err
+    (models / "README.md").touch()
+    assert publish([*command[:-1], str(models), "--force"]) == 2 and (models / "secret.pkl").exists()
     (tmp_path / "mine").mkdir()
     assert publish([*command[:-1], str(tmp_path / "mine"), "--force"]) == 2
     assert "mine" in capsys.readouterr().err and (tmp_path / "mine").is_dir()

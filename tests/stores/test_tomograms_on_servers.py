@@ -228,6 +228,14 @@ def test_runs_of_a_bucket(s3, tmp_path) -> None:
         find_runs("s3://runs")
 
 
+@pytest.mark.parametrize("name", ["x%2F..%2Fy.zarr", "...zarr"])
+def test_a_run_is_not_called_like_a_path(name: str, monkeypatch) -> None:
+    """Its name becomes a folder's."""
+    monkeypatch.setattr(objects.Objects, "inside", lambda _: objects.Folder(folders=(), objects=("zarr.json",)))
+    with pytest.raises(InputError, match="a run is called"):
+        find_runs(f"https://127.0.0.1:9/{name}")
+
+
 def test_runs_of_a_web_server(web) -> None:
     assert [r.name for r in find_runs(f"{web.url}/a b.zarr")] == ["a b"]
     with pytest.raises(InputError, match="list"):

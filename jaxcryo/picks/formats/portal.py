@@ -22,13 +22,15 @@ from jaxcryo.errors import InputError
 from jaxcryo.files import read_text
 from jaxcryo.picks.copick_json import orientation_of
 from jaxcryo.picks.formats.base import PickFormat, Rows, Types, picks_by_run
-from jaxcryo.picks.geometry import Geometries, Note
+from jaxcryo.picks.geometry import Geometries, Note, TomogramGeometry
 from jaxcryo.picks.portal_names import portal_type
 
 _SUFFIX = ".ndjson"
 _EXPECTED = "expected points of the CryoET Data Portal, a JSON object a line"
 _NAME = re.compile(r"(?P<particle>.+?)(?:-\d+(?:\.\d+)?)?(?:_(?:oriented|instance)?point)?", re.IGNORECASE)
 _SPACING = re.compile(r"VoxelSpacing(\d{1,6}(?:\.\d{1,6})?)")
+_ROUNDING = 1e-3
+"""Å, of a folder's name."""
 
 Points = tuple[Float[NDArray[np.float64], "n 3"], Float[NDArray[np.float64], "n 3 3"] | None]
 
@@ -88,13 +90,11 @@ def _rows(file: pathlib.Path, kind: int, geometries: Geometries, note: Note) -> 
     parts = file.absolute().parts
     above = parts.index("Reconstructions") - 1 if "Reconstructions" in parts[1:] else len(parts) - 2
     run = parts[above]
-    spacing = geometries.of(run).voxel_spacing_xyz_angstrom
     named = next((m for part in reversed(parts) if (m := _SPACING.fullmatch(part))), None)
-    if spacing is None and named is not None:
-        note(f"{file}: its folder's voxel spacing of {named[1]} Å was used; give --data or --voxel-spacing otherwise")
-        scale = np.full(3, float(named[1]))
-    else:
+    if named is None or geometries.default.voxel_spacing_xyz_angstrom is not None:
         scale = geometries.of(run).voxel_spacing(run)
+    else:
+        scale = _spacing_of_folder(file, named[1], geometries.of(run), note)
     return Rows(
         where=str(file),
         runs=[run] * len(voxels),
@@ -102,6 +102,18 @@ def _rows(file: pathlib.Path, kind: int, geometries: Geometries, note: Note) -> 
         type_index=np.full(len(voxels), kind, np.int64),
         orientation=orientation,
     )
+
+
+def _spacing_of_folder(
+    file: pathlib.Path, named: str, tomogram: TomogramGeometry, note: Note
+) -> Float[NDArray[np.float64], "3"]:
+    """The file's voxels are those of its own folder, whichever of the run's tomograms is at hand."""
+    folder, known = np.full(3, float(named)), tomogram.voxel_spacing_xyz_angstrom
+    if known is not None and np.abs(folder - known).max() <= _ROUNDING:
+        return np.asarray(known, np.float64)
+    beside = "" if known is None else f", not the tomogram's of {' × '.join(f'{v:.3f}' for v in known)} Å"
+    note(f"{file}: its folder's voxel spacing of {named} Å was used{beside}; give --voxel-spacing otherwise")
+    return folder
 
 
 PORTAL = PickFormat(
