@@ -13,7 +13,7 @@ from jaxcryo.data.marks import Marks
 from jaxcryo.domain import ParticleType, Picks, Run, concatenate_picks
 from jaxcryo.errors import InputError
 from jaxcryo.picking.preprocess import at_scale
-from jaxcryo.picks.corrections import Corrections, corrected, read_corrections
+from jaxcryo.picks.corrections import ROUNDED_ANGSTROM, Corrections, corrected, read_corrections
 from jaxcryo.tomogram.statistics import are_opposite, surveyed
 from jaxcryo.training.source import Example
 from jaxcryo.training.starting_model import far_below
@@ -47,7 +47,11 @@ def corrections_of(files: Sequence[str], runs: Sequence[Run], types: Sequence[Pa
 
 
 def marked(
-    run: str, picks: Picks | None, corrections: Corrections | None, types: tuple[ParticleType, ...]
+    run: str,
+    picks: Picks | None,
+    corrections: Corrections | None,
+    types: tuple[ParticleType, ...],
+    note: Callable[[str], object],
 ) -> tuple[Picks, Marks]:
     """The particles that are marked in a run, and what else is known of it.
 
@@ -66,7 +70,7 @@ def marked(
                 "picks with --picks"
             )
         return corrected(none, _named(corrections)), Marks(none=_rejected(none, corrections))
-    whole = corrected(picks, corrections)
+    whole = corrected(picks, corrections, reach_angstrom=ROUNDED_ANGSTROM, note=note)
     named = corrected(none, _named(corrections))
     sure = np.zeros(len(whole), np.bool_)
     for region in corrections.complete:

@@ -24,7 +24,7 @@ from jaxcryo.config import IntensityConfig, TrainConfig
 from jaxcryo.domain import ParticleType, Picks, Run, Volume
 from jaxcryo.errors import InputError
 from jaxcryo.picking.preprocess import on_scale
-from jaxcryo.picks.corrections import Corrections, corrected
+from jaxcryo.picks.corrections import ROUNDED_ANGSTROM, Corrections, corrected
 from jaxcryo.project.dataset import read_run_picks, within_volume
 from jaxcryo.recipes import recipe, with_values
 from jaxcryo.report import score_table
@@ -313,8 +313,8 @@ def _example(
     picks = read_run_picks(run, types) if given is None and not alone else given
     marks = None
     if partial:
-        picks, marks = marked(run.name, picks, corrections, types)
+        picks, marks = marked(run.name, picks, corrections, types, note)
     elif corrections is not None and picks is not None:
-        picks = corrected(picks, corrections)
+        picks = corrected(picks, corrections, reach_angstrom=ROUNDED_ANGSTROM, note=note)
     assert picks is not None
     return Example(volume=volume, picks=within_volume(picks, volume.grid, note=note), marks=marks)

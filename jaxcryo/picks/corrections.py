@@ -25,6 +25,8 @@ SUFFIX = "-corrections.json"
 """Of a file's name, after the run's."""
 _EXPECTED = "expected corrections that the page of an inference saved"
 _SAME_ANGSTROM = 1e-3
+ROUNDED_ANGSTROM = 10.0
+"""As far as rounding in a format moves a pick. Picks that may be corrected already have no others to be taken out."""
 
 Place = tuple[float, float, float]
 
@@ -108,12 +110,19 @@ def write_corrections(path: str | pathlib.Path, corrections: Corrections) -> Non
     write_text(path, json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
 
 
-def corrected(picks: Picks, corrections: Corrections, *, candidates: Picks | None = None, note: Note = ignore) -> Picks:
+def corrected(
+    picks: Picks,
+    corrections: Corrections,
+    *,
+    candidates: Picks | None = None,
+    reach_angstrom: float | None = None,
+    note: Note = ignore,
+) -> Picks:
     """The picks with what was decided: those that were rejected are gone, those that a person named have the score 1.
 
     A decision is about the pick of its type at its place, or, where picks were found anew, about the nearest within
-    half the particle's radius. A rejected place without one changes nothing; it is noted where `candidates`, all that
-    could be decided about, have none there either.
+    half the particle's radius, or within `reach_angstrom`. A rejected place without one changes nothing; it is noted
+    where `candidates`, all that could be decided about, have none there either.
 
     Raises:
         InputError: a type is unknown.
@@ -133,7 +142,8 @@ def corrected(picks: Picks, corrections: Corrections, *, candidates: Picks | Non
         type_index, place = index_of[decision.was], np.asarray(decision.xyz_angstrom)
         own = _at(picks, keep, type_index, place, _SAME_ANGSTROM)
         if own is None and (candidates is None or _at(candidates, None, type_index, place, _SAME_ANGSTROM) is None):
-            own = _at(picks, keep, type_index, place, RADIUS_SHARE * picks.types[type_index].radius_angstrom)
+            reach = RADIUS_SHARE * picks.types[type_index].radius_angstrom
+            own = _at(picks, keep, type_index, place, reach if reach_angstrom is None else reach_angstrom)
             lost += own is None and decision.now is None
         if own is not None:
             keep[own] = False
@@ -143,7 +153,10 @@ def corrected(picks: Picks, corrections: Corrections, *, candidates: Picks | Non
             if there is not None:
                 keep[there] = False
     if lost:
-        note(f"{corrections.run}: {lost} rejected picks are not among these: they may be of another inference")
+        note(
+            f"{corrections.run}: {lost} rejected picks are not among these: they may be taken out already, or "
+            "be of another inference"
+        )
     named = [d for d in corrections.decisions if d.now is not None]
     sure = Picks(
         run=picks.run,

@@ -17,6 +17,7 @@ from jaxcryo.picks.candidates import read_candidates
 from jaxcryo.picks.formats import PickFormat, above_thresholds, writable_formats
 from jaxcryo.picks.origin import FILE_NAME, read_origin, unchanged
 from jaxcryo.serialize import from_plain, to_plain, types_from_json
+from jaxcryo.stores.address import Address, location
 
 Note = Callable[[str], object]
 
@@ -132,10 +133,14 @@ class PicksFolder:
         return [f for f in writable_formats().values() if (self.path / _sign(f)).exists()]
 
     def origins(self) -> list[Run]:
-        """The tomograms that its picks are of, as far as they are where they were."""
+        """The tomograms that its picks are of, as far as they are where they were; addresses are not asked."""
         places = sorted(f.parent for f in self.runs.glob(f"*/{FILE_NAME}"))
-        paths = {place.name: pathlib.Path(read_origin(place).path) for place in places}
-        return [Run(name=name, volume_path=path) for name, path in paths.items() if path.exists()]
+        paths = {place.name: location(read_origin(place).path) for place in places}
+        return [
+            Run(name=name, volume_path=path)
+            for name, path in paths.items()
+            if isinstance(path, Address) or path.exists()
+        ]
 
     def above(
         self,

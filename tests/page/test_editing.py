@@ -150,6 +150,25 @@ def test_nothing_is_lost_when_the_tab_is_closed(browser, world, page) -> None:
     assert sum(decided(browser).values()) == 0
 
 
+def test_thresholds_come_back_and_what_cannot_be_read_is_kept_aside(browser, page) -> None:
+    show(browser, page)
+    press(browser, "d", "a")
+    set_range(browser, "threshold-2", 0.7)
+    show(browser, page)
+    assert element(browser, "threshold-2").get_attribute("value") == "0.7"
+    (name,) = browser.execute_script(f"return Object.keys(localStorage).filter((k) => k.includes('{page.name}'))")
+    text = browser.execute_script("return localStorage[arguments[0]]", name)
+    foreign = text.replace('"run": "PH_000"', '"run": "TS_9"')
+    kept = "return [localStorage[arguments[0]], localStorage[`${arguments[0]} aside`]]"
+    browser.execute_script("localStorage[arguments[0]] = arguments[1]", name, foreign)
+    show(browser, page)
+    assert "TS_9" in element(browser, "corrections-note").text and sum(decided(browser).values()) == 0
+    assert browser.execute_script(kept, name) == [foreign, None]
+    press(browser, "d", "a")
+    own, aside = browser.execute_script(kept, name)
+    assert aside == foreign and json.loads(own)["run"] == "PH_000"
+
+
 def test_saved_corrections_are_opened_again(browser, world, page, tmp_path) -> None:
     show(browser, page)
     set_range(browser, "threshold-2", 0.7)
@@ -172,6 +191,10 @@ def test_saved_corrections_are_opened_again(browser, world, page, tmp_path) -> N
     element(browser, "open-corrections").send_keys(str(wrong))
     wait(lambda: "TS_9" in element(browser, "corrections-note").text)
     assert decided(browser) == before | {"regions": 0}
+    element(browser, "open-corrections").send_keys(str(file))
+    wait(lambda: "PH_000" in browser.switch_to.alert.text)
+    browser.switch_to.alert.dismiss()
+    assert decided(browser) == before | {"regions": 0}
 
 
 def test_a_box_is_drawn(browser, world, page) -> None:
@@ -180,6 +203,8 @@ def test_a_box_is_drawn(browser, world, page) -> None:
         element(browser, name).send_keys(Keys.CONTROL + "a")
         element(browser, name).send_keys(slice_)
     element(browser, "draw-box").click()
+    click_voxel(browser, world, 40, 40)  # no box
+    assert decided(browser)["regions"] == 0
     stage = element(browser, "stage")
     ActionChains(browser).move_to_element_with_offset(stage, -100, -50).click_and_hold().move_by_offset(
         120, 80

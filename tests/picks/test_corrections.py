@@ -14,6 +14,7 @@ from jaxcryo.domain import CZII_TYPES, Picks
 from jaxcryo.errors import InputError
 from jaxcryo.picks.copick_json import read_copick_folder, write_copick_picks
 from jaxcryo.picks.corrections import (
+    ROUNDED_ANGSTROM,
     Corrections,
     Decision,
     Region,
@@ -90,6 +91,16 @@ def test_a_rejected_candidate_takes_no_neighbor_with_it(picks: Picks) -> None:
     above = candidates.select(np.arange(30) != 11)
     rejected = of(picks, Decision(xyz_angstrom=place(candidates, 11), was=RIBOSOME, now=None))
     assert rows(corrected(above, rejected, candidates=candidates)) == rows(above)
+
+
+def test_picks_that_are_corrected_already_lose_no_neighbor(picks: Picks) -> None:
+    rejected = of(picks, Decision(xyz_angstrom=place(picks, 10), was=RIBOSOME, now=None))
+    for away, stays in ((4.0, False), (25.0, True)):  # rounded in a file, or another one
+        xyz = np.where(np.arange(30)[:, None] == 10, picks.xyz_angstrom + np.array([away, 0, 0]), picks.xyz_angstrom)
+        near = dataclasses.replace(picks, xyz_angstrom=xyz)
+        notes: list[str] = []
+        after = corrected(near, rejected, reach_angstrom=ROUNDED_ANGSTROM, note=notes.append)
+        assert rows(after) == rows(near.select((np.arange(30) != 10) | stays)) and len(notes) == stays
 
 
 def test_files_come_back_and_others_are_refused(picks: Picks, tmp_path: pathlib.Path) -> None:

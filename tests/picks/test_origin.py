@@ -7,7 +7,9 @@ import shutil
 import pytest
 
 from jaxcryo.domain import Run
+from jaxcryo.picks.folder import PicksFolder
 from jaxcryo.picks.origin import Origin, change_since, unchanged, write_origin
+from jaxcryo.stores.address import Address
 
 
 @pytest.fixture
@@ -68,3 +70,12 @@ def test_a_file_is_one_too(tmp_path) -> None:
     assert not first.is_same(Origin.of(path))
     gone = Origin.of(tmp_path / "gone.mrc")
     assert gone.is_same(gone) and not gone.is_same(Origin.of(tmp_path / "gone.zarr"))
+
+
+def test_a_tomogram_at_an_address_is_still_there(tmp_path, tomogram) -> None:
+    folder = PicksFolder(path=tmp_path)
+    url = "s3://bucket/TS_3.zarr"
+    for name, path in (("TS_1", str(tomogram)), ("TS_2", str(tmp_path / "gone.zarr")), ("TS_3", url)):
+        write_origin(folder.runs / name, Origin(path=path, bytes=1, modified_ns=0, sample="a"))
+    places = {run.name: run.volume_path for run in folder.origins()}
+    assert places == {"TS_1": tomogram, "TS_3": Address(url)}

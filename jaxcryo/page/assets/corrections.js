@@ -126,22 +126,29 @@ function editsOf(text) {
 
 // Kept in the browser, so that a closed tab loses nothing.
 let isKept = true;
+let unread = null; // what is kept and this page cannot read: it stays until something is decided, then aside
 
 function keep() {
   try {
-    if (state.edits.length) localStorage.setItem(storageName, correctionsText());
-    else localStorage.removeItem(storageName);
+    if (state.edits.length) {
+      if (unread) localStorage.setItem(`${storageName} aside`, unread);
+      unread = null;
+      localStorage.setItem(storageName, correctionsText());
+    } else if (!unread) localStorage.removeItem(storageName);
   } catch {
     isKept = false;
   }
 }
 
+// Edits and thresholds as they were left, and what is to be said of them.
 function keptBefore() {
+  let text = null;
   try {
-    const text = localStorage.getItem(storageName);
-    return text ? editsOf(text).edits : [];
-  } catch {
-    return [];
+    text = localStorage.getItem(storageName);
+    return text ? { ...editsOf(text), about: "What was decided here before is back." } : {};
+  } catch (error) {
+    unread = text;
+    return text ? { about: `What was decided here before does not fit this page (${error.message}). This browser keeps it.` } : {};
   }
 }
 

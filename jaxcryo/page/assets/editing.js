@@ -167,8 +167,11 @@ element("open-corrections").addEventListener("change", async (event) => {
   const [file] = event.target.files;
   if (!file) return;
   try {
-    change({ ...editsOf(await file.text()), saved: true, selected: null });
-    say(`${file.name} is open.`);
+    const opened = editsOf(await file.text());
+    if (!state.edits.length || state.saved || confirm(`Open ${file.name} in place of what was decided here and is not saved?`)) {
+      change({ ...opened, saved: true, selected: null });
+      say(`${file.name} is open.`);
+    }
   } catch (error) {
     say(`${file.name} cannot be used: ${error.message}.`);
   }
@@ -200,5 +203,5 @@ for (const [why, command] of content.correction_commands) {
 listen((part) => {
   if ("edits" in part || "saved" in part || "thresholds" in part) showDecided();
   if ("edits" in part || "selected" in part || "edit" in part || "boxing" in part) showSelected();
-  if ("edits" in part) keep();
+  if ("edits" in part || "thresholds" in part) keep();
 });

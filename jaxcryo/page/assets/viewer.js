@@ -328,7 +328,8 @@ stage.addEventListener("pointerdown", (event) => {
   fingers.set(event.pointerId, event);
   stage.setPointerCapture(event.pointerId);
   drag = { x: event.clientX, y: event.clientY, view: { ...view }, z: state.z, moved: false, gap: gapOf() };
-  if (state.boxing) drag.corner = drag.at = voxelAt(event);
+  if (state.boxing && fingers.size === 1) drag.corner = drag.at = voxelAt(event); // two fingers zoom
+  else if (state.boxing) redraw(); // without the box that the first finger began
 });
 
 // x, y in voxels where an event is.
@@ -375,10 +376,11 @@ for (const name of ["pointerup", "pointercancel"]) {
   stage.addEventListener(name, (event) => {
     if (!fingers.delete(event.pointerId)) return;
     stage.classList.remove("moving");
-    if (name === "pointerup" && drag?.corner) {
-      const { corner } = drag;
+    if (drag?.corner) {
+      const { corner, moved } = drag;
       drag = null;
-      markComplete(corner, voxelAt(event));
+      if (name === "pointerup" && moved) markComplete(corner, voxelAt(event));
+      else redraw();
     } else if (name === "pointerup" && drag && !drag.moved) {
       const box = stage.getBoundingClientRect();
       const mark = markAt(event.clientX - box.left, event.clientY - box.top);
