@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from jaxcryo.picks.folder import PicksFolder
     from jaxcryo.picks.formats import Geometries
 
+_FEW = 3
+"""So many picks are not all moved by hand."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ApplyOptions:
@@ -56,7 +59,10 @@ APPLY = Command(
 
 def apply(options: ApplyOptions) -> None:
     """Writes the corrected picks, and beside them what was decided, for a training."""
+    import numpy as np
+
     from jaxcryo.cli.geometry import geometries_of, say
+    from jaxcryo.domain import concatenate_picks
     from jaxcryo.picks.candidates import read_candidates
     from jaxcryo.picks.copick_json import read_copick_folder
     from jaxcryo.picks.corrections import SUFFIX, corrected, write_corrections
@@ -75,8 +81,12 @@ def apply(options: ApplyOptions) -> None:
     changed = dict(found)
     for run, corrections in decided.items():
         mine, own = found[run], candidates.get(run)
-        if own is not None and corrections.thresholds != _in_force(folder, corrections):
-            mine = above_thresholds(own, corrections.thresholds)
+        in_force = _in_force(folder, corrections)
+        moved = [i for i, t in enumerate(types) if corrections.thresholds.get(t.name) != in_force.get(t.name)]
+        if own is not None and moved:  # other types keep what was decided of them beyond the thresholds
+            above = above_thresholds(own, corrections.thresholds)
+            parts = [mine.select(~np.isin(mine.type_index, moved)), above.select(np.isin(above.type_index, moved))]
+            mine = concatenate_picks([p for p in parts if len(p)], run, types)
         changed[run] = corrected(mine, corrections, candidates=own, note=say)
     out = options.out or options.picks.with_name(f"{options.picks.resolve().name}-corrected")
     if out.resolve() == options.picks.resolve():
@@ -149,7 +159,14 @@ def _edited(path: pathlib.Path, run: str | None, found: dict[str, Picks], geomet
     if own.run not in found:
         raise InputError(f"{path}: is about {own.run}; there are picks of {', '.join(found)}")
     about = {path.stem} if path.stem in names else names
-    return corrections_between(found[own.run], own, types=about)
+    corrections = corrections_between(found[own.run], own, types=about)
+    before, counts = found[own.run].counts(), corrections.counts()
+    if counts["rejected"] == sum(before[name] for name in about) >= _FEW and counts["added"] >= _FEW:
+        raise InputError(
+            f"{path}: none of its {counts['added']} points is where a pick of {own.run} is; expected most of them in "
+            "their places: the voxel spacing (--voxel-spacing) or the run may be another"
+        )
+    return corrections
 
 
 def _said(before: Picks, after: Picks, corrections: Corrections) -> str:

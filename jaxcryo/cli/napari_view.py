@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxcryo.cli.geometry import say
 from jaxcryo.domain import CENTER_OFFSET_VOXEL, LABEL_OFFSET_VOXEL, Picks, Volume
 from jaxcryo.errors import InputError
 
@@ -40,9 +41,17 @@ def napari_view() -> View:
 def add_layers(viewer: Any, volume: Volume, picks: Picks) -> None:
     """An image, and points of each type with the diameter of its particles, all scaled to ångströms.
 
-    Points are where the format `napari` puts them, so that a layer that is saved is read as picks.
+    Points are where the format `napari` puts them, so that a layer that is saved is read as picks; not where the
+    tomogram's axes are others than theirs, which is said.
     """
-    spacing = volume.grid.spacing_zyx_angstrom
+    grid = volume.grid
+    spacing, translate = grid.spacing_zyx_angstrom, (0.0, 0.0, 0.0)
+    if grid.axes == "xyz":
+        x, y, z = grid.origin_xyz_angstrom
+        places, translate = picks.xyz_angstrom[:, ::-1] / spacing, (z, y, x)
+    else:
+        places = grid.to_voxel(picks.xyz_angstrom) - (LABEL_OFFSET_VOXEL - CENTER_OFFSET_VOXEL)
+        say(f"{volume.name}: its axes are {grid.axes}: edited points of it cannot be read back as picks")
     depth = volume.grid.shape_zyx[0]
     middle = max(depth // 2 - _SLICES_FOR_CONTRAST // 2, 0)
     low, high = np.nanpercentile(volume.read(middle, min(middle + _SLICES_FOR_CONTRAST, depth)), (0.3, 99.7))
@@ -50,6 +59,7 @@ def add_layers(viewer: Any, volume: Volume, picks: Picks) -> None:
         volume.voxels,
         name=volume.name,
         scale=spacing,
+        translate=translate,
         colormap="gray",
         contrast_limits=(float(low), float(high if high > low else low + 1)),
     )
@@ -57,7 +67,7 @@ def add_layers(viewer: Any, volume: Volume, picks: Picks) -> None:
     for index, kind in enumerate(picks.types):
         mine = picks.type_index == index
         viewer.add_points(
-            volume.grid.to_voxel(picks.xyz_angstrom[mine]) - (LABEL_OFFSET_VOXEL - CENTER_OFFSET_VOXEL),
+            places[mine],
             name=kind.name,
             scale=spacing,
             size=2 * kind.radius_angstrom / volume.grid.spacing_angstrom,

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+from unittest import mock
 
 import numpy as np
 import pytest
 
+from jaxcryo.cli.napari_view import add_layers
 from jaxcryo.cli.picks import main
-from jaxcryo.domain import CZII_TYPES, Picks
+from jaxcryo.domain import CZII_TYPES, Picks, Volume, VoxelGrid
 from jaxcryo.errors import InputError
+from jaxcryo.picks.candidates import write_candidates
 from jaxcryo.picks.copick_json import read_copick_folder, write_copick_picks
 from jaxcryo.picks.corrections import (
     ROUNDED_ANGSTROM,
@@ -25,6 +28,7 @@ from jaxcryo.picks.corrections import (
 )
 from jaxcryo.picks.formats import format_of, write_picks
 from jaxcryo.picks.geometry import Geometries, TomogramGeometry
+from jaxcryo.serialize import types_to_json
 
 RIBOSOME, APO = "ribosome", "apo-ferritin"
 
@@ -168,3 +172,37 @@ def test_an_edited_layer_is_taken_back_in_every_format(folder, picks, tmp_path, 
     assert (out / "relion4" / f"{RIBOSOME}.star").read_text().count("TS_1") == 5
     assert read_corrections(out / "corrections" / "TS_1-corrections.json").counts()["added"] == 1
     assert "ribosome" not in capsys.readouterr().out, "as many ribosomes as before"
+    command = ["apply", str(folder), str(layer), "--run", "TS_1", "--pixel-size", "1.5", "--out", str(tmp_path / "no")]
+    assert main([*command, "--voxel-spacing", "9"]) == 2  # no point is where a pick is
+    assert "--voxel-spacing" in capsys.readouterr().err and not (tmp_path / "no").exists()
+
+
+def test_a_threshold_that_moved_picks_its_own_type_anew(picks: Picks, tmp_path: pathlib.Path) -> None:
+    thresholds = {t.name: 0.5 for t in CZII_TYPES}
+    settings = {"thresholds": thresholds, "floor": 0.05, "particles": types_to_json(CZII_TYPES)}
+    out = tmp_path / "picks"
+    decided = picks.select(np.arange(30) % 5 > 0)  # fewer than the candidates above the thresholds
+    write_candidates(picks, out)
+    write_copick_picks(decided, out)
+    (out / "settings.json").write_text(json.dumps(settings))
+    lower = Corrections(run="TS_1", thresholds=thresholds | {RIBOSOME: 0.1})
+    write_corrections(tmp_path / "c.json", lower)
+    assert main(["apply", str(out), str(tmp_path / "c.json")]) == 0
+    after = read_copick_folder(tmp_path / "picks-corrected", CZII_TYPES)["TS_1"].counts()
+    assert after == {t.name: 5 if t.name == RIBOSOME else 4 for t in CZII_TYPES}
+
+
+def test_layers_of_a_tomogram_with_an_origin_are_read_back(picks: Picks, tmp_path: pathlib.Path) -> None:
+    viewer = mock.Mock()
+    grid = VoxelGrid(
+        shape_zyx=(8, 9, 10), spacing_zyx_angstrom=(10.0, 11.0, 12.0), origin_xyz_angstrom=(100.0, 200.0, 300.0)
+    )
+    voxels = np.random.default_rng(0).normal(size=grid.shape_zyx).astype(np.float32)
+    add_layers(viewer, Volume(name="TS_1", voxels=voxels, grid=grid), picks)
+    (image,) = viewer.add_image.call_args_list
+    for index, layer in enumerate(viewer.add_points.call_args_list):
+        own = picks.of_type(index)
+        world = layer.args[0] * layer.kwargs["scale"]
+        np.testing.assert_allclose(world[:, ::-1], own)  # as the format reads them
+        seen = (world - image.kwargs["translate"]) / image.kwargs["scale"]
+        np.testing.assert_allclose(seen, grid.to_voxel(own) - 0.5)
