@@ -208,6 +208,7 @@ def training_torch(plan: Plan) -> Iterator[Row]:
     for arch in plan.archs:
         config = plan.config(arch)
         for name, prepare in (("eager", lambda network: network), ("compiled", torch.compile)):
+            torch.cuda.reset_peak_memory_stats()
             network = _torch_network(arch, config).cuda().train()
             step = _torch_step(torch, prepare(network), network.parameters(), plan, config)
             seconds = _median(step, plan.repeats, torch.cuda.synchronize)
@@ -218,7 +219,6 @@ def training_torch(plan: Plan) -> Iterator[Row]:
             }  # fmt: skip
             del network, step
             torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
 
 
 def inference(plan: Plan) -> Iterator[Row]:
@@ -329,7 +329,7 @@ def _picked(
 
 
 def _our_step(plan: Plan, config: TrainConfig) -> tuple[float, float, int]:
-    """Seconds of a step, the last loss, and the bytes that were in use at most (0 where the device does not say)."""
+    """Seconds of a step, the last loss, and the bytes that were in use at most (0 where that is not known)."""
     devices = jax.local_devices()
     optim = dataclasses.replace(config.optim, batch=config.optim.batch * len(devices))
     config = dataclasses.replace(config, optim=optim)
@@ -342,6 +342,7 @@ def _our_step(plan: Plan, config: TrainConfig) -> tuple[float, float, int]:
     source = source_of([Example(volume=volume, picks=picks)], config)
     step = over_devices(network, config, sigmas_voxel(CZII_TYPES, config.target, volume.grid.spacing_angstrom))
     times = []
+    before = _peak_bytes(devices[0])
     with contextlib.closing(source):
         for number in range(plan.repeats + 1):
             batch = source.batch(number)
@@ -349,8 +350,13 @@ def _our_step(plan: Plan, config: TrainConfig) -> tuple[float, float, int]:
             state, metrics = step(state, batch)
             jax.block_until_ready(metrics)
             times.append(time.perf_counter() - began)
-    memory = (devices[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
+    after = _peak_bytes(devices[0])
+    memory = after if after > before else 0  # the peak is never reset: one that did not grow is of a case before
     return statistics.median(times[1:]), float(np.asarray(metrics["loss"]).ravel()[0]), memory
+
+
+def _peak_bytes(device: jax.Device) -> int:
+    return int((device.memory_stats() or {}).get("peak_bytes_in_use", 0))
 
 
 @functools.cache

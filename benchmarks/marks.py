@@ -62,7 +62,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=pathlib.Path, metavar="OUT")
     parser.add_argument(
-        "--marks", type=int, nargs="+", default=[3, 10, 25, ALL], help="of each type; default 3 10 25 all"
+        "--marks",
+        type=lambda s: ALL if s == "all" else int(s),
+        nargs="+",
+        default=[3, 10, 25, ALL],
+        help="of each type; default 3 10 25 all",
     )
     parser.add_argument("--minutes", type=float, help="of each training; none is started without it")
     parser.add_argument("--steps", type=int, help="instead of minutes")
@@ -126,7 +130,7 @@ def _measured(args: argparse.Namespace, case: Case, truth: dict[str, Picks]) -> 
     assert abs(volume.grid.spacing_angstrom / model.spacing_angstrom - 1) < SPACING_TOLERANCE
     opened = flax_model(network, model.params, model.stats, model.config, name=case.name)
     found = validate(opened, volume, truth[unseen.name], model.types, model.config)
-    own = {unseen.name: _above(found.picks, model.types)}
+    own = {unseen.name: found.picks.above([t.threshold for t in model.types])}
     at_own = score({unseen.name: truth[unseen.name]}, own, model.types)
     return {
         "case": dataclasses.asdict(case),
@@ -136,11 +140,6 @@ def _measured(args: argparse.Namespace, case: Case, truth: dict[str, Picks]) -> 
         "f4_at_best_thresholds": round(found.best.weighted_f4_of_known, 4),
         "f4_of_types": {t.name: round(c.f_beta, 4) for t, c in zip(found.types, found.best.counts, strict=True)},
     }
-
-
-def _above(picks: Picks, types: Any) -> Picks:
-    assert picks.score is not None
-    return picks.select(picks.score > np.array([t.threshold for t in types])[picks.type_index])
 
 
 def _line(row: dict[str, Any]) -> str:

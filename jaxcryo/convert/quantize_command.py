@@ -108,7 +108,10 @@ def quantize_model(folder: pathlib.Path, entry: ModelEntry, options: QuantizeOpt
         print(aligned(layer_rows(reports, kept)))
         print(aligned(precision_rows(comparisons)))
         if len(kept) == len(layers):
-            print(f"{entry.name}: nothing of it can be computed in int8 without a loss; it stays as it was")
+            print(
+                f"{entry.name}: nothing of it can be computed in int8 without a loss; it stays as it was"
+                + ("" if before is None else f", with the int8 model {before.onnx_file} of before")
+            )
             return False
         # Under a name of its own: until the manifest is written, the folder is what it was.
         sha256 = file_sha256(trial / int8.onnx_file)

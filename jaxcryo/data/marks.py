@@ -35,7 +35,8 @@ def known_voxels(
     """1 where a voxel's target is known, for each type.
 
     Around a marked particle its own type is known as far as no second one can be, other types as far as they cannot
-    share the place; around a place marked as none, its type. `far_below` are further known voxels, from a slice on.
+    share the place; around a place marked as none, its type; in a complete region, what is a radius from its sides.
+    `far_below` are further known voxels, from a slice on.
     """
     types = picks.types
     known = np.zeros((len(types), *grid.shape_zyx), np.uint8)
@@ -52,10 +53,24 @@ def known_voxels(
         _ball(known[index], center, config.other_reach * types[index].radius_angstrom, grid)
     for region in marks.complete:
         ends = grid.to_voxel([region.low_xyz_angstrom, region.high_xyz_angstrom])
-        low, high = np.ceil(ends.min(axis=0)).astype(int), np.floor(ends.max(axis=0)).astype(int) + 1
-        z, y, x = (slice(max(a, 0), max(b, 0)) for a, b in zip(low.tolist(), high.tolist(), strict=True))
-        known[:, z, y, x] = 1
+        for channel, kind in enumerate(types):
+            _box(known[channel], ends.min(axis=0), ends.max(axis=0), kind.radius_angstrom, grid)
     return known
+
+
+def _box(
+    known: UInt8[NDArray[np.uint8], "z y x"],
+    low_zyx_voxel: Float[NDArray[np.float64], " 3"],
+    high_zyx_voxel: Float[NDArray[np.float64], " 3"],
+    margin_angstrom: float,
+    grid: VoxelGrid,
+) -> None:
+    """Marks the voxels that no particle beyond the box reaches: at the tomogram's own faces none is beyond."""
+    margin, shape = margin_angstrom / np.asarray(grid.spacing_zyx_angstrom), np.asarray(grid.shape_zyx)
+    low = np.where(low_zyx_voxel > 0, low_zyx_voxel + margin, 0)
+    high = np.where(high_zyx_voxel < shape - 1, high_zyx_voxel - margin, shape - 1)
+    first, last = np.ceil(low).astype(int), np.floor(high).astype(int) + 1
+    known[tuple(slice(a, max(a, b)) for a, b in zip(first.tolist(), last.tolist(), strict=True))] = 1
 
 
 def _ball(

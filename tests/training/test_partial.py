@@ -104,16 +104,19 @@ def test_what_marks_say_of_voxels() -> None:
     picks = picks_of(places[:1].tolist(), [2])
     marks = Marks(
         none=picks_of(places[1:].tolist(), [0]),
-        complete=(Region(low_xyz_angstrom=(-10, -10, 330), high_xyz_angstrom=(600, 500, 400)),),
+        complete=(Region(low_xyz_angstrom=(-10, -10, 250), high_xyz_angstrom=(600, 500, 400)),),
     )
     known = known_voxels(picks, marks, grid, PARTIAL)
     away = [np.linalg.norm((np.indices(grid.shape_zyx).T - c).T * 10, axis=0) for c in ([20, 20, 20], [20, 20, 45])]
-    inside = np.indices(grid.shape_zyx)[0] >= 34  # voxel centers from the region's lower edge on
+    # Voxel centers from a radius within the region's lower edge on; its other sides are the tomogram's.
+    z = np.indices(grid.shape_zyx)[0]
+    inside = [z >= 25.5 + t.radius_angstrom / 10 for t in CZII_TYPES[:3]]
     expected = [
-        (away[0] <= 0.5 * apo.radius_angstrom) | (away[1] <= 0.5 * apo.radius_angstrom) | inside,
-        (away[0] <= 0.5 * CZII_TYPES[1].radius_angstrom) | inside,
-        (away[0] <= 1.4 * ribosome.radius_angstrom) | inside,
+        (away[0] <= 0.5 * apo.radius_angstrom) | (away[1] <= 0.5 * apo.radius_angstrom) | inside[0],
+        (away[0] <= 0.5 * CZII_TYPES[1].radius_angstrom) | inside[1],
+        (away[0] <= 1.4 * ribosome.radius_angstrom) | inside[2],
     ]
+    assert inside[0].any() and inside[1].any() and not inside[2].any()
     np.testing.assert_array_equal(known, np.array(expected))
     everything = np.ones((3, 8, 50, 60), np.uint8)
     further = known_voxels(picks_of([], []), NONE, grid, PARTIAL, far_below=[(8, everything)])
