@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import functools
 import importlib.util
 import math
 import pathlib
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from jaxcryo.cli.infer import ModelOptions
 from jaxcryo.cli.picker import PickedRun, open_picker, open_picker_elsewhere
 from jaxcryo.cli.plan import How, Plan, choose_how
-from jaxcryo.domain import Run
 from jaxcryo.errors import InputError
 from jaxcryo.progress import Progress
 from jaxcryo.runtime.manifest import ModelEntry
 from jaxcryo.runtime.workers import Outcome, Place, in_turn
-from jaxcryo.tomogram.volumes import Reading
+from jaxcryo.stores.address import Address, Location
+from jaxcryo.tomogram.ome_zarr import level_shape
 
 if TYPE_CHECKING:
     from distributed import Client
-
-_OPENED_AT_ONCE = 16
-"""Tomograms whose sizes are asked for: on a server that takes long."""
 
 
 def outcomes_of(
@@ -42,7 +37,7 @@ def outcomes_of(
         client,
         plan.tasks,
         functools.partial(open_picker_elsewhere, plan.job),
-        sizes=_sizes([task.run for task in plan.tasks], plan.job.reading),
+        sizes=[_size(task.run.volume_path, plan.job.reading.level) for task in plan.tasks],
         on_advance=on_advance,
         on_note=_say,
         patience=LOCAL if plan.places else Patience(),
@@ -97,18 +92,17 @@ def choose_there(client: Client, options: ModelOptions, folder: pathlib.Path, en
     return how
 
 
-def _sizes(runs: Sequence[Run], reading: Reading) -> list[float]:
-    """Voxels of the runs; 0 where that is not to be known, which its worker will say."""
+def _size(place: Location, level: int) -> float:
+    """Voxels, or bytes of a file: what tells at once which run takes the longest; 0 where nothing does.
 
-    def size(run: Run) -> float:
-        try:
-            return math.prod(reading.open(run.volume_path, run.name).grid.shape_zyx)
-        except InputError:
-            return 0
-
-    with concurrent.futures.ThreadPoolExecutor(_OPENED_AT_ONCE) as pool, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the workers say the same
-        return list(pool.map(size, runs))
+    No chunk is looked for, and nothing that is wrong is said: the worker that reads the tomogram does.
+    """
+    if isinstance(place, Address):
+        return 0
+    try:
+        return math.prod(level_shape(place, level)) if place.is_dir() else place.stat().st_size
+    except Exception:  # whatever strange files lead to
+        return 0
 
 
 def _say(sentence: str) -> None:

@@ -92,7 +92,7 @@ def _imagenet_weights(folder: pathlib.Path, arch: str) -> pathlib.Path:
             port = command(f"convert port {hub_name} --arch {arch} --out {path}")
             raise InputError(
                 f"{path} could not be made: {error}\nOn a computer with a network run\n"
-                f"  pip install 'jaxcryo[hub]' && {port}\n"
+                f"  pip install huggingface_hub && {port}\n"
                 "or pass a downloaded model.safetensors to the same command; or train with --from-scratch, or from "
                 "your own weights with --init WEIGHTS"
             ) from error

@@ -150,7 +150,7 @@ def _download(name: str) -> pathlib.Path:
     except ImportError as error:
         raise InputError(
             f"{name}: no such file, and huggingface_hub is not installed to download it; install it with "
-            f"pip install 'jaxcryo[hub]', or {by_hand}"
+            f"pip install huggingface_hub, or {by_hand}"
         ) from error
     try:
         return pathlib.Path(huggingface_hub.hf_hub_download(name, _HUB_FILE))

@@ -255,7 +255,8 @@ def _client_package(title: str) -> ModuleType:
         import cryoet_data_portal
     except ImportError as error:
         raise InputError(
-            f"{title}: the CryoET Data Portal is asked by its own client; install it with pip install 'jaxcryo[portal]'"
+            f"{title}: the CryoET Data Portal is asked by its own client; install it with pip install "
+            "cryoet-data-portal"
         ) from error
     return cryoet_data_portal
 

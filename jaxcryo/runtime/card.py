@@ -40,7 +40,7 @@ def read_scores(files: Sequence[pathlib.Path]) -> dict[str, Mapping[str, Any]]:
     """Scores by their files' names.
 
     Raises:
-        InputError: a file cannot be read or holds something else.
+        InputError: a file cannot be read or holds something else, or two have one name.
     """
     found: dict[str, Mapping[str, Any]] = {}
     for file in files:
@@ -51,6 +51,8 @@ def read_scores(files: Sequence[pathlib.Path]) -> dict[str, Mapping[str, Any]]:
         wanted = ("truth", "found", "precision", "recall", "f4")
         if not all(isinstance(t, dict) and _are_numbers([t.get(key) for key in wanted]) for t in types.values()):
             raise InputError(f"{file}: lacks {', '.join(wanted)} of a particle type; {_SCORES}")
+        if file.stem in found:
+            raise InputError(f"{file}: another file of scores is called {file.stem} too; rename one")
         found[file.stem] = data
     return found
 
@@ -88,7 +90,8 @@ def _opening(entries: Sequence[ModelEntry], name: str) -> str:
     return (
         f"{several} particles in cryo-electron tomograms, for jaxcryo: ONNX graphs and Flax weights (safetensors, no "
         "pickle).\n\n"
-        f"```bash\npip install 'jaxcryo[hub]'\njaxcryo infer --engines hf://{name} --data tomograms/\n```"
+        "In a checkout of jaxcryo:\n\n"
+        f"```bash\npip install -e '.[hub]'\njaxcryo infer --engines hf://{name} --data tomograms/\n```"
     )
 
 
@@ -134,7 +137,8 @@ def _limits(entries: Sequence[ModelEntry]) -> str:
     first = entries[0]
     lines = [
         "Only the particles above are told apart; anything else may be taken for one of them.",
-        f"Tomograms are resampled to {first.spacing_angstrom:g} Å, so much coarser ones lack detail.",
+        f"Tomograms are resampled to {first.spacing_angstrom:g} Å; tomograms with much larger voxels lack the detail "
+        "the model needs.",
     ]
     known = [e.skewness for e in entries if e.skewness is not None]
     if known:

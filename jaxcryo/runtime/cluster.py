@@ -128,7 +128,7 @@ def _options(place: Place) -> dict[str, Any]:
 
 def _named(scheduler: str) -> dict[str, str]:
     """A scheduler as `Client` takes it, once there is its file."""
-    if "://" in scheduler or not scheduler.endswith(".json"):
+    if "://" in scheduler or not (scheduler.endswith(".json") or pathlib.Path(scheduler).is_file()):
         return {"address": scheduler}
     deadline = time.monotonic() + CONNECT_SECONDS
     while not pathlib.Path(scheduler).exists():

@@ -83,7 +83,7 @@ def hub(name: HubName) -> ModuleType:
         import huggingface_hub.errors
     except ImportError as error:
         raise InputError(
-            f"{name}: models by name need huggingface_hub; install it with pip install 'jaxcryo[hub]'"
+            f"{name}: models by name need huggingface_hub; install it with pip install huggingface_hub"
         ) from error
     return huggingface_hub
 

@@ -30,6 +30,7 @@ TRIES = 2
 """Workers that a task is given to before it counts as failed; what is wrong with its input is said at the first."""
 _SECONDS_BETWEEN_LOOKS = 1.0
 _FIRST_WAIT_SAID_SECONDS = 10.0
+_SECONDS_TO_CONNECT_AGAIN = 120.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,6 +116,8 @@ class _Sharing(Generic[Task, Result]):
         self.silent: set[str] = set()
         """Addresses of workers that are taken to hang."""
         self.looked = -math.inf
+        self.broken_since = math.inf
+        """The scheduler has not answered since then."""
         self.empty_since = time.monotonic()
         self.wait_said_after = _FIRST_WAIT_SAID_SECONDS
 
@@ -142,17 +145,23 @@ class _Sharing(Generic[Task, Result]):
 
     def _look_around(self) -> Iterator[Outcome[Result]]:
         """Who has come, who is gone, who is silent; the end, where nobody can go on."""
+        now = self.looked = time.monotonic()
         try:
             if self.client.status != "running":
                 raise OSError(f"the client is {self.client.status}")
             present = set(self.client.nthreads())
         except OSError as error:
-            yield from self._give_up(f"the connection to the scheduler broke ({error})")
+            # Dask connects again by itself, and closes the client where that does not succeed.
+            ended = self.client.status in ("closing", "closed")
+            if ended or now - self.broken_since > _SECONDS_TO_CONNECT_AGAIN:
+                yield from self._give_up(f"the connection to the scheduler broke ({error})")
+            self.broken_since = min(self.broken_since, now)
             return
-        now = self.looked = time.monotonic()
+        self.broken_since = math.inf
         for address in set(self.members) - present:
             yield from self._lose(self.members[address], "died or went away")
         self.refused = {address: reason for address, reason in self.refused.items() if address in present}
+        self.silent &= present
         for address in present - set(self.members) - set(self.refused) - self.silent:
             self._submit(_Member(address=address, name=address, future=None, heard=now), greet, self.terms)
         for member in list(self.members.values()):
@@ -170,13 +179,13 @@ class _Sharing(Generic[Task, Result]):
         if self.refused and seconds >= self.patience.refused:
             address, reason = next(iter(self.refused.items()))
             if self.unfinished == len(self.tasks):
-                raise InputError(f"no worker can take part; of {address}: {reason}")
-            yield from self._give_up(f"no worker is left that can take part; of {address}: {reason}")
+                raise InputError(f"none of the workers can be used; {address} {reason}")
+            yield from self._give_up(f"none of the workers that are left can be used; {address} {reason}")
         elif seconds >= self.patience.alone:
             yield from self._give_up("no worker was left to do it")
         elif seconds >= self.wait_said_after:
             self.wait_said_after *= 3
-            self.on_note("waits for workers to join the cluster")
+            self.on_note("waiting for workers to join the cluster")
 
     def _submit(self, member: _Member, function: Callable[..., object], *arguments: object) -> None:
         key = f"{function.__name__}-{uuid.uuid4().hex}"
@@ -188,6 +197,8 @@ class _Sharing(Generic[Task, Result]):
         member.future.add_done_callback(lambda future: self.events.put(("settled", future)))
 
     def _hand_out(self) -> None:
+        if self.client.status != "running":
+            return  # Dask forgets what it is given while it connects again
         for member in list(self.members.values()):
             if member.future is None and self.waiting:
                 place = next((i for i, index in enumerate(self.waiting) if self._may_have(member, index)), None)
@@ -223,6 +234,11 @@ class _Sharing(Generic[Task, Result]):
         error = future.exception() if future.status == "error" else None
         if member.reply is not None:
             yield self._answer(member)
+        elif future.status in ("cancelled", "lost"):
+            # As all are when the connection to the scheduler breaks: the worker, if it is there, is greeted anew.
+            if member.index is not None:
+                self.waiting.insert(0, member.index)
+            self._forget(member)
         elif future.status == "finished" and member.index is None:
             self._free(member)  # it has greeted
         elif future.status == "finished":

@@ -10,6 +10,7 @@ import configparser
 import contextlib
 import datetime
 import functools
+import http.client
 import os
 import pathlib
 import urllib.error
@@ -108,5 +109,5 @@ def region_of(bucket: str) -> str | None:
     except urllib.error.HTTPError as refusal:  # a bucket that may not be listed, or lies elsewhere, is told of too
         with refusal:
             return refusal.headers.get("x-amz-bucket-region")
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return None

@@ -78,6 +78,19 @@ def open_ome_zarr(
     return Volume(name=name, voxels=voxels, grid=grid)
 
 
+def level_shape(path: pathlib.Path, level: int) -> tuple[int, ...]:
+    """The shape of a level by its metadata alone.
+
+    Raises:
+        InputError: no usable metadata, or no such level.
+    """
+    group, multiscale = _multiscale(path)
+    datasets = _datasets(multiscale)
+    if not 0 <= level < len(datasets):
+        raise InputError(f"{path}: has no level {level}; its levels are: {_named(datasets)}")
+    return tuple(_level(path, group, datasets, level).shape)
+
+
 def seen_at(address: Address) -> Seen:
     """What tells whether an OME-Zarr at an address is still the same.
 

@@ -16,6 +16,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from jaxcryo.cli import crew
 from jaxcryo.cli.crew import choose_there
 from jaxcryo.cli.infer import ModelOptions
 from jaxcryo.cli.infer import main as infer
@@ -26,13 +27,28 @@ from jaxcryo.errors import InputError
 from jaxcryo.picks.copick_json import read_copick_folder
 from jaxcryo.runtime import cluster
 from jaxcryo.runtime.manifest import read_manifest
-from jaxcryo.tomogram.volumes import Reading
+from jaxcryo.stores.address import Address
+from jaxcryo.tomogram import ome_zarr
+from jaxcryo.tomogram.volumes import Reading, write_ome_zarr
 
 ROOT = pathlib.Path(__file__).parents[2]
 RUNS = {"PH_000", "PH_001"}
 needs_two_cores = pytest.mark.skipif(
     len(getattr(os, "sched_getaffinity", lambda _: range(2))(0)) < 2, reason="workers on CPUs have a core each"
 )
+
+
+def test_sizes_are_told_without_looking_for_chunks(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_ome_zarr(tmp_path / "a.zarr", np.zeros((4, 6, 8), np.float32), (10.0, 10.0, 10.0), levels=1)
+    (tmp_path / "b.mrc").write_bytes(bytes(100))
+    (tmp_path / "damaged.zarr").mkdir()
+    (tmp_path / "damaged.zarr" / ".zattrs").write_text("no JSON")
+    monkeypatch.setattr(ome_zarr, "check_chunks", None)
+    assert crew._size(tmp_path / "a.zarr", 0) == 4 * 6 * 8
+    assert crew._size(tmp_path / "b.mrc", 0) == 100
+    for nothing in (tmp_path / "damaged.zarr", tmp_path / "none.mrc", Address("s3://bucket/a.zarr")):
+        assert crew._size(nothing, 0) == 0
+    assert crew._size(tmp_path / "a.zarr", 7) == 0
 
 
 def picks_of(dataset: pathlib.Path, engines: pathlib.Path, out: pathlib.Path, *options: str) -> int:

@@ -71,6 +71,12 @@ class Crew:
         remove = self.cluster.scheduler.remove_worker
         self.cluster.sync(remove, self.workers[name].address, stimulus_id="of the test")
 
+    def cut(self) -> None:
+        """The connection between the client and the scheduler breaks."""
+        connections = self.cluster.scheduler.client_comms
+        wait_for(lambda: self.client.id in connections)
+        self.cluster.sync(connections[self.client.id].comm.close)
+
     def began(self) -> list[str]:
         """The tasks that were begun, in that order."""
         return [note.removeprefix("began ") for note in self.notes if note.startswith("began ")]
@@ -145,6 +151,19 @@ def test_a_task_whose_worker_is_lost_is_done_by_another_once(crew: Crew, tmp_pat
     thread.join(LONG)
     assert [(o.index, o.failure) for o in came] == [(1, ""), (2, ""), (0, "")]
     assert any("one died or went away" in note for note in crew.notes)
+
+
+def test_a_broken_connection_costs_no_run(crew: Crew, tmp_path: pathlib.Path) -> None:
+    crew.add("one")
+    flag = tmp_path / "flag"
+    thread, came = outcomes(crew, crew.begin([f"wait {flag}", "a"], sizes=[2, 1]))
+    wait_for(crew.began)
+    for times in (2, 3):  # as often as it may be lost with a worker
+        crew.cut()
+        wait_for(lambda times=times: len(crew.began()) == times)
+    flag.touch()
+    thread.join(LONG)
+    assert [(o.index, o.failure) for o in came] == [(0, ""), (1, "")]
 
 
 def test_a_task_that_fails_without_saying_why_is_tried_on_two(crew: Crew) -> None:
