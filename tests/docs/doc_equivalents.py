@@ -13,6 +13,7 @@ from doc_commands import Call
 WORDS = {
     "TS_5_4": "PH_000",
     "$SLURM_ARRAY_TASK_ID/20": "1/20",
+    "$SCHEDULER": "scheduler.json",
     "IN": "picks",
     "OUT": "converted",
     "DATA": "data",
