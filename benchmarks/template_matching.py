@@ -22,6 +22,7 @@ import scipy.fft
 import scipy.ndimage
 from jaxtyping import Float
 from numpy.typing import NDArray
+from thresholds import best_threshold
 
 from jaxcryo.calibration import mean_calibration
 from jaxcryo.domain import ParticleType, Picks, Volume
@@ -30,7 +31,6 @@ from jaxcryo.phantom.drawing import draw_phantom
 from jaxcryo.phantom.settings import REAL_CONTENTS, DrawConfig
 from jaxcryo.phantom.splatting import splat
 from jaxcryo.phantom.structures import BUILT_IN, structure_beads
-from jaxcryo.picking.calibrate import are_right
 from jaxcryo.picking.pipeline import find_picks
 from jaxcryo.picking.preprocess import fit_volume
 from jaxcryo.picking.thresholds import decide
@@ -167,21 +167,9 @@ def _by_run(picks: Sequence[Picks]) -> dict[str, Picks]:
 
 
 def _hindsight(candidates: Sequence[Picks], truths: Sequence[Picks], types: Sequence[ParticleType]) -> Score:
-    limits = np.array([_best(candidates, truths, i) for i in range(len(types))])
-    chosen = {c.run: c.select(c.score > limits[c.type_index]) for c in candidates if c.score is not None}
-    return score(_by_run(truths), chosen, types)
-
-
-def _best(candidates: Sequence[Picks], truths: Sequence[Picks], index: int) -> float:
-    """The threshold of a type's highest F4."""
-    scores = np.concatenate([c.score[c.type_index == index] for c in candidates if c.score is not None])
-    right = np.concatenate([are_right(c, t, index) for c, t in zip(candidates, truths, strict=True)])
-    particles = sum(int((t.type_index == index).sum()) for t in truths)
-    if not len(scores) or not particles:
-        return float("inf")
-    order = np.argsort(-scores, kind="stable")
-    f4 = 17 * np.cumsum(right[order]) / (16 * particles + np.arange(1, len(order) + 1))
-    return float(np.nextafter(scores[order][int(np.argmax(f4))], 0))
+    pairs = list(zip(candidates, truths, strict=True))
+    limits = [best_threshold(pairs, index) for index in range(len(types))]
+    return score(_by_run(truths), {c.run: c.above(limits) for c in candidates}, types)
 
 
 if __name__ == "__main__":

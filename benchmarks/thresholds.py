@@ -71,11 +71,13 @@ def main() -> None:
         for family, pairs in families.items():
             others = [pair for name, own in families.items() if name != family for pair in own]
             calibration = calibrate([c for c, _ in others], [t for _, t in others], entry.types)
-            best = _score(pairs, [_best(pairs, i) for i in range(len(entry.types))])
+            best = _score(pairs, [best_threshold(pairs, i) for i in range(len(entry.types))])
             for name, result in {
                 "best in hindsight": best,
                 "the model's own": _score(pairs, [t.threshold for t in entry.types]),
-                "best of the other families": _score(pairs, [_best(others, i) for i in range(len(entry.types))]),
+                "best of the other families": _score(
+                    pairs, [best_threshold(others, i) for i in range(len(entry.types))]
+                ),
                 **_aims(pairs, entry.types, calibration),
             }.items():
                 rows.setdefault(name, []).append((result, best.weighted_f4 - result.weighted_f4))
@@ -109,7 +111,7 @@ def _truth(pairs: Pairs) -> dict[str, Picks]:
     return {c.run: dataclasses.replace(t, run=c.run) for c, t in pairs}
 
 
-def _best(pairs: Pairs, index: int) -> float:
+def best_threshold(pairs: Pairs, index: int) -> float:
     """The threshold of a type's highest F4 over these tomograms."""
     scores = np.concatenate([c.score[c.type_index == index] for c, _ in pairs if c.score is not None])
     right = np.concatenate([are_right(c, t, index) for c, t in pairs])
