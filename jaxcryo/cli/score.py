@@ -86,13 +86,16 @@ def score_picks(options: ScoreOptions) -> None:
 def _truth(options: ScoreOptions, types: tuple[ParticleType, ...]) -> dict[str, Picks]:
     from jaxcryo.cli.geometry import say
     from jaxcryo.cli.inputs import open_source_portal
+    from jaxcryo.picks.folder import PicksFolder
     from jaxcryo.project.copick import has_picks, open_project, project_picks
     from jaxcryo.project.portal import portal_picks
     from jaxcryo.project.truth import read_truth
 
     portal = open_source_portal(options.portal, options.data, options.copick)
     if portal is not None:
-        found = portal_picks(portal, options.runs or portal.runs, types, deposition=options.truth.deposition, note=say)
+        picked = {run.name: run for run in PicksFolder(path=pathlib.Path(options.picks)).origins()}
+        runs = [picked.get(name, name) for name in options.runs or portal.runs]  # in the alignment that was picked
+        found = portal_picks(portal, runs, types, deposition=options.truth.deposition, note=say)
         missing = [n for n in options.runs if n not in found] or ([] if found else ["any run"])
         if missing:
             particles = ", ".join(t.name for t in types)

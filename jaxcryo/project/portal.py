@@ -162,7 +162,7 @@ def portal_runs(
 
 def portal_picks(
     portal: Portal,
-    runs: Sequence[Run] | Sequence[str],
+    runs: Sequence[Run | str],
     types: tuple[ParticleType, ...],
     *,
     deposition: int | None = None,

@@ -120,6 +120,16 @@ def check_foreign(call: Call, what: str) -> None:
                 module = importlib.import_module(str(node.module))
                 assert all(hasattr(module, alias.name) for alias in node.names), what
         return
+    if call.program.startswith("python benchmarks/"):  # minutes to hours; tests of their own run what can be run small
+        source = (ROOT / call.program.removeprefix("python ")).read_text()
+        unknown = [word for word in call.arguments if word.startswith("--") and f'"{word}"' not in source]
+        assert not unknown, f"{what}: {call.program} has no {unknown}"
+        return
+    if call.program.startswith("python benchmarks/"):  # minutes to hours; tests of their own run what can be run small
+        source = (ROOT / call.program.removeprefix("python ")).read_text()
+        unknown = [word for word in call.arguments if word.startswith("--") and f'"{word}"' not in source]
+        assert not unknown, f"{what}: {call.program} has no {unknown}"
+        return
     assert call.program in FOREIGN, f"{what}: {call.program} is neither a command of jaxcryo nor listed as another one"
     if call.program == "pip":
         extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
