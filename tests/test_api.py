@@ -87,6 +87,7 @@ def sorted_positions(picks: jaxcryo.Picks) -> np.ndarray:
     return np.array(sorted(picks.xyz_angstrom.tolist()))
 
 
+@pytest.mark.slow
 def test_one_phantom_gives_the_same_picks_from_three_kinds_of_files(
     tmp_path: pathlib.Path, phantom: np.ndarray, fine: np.ndarray, engines: Any
 ) -> None:
@@ -118,6 +119,7 @@ def test_one_phantom_gives_the_same_picks_from_three_kinds_of_files(
         np.testing.assert_allclose(places[-1], places[0], atol=0.05)
 
 
+@pytest.mark.slow
 def test_what_is_done_to_a_volume_is_said(tmp_path: pathlib.Path, fine: np.ndarray, engines: Any) -> None:
     expected = jaxcryo.find(jaxcryo.Volume.open(write_mrc(tmp_path / "a.mrc", fine, SPACING)), engines)
     other = write_mrc(tmp_path / "b.mrc", 100 - fine / IntensityConfig().std, SPACING)
@@ -148,6 +150,7 @@ def test_save(tmp_path: pathlib.Path, phantom: np.ndarray, engines: Any) -> None
         picks.of("apo-ferritin")
 
 
+@pytest.mark.slow
 def test_nothing_heavy_is_imported_before_it_is_used() -> None:
     script = "import jaxcryo, sys; assert not {'jax', 'numpy', 'zarr', 'scipy'} & set(sys.modules); jaxcryo.find"
     subprocess.run([sys.executable, "-c", script], check=True)

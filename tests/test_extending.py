@@ -57,6 +57,7 @@ def test_an_architecture_from_outside_has_its_own_sizes(toys) -> None:
         recipe("unet")
 
 
+@pytest.mark.slow
 def test_a_backend_from_outside_runs_models(toys, dataset, engines, tmp_path, capsys) -> None:
     entries = read_manifest(engines)
     assert choose_backend("auto", engines, entries) == ("everywhere", "made for a test")

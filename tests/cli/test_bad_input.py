@@ -81,6 +81,7 @@ DONE_AND_SAID = {
 }
 
 
+@pytest.mark.slow
 def test_empty_voxels_and_sides_below_a_window_are_done_and_said(dataset, one_model, tmp_path, capsys) -> None:
     root, out = tmp_path / "data", tmp_path / "picks"
     copies(dataset, root, {name: change for name, (change, _) in DONE_AND_SAID.items()})
@@ -157,6 +158,7 @@ def test_engine_folders(dataset, one_model, tmp_path, capsys) -> None:
     assert "--engines" in refused(infer, ["--data", dataset], capsys)
 
 
+@pytest.mark.slow
 def test_output_that_cannot_be_written_and_other_settings(dataset, one_model, tmp_path, capsys) -> None:
     (tmp_path / "file").write_text("mine")
     base = ["--engines", one_model, "--data", dataset, "--runs", "PT_000", "--out"]

@@ -33,6 +33,7 @@ def folder(tmp_path: pathlib.Path) -> pathlib.Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_batch_is_decided_written_and_decided_anew(folder: pathlib.Path) -> None:
     candidates, truths = zip(*(_tomogram(f"r{s}", s) for s in range(3)), strict=True)
     calibration = calibrate(candidates, truths, _TYPES)

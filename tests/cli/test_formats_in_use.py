@@ -26,6 +26,7 @@ def run(main: object, *args: object) -> int:
     return code
 
 
+@pytest.mark.slow
 def test_infer_writes_other_formats(dataset, one_model, tmp_path, capsys) -> None:
     out = tmp_path / "picks"
     command = ["--engines", one_model, "--data", dataset, "--out", out, "--runs", "PH_000"]
@@ -54,6 +55,7 @@ def test_infer_replaces_no_files_of_others(dataset, one_model, tmp_path, capsys)
         (out / name).unlink()
 
 
+@pytest.mark.slow
 def test_infer_with_a_mask(dataset, one_model, tmp_path, capsys) -> None:
     volume = open_volume(next(r for r in find_runs(dataset) if r.name == "PH_000").volume_path)
     voxels = np.zeros(volume.grid.shape_zyx, np.float32)

@@ -41,6 +41,7 @@ def run(main: object, *args: object) -> int:
     return code
 
 
+@pytest.mark.slow
 def test_infer_writes_into_the_project_and_score_reads_it(project, one_model, tmp_path, capsys) -> None:
     out, folder = tmp_path / "picks", tmp_path / "overlay/ExperimentRuns/PH_000/Picks"
     curated = {f: f.read_bytes() for f in folder.parents[1].rglob("curator_*")}
@@ -96,6 +97,7 @@ def test_a_training_says_which_contrast_is_odd_and_fits_the_intensity_rule(datas
     assert isinstance(odd, Volume)
 
 
+@pytest.mark.slow
 def test_a_level_gives_picks_in_the_full_tomogram_s_coordinates(dataset, one_model, tmp_path, capsys) -> None:
     command = ["--engines", one_model, "--data", dataset, "--runs", "PH_000", "--out"]
     assert run(infer, *command, tmp_path / "1", "--level", "1", "--no-refine") == 0

@@ -63,6 +63,7 @@ def test_each_run_has_a_page_and_the_index_lists_them(found: pathlib.Path, datas
     assert {t["name"]: t["threshold"] for t in unknown["types"]} == settings["thresholds"]
 
 
+@pytest.mark.slow
 def test_lower_thresholds_need_no_network(found, dataset, engines, tmp_path, capsys) -> None:
     """Picked anew from the candidates, or by the networks with these thresholds: the same picks."""
     used = json.loads((found / "settings.json").read_text())["thresholds"]

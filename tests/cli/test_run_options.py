@@ -46,6 +46,7 @@ def test_shards_then_the_same_command_without_are_one_inference(dataset, one_mod
     assert (shared / "submission.csv").read_text() == (whole / "submission.csv").read_text()
 
 
+@pytest.mark.slow
 def test_shards_of_other_settings_are_not_mixed(dataset, one_model, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     assert run(dataset, one_model, out, "--shard", "1/3") == 0
@@ -58,6 +59,7 @@ def test_a_shard_beyond_the_runs_is_no_error(dataset, one_model, tmp_path, capsy
     assert "nothing is left for shard 9/9" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_heatmaps_are_kept_and_picks_stand_on_them(dataset, one_model, tmp_path) -> None:
     out = tmp_path / "out"
     assert run(dataset, one_model, out, "--runs", "PT_000", "--save-heatmaps") == 0
@@ -70,6 +72,7 @@ def test_heatmaps_are_kept_and_picks_stand_on_them(dataset, one_model, tmp_path)
         assert np.isclose(heatmap[kind], score, rtol=2e-3).any()
 
 
+@pytest.mark.slow
 def test_less_effort_and_flips_are_other_settings(dataset, one_model, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     assert run(dataset, one_model, out, "--runs", "PT_000", "--effort", "fast") == 0

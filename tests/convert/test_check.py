@@ -51,6 +51,7 @@ def damage(folder: pathlib.Path, entry: ModelEntry) -> None:
     manifest.write_text(manifest.read_text().replace(entry.onnx_sha256, file_sha256(path)))
 
 
+@pytest.mark.slow
 def test_engines_that_are_right(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     convert(tmp_path, "yu4u", "float32")
     assert main(["check", str(tmp_path / "out"), "--windows", "1"]) == 0
@@ -79,6 +80,7 @@ def test_float16_is_compared_and_its_range_watched(tmp_path: pathlib.Path) -> No
     assert {"encoder.stem.conv1", "encoder.stages.3", "jpu.branches.2", "decoder.0", "head"} <= set(modules)
 
 
+@pytest.mark.slow
 def test_values_near_the_end_of_float16_are_off(tmp_path: pathlib.Path) -> None:
     entry = convert(tmp_path, "yu4u", "float16", {"decoder.1.refine.norm.scale": 2e4})
     _, ranges = check_entry(tmp_path / "out", entry, 1)
@@ -89,6 +91,7 @@ def test_values_near_the_end_of_float16_are_off(tmp_path: pathlib.Path) -> None:
     assert not Range(model="a", module="b", largest=float("nan")).is_ok
 
 
+@pytest.mark.slow
 def test_without_onnxruntime_openvino_serves(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -187,6 +187,7 @@ def test_engines_of_an_earlier_conversion_are_refused_and_replaced(out, data, tr
     assert engine_in(out) != old and not (out / (old.name + ".json")).exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_engine_is_refused_and_built_again(out, data, trt, capsys) -> None:
     assert build_engines(out) == 0
     engine_in(out).write_bytes(engine_in(out).read_bytes()[:-1])

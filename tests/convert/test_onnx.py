@@ -137,6 +137,7 @@ def test_another_size(arch: str) -> None:
         assert relative_rms(run_onnx(model, windows), expected) < TOLERANCE[precision]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [
@@ -323,6 +324,7 @@ def size_of_kernels(model: onnx.ModelProto) -> int:
     return sum(sizes[n.input[1]] for n in model.graph.node if n.op_type == "Conv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arch", "upsampling", "nodes", "transposes", "giga"),
     [

@@ -97,6 +97,7 @@ def test_windows_lie_in_their_volume(collection: Collection, near: float) -> Non
         assert ((picks >= -0.51) & (picks <= np.array(PATCH) - 0.49)).all(-1).any(-1).all()
 
 
+@pytest.mark.slow
 def test_sample_shows_the_picks_of_its_window(collection: Collection) -> None:
     off = AugmentConfig(warp_probability=0, flip_x_probability=0, intensity_probability=0)
     sigma = np.full(6, 2.0, np.float32)

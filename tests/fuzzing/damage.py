@@ -15,7 +15,7 @@ _CHOSEN = settings.get_current_profile_name() == "fuzz"
 
 FUZZ = settings(
     max_examples=settings.get_profile("fuzz").max_examples if _CHOSEN else min(_QUICK, _USUAL),
-    deadline=5000,
+    deadline=60_000,  # what hangs is found; a busy machine is not
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 

@@ -80,6 +80,7 @@ def test_strided_and_patch_conv2d(stride: int) -> None:
         assert close(convolution.conv2d(jnp.asarray(x), jnp.asarray(kernel), stride=stride, padding=padding), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config", [recipe("yu4u", "tiny").model, recipe("tattaka", "tiny").model], ids=["yu4u", "tattaka"]
 )

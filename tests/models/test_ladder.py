@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from golden.rungs import LADDER, Rung
 
-LONG = ("encoder_stages", "network")
+LONG = ("encoder_stages", "network", "decoder_block", "bottleneck")
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ def quick_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convolution, "best_formulation", lambda: "native")
 
 
+@pytest.mark.slow
 @NETWORKS
 def test_batch_items_do_not_meet(config: NetworkConfig) -> None:
     network, params, stats = random_network(config)
@@ -63,6 +64,7 @@ def test_batch_items_do_not_meet(config: NetworkConfig) -> None:
     np.testing.assert_array_equal(moved, [False, True, False])
 
 
+@pytest.mark.slow
 @NETWORKS
 def test_an_items_answer_does_not_depend_on_its_batch(config: NetworkConfig) -> None:
     apply, params, stats = prepared(config)
@@ -82,6 +84,7 @@ def flip_kernels(params: Weights, classes: int, stride: int) -> Weights:
     return flipped
 
 
+@pytest.mark.slow
 def test_yu4us_network_flips_with_its_weights() -> None:
     apply, params, stats = prepared(YU4U)
     windows = draw(2, 16, 32, 64)
@@ -91,6 +94,7 @@ def test_yu4us_network_flips_with_its_weights() -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5 * expected.std())
 
 
+@pytest.mark.slow
 def test_tattakas_network_flips_where_its_strided_convolutions_may_be_mirrored() -> None:
     """A 3x3 convolution of stride 2 samples every even pixel; mirrored, it would sample every odd one.
 

@@ -107,6 +107,7 @@ def test_half_precision_computes_with_float32_parameters(config: NetworkConfig) 
         assert 0 < float(np.abs(np.asarray(found) - expected).max() / expected.std()) < tolerance
 
 
+@pytest.mark.slow
 @NETWORKS
 def test_half_precision_keeps_gradients_and_statistics_in_float32(config: NetworkConfig) -> None:
     half, params, stats = build(config, dtype=jnp.bfloat16)

@@ -19,7 +19,7 @@ from jaxcryo.metric import RADIUS_SHARE, Score, score
 from jaxcryo.page import write_page
 from jaxcryo.picks.thresholds import read_thresholds
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 def table(browser) -> dict[str, dict[str, float]]:

@@ -24,7 +24,7 @@ from jaxcryo.picks.corrections import Corrections, corrected, read_corrections
 from jaxcryo.picks.formats import above_thresholds
 from jaxcryo.serialize import types_to_json
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 NAMES = ("apo-ferritin", "beta-galactosidase", "ribosome")
 
 

@@ -68,6 +68,7 @@ def test_beyond_the_budget_boxes_become_larger() -> None:
     np.testing.assert_array_equal(decoded(coarse), padded.reshape(2, 6, 11, 2, 15, 2).max(axis=(3, 5)))
 
 
+@pytest.mark.slow
 def test_many_types_and_large_volumes_stay_small() -> None:
     for shape, classes in (((1000, 2000, 2000), 6), ((184, 630, 630), 60), ((184, 630, 630), 6)):
         overlay = Overlay(shape, classes, floor=FLOOR)

@@ -41,6 +41,7 @@ def test_an_empty_wedge_shows_and_its_edge_is_where_it_is() -> None:
     assert min(told.wedge_power[:8]) > 0.5 and max(told.wedge_power[10:]) < 0.1
 
 
+@pytest.mark.slow
 def test_dark_bodies_show_in_the_tail() -> None:
     even = plane_statistics(planes_of(noise() * 3e-6))
     dark = noise()

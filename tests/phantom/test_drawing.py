@@ -58,6 +58,7 @@ def test_a_seed_is_a_phantom(family: str) -> None:
     assert first.imaging == again.imaging != other.imaging
 
 
+@pytest.mark.slow
 def test_the_process_does_not_matter() -> None:
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:

@@ -39,6 +39,7 @@ def boxed() -> DrawConfig:
     return DrawConfig(imaging=BOX, contents=REAL_CONTENTS, center_share=0.0)
 
 
+@pytest.mark.slow
 def test_wedge_axis_and_scale_are_found(boxed: DrawConfig) -> None:
     found = measure(phantom(boxed))
     assert found.tilt_range_degree == pytest.approx(60, abs=5) and found.tilt_fade_degree > 60
@@ -49,12 +50,14 @@ def test_wedge_axis_and_scale_are_found(boxed: DrawConfig) -> None:
     assert abs(center.axis_degree) < 6 and center.scale == pytest.approx(4.5e-6, rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_finer_tomogram_is_found_finer(boxed: DrawConfig) -> None:
     smooth = dataclasses.replace(BOX, resolution_angstrom=(50.0, 50.0))
     fine, coarse = measure(phantom(boxed)), measure(phantom(dataclasses.replace(boxed, imaging=smooth)))
     assert coarse.filters.resolution_angstrom > 1.3 * fine.filters.resolution_angstrom
 
 
+@pytest.mark.slow
 def test_phantoms_like_a_tomogram_measure_like_it(boxed: DrawConfig) -> None:
     volume = phantom(boxed)
     notes: list[str] = []
@@ -97,6 +100,7 @@ def tomogram(boxed: DrawConfig, tmp_path: pathlib.Path) -> pathlib.Path:
     return tmp_path / "mine.mrc"
 
 
+@pytest.mark.slow
 def test_particles_are_put_into_a_tomogram(tomogram: pathlib.Path) -> None:
     config = like_files(DrawConfig(types=CZII_TYPES[2:3]), [], [str(tomogram)])
     assert config.spacing_angstrom == pytest.approx(9.0) and config.backgrounds == (str(tomogram),)

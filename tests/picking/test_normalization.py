@@ -57,6 +57,7 @@ def test_training_and_inference_see_the_same(rule: Literal["fixed", "tomogram", 
     windows.close()
 
 
+@pytest.mark.slow
 def test_there_are_no_picks_in_empty_regions() -> None:
     """Whatever a network says of them."""
     types = (ParticleType(name="ribosome", radius_angstrom=50, threshold=0.1),)

@@ -109,6 +109,7 @@ def test_slots_grow_and_nothing_is_lost(caplog: pytest.LogCaptureFixture) -> Non
     assert "slots" in caplog.text
 
 
+@pytest.mark.slow
 def test_nothing_compiles_again_within_a_tomogram_nor_for_the_next_one() -> None:
     steps = (peaks_module._largest_of_cells, peaks_module._candidates, peaks_module._check)
     before = [step._cache_size() for step in steps]

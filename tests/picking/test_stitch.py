@@ -348,6 +348,7 @@ def test_windows_without_data_are_left_out_and_nothing_changes(
     assert all(a[0] < b[0] for a, b in itertools.pairwise(reports))
 
 
+@pytest.mark.slow
 def test_windows_are_left_out_for_every_model_and_batch() -> None:
     volume, model = with_a_gap("reflect")
     models = [model, dataclasses.replace(model, name="deep", patch_zyx=(16, 16, 16), stride_zyx=(7, 8, 8), batch=3)]

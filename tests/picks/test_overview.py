@@ -65,6 +65,7 @@ def test_chance_and_small_batches_name_nobody() -> None:
     assert not batch(*[(40, 30, 20)] * 4, (5, 4, 3)).outliers  # less than ten times
 
 
+@pytest.mark.slow
 def test_it_is_drawn_however_many_there_are(tmp_path: pathlib.Path) -> None:
     heights = []
     for count in (1, 5, 200):

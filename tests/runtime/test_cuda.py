@@ -97,6 +97,7 @@ def test_memory_is_shared_unless_the_user_chose(monkeypatch) -> None:
     assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
 
 
+@pytest.mark.slow
 def test_the_commands_do_not_start_jax_before_memory_is_shared(tmp_path) -> None:
     code = (
         "import jaxcryo.cli.inference, jaxcryo.cli.training, jaxcryo.runtime.workers\n"

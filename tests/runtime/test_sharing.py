@@ -181,6 +181,7 @@ def test_one_worker_alone_tries_it_twice(crew: Crew) -> None:
     assert outcome.failure.count("one ZeroDivisionError") == 2
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_given_up_and_its_task_done_elsewhere(crew: Crew, tmp_path: pathlib.Path) -> None:
     crew.add("one")
     flag = tmp_path / "flag"

@@ -282,6 +282,7 @@ def test_other_words_in_an_mrc_header(sound, name: str, words: list[tuple[int, b
     attempt(name, files, "a.mrc", bytes(data))
 
 
+@pytest.mark.slow
 @FUZZ
 @given(changes=CHANGES, header=st.booleans())
 def test_other_values_in_the_header_of_weights(sound, changes: list[tuple[int, Any]], header: bool) -> None:

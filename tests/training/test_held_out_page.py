@@ -19,6 +19,7 @@ from jaxcryo.training.run_folder import RunDescription, RunFolder
 from jaxcryo.training.validation import validate
 
 
+@pytest.mark.slow
 def test_each_validation_replaces_the_page(config, examples, tmp_path: pathlib.Path, monkeypatch) -> None:
     drawn: list[str] = []
     draw: Callable[..., object] = held_out_page.slice_images

@@ -31,6 +31,7 @@ def numbers(batch) -> set[int]:
     return set(np.unique(np.asarray(batch.windows)).astype(int).tolist())
 
 
+@pytest.mark.slow
 def test_phantoms_are_renewed_in_order() -> None:
     drawn = source()
     try:
@@ -41,6 +42,7 @@ def test_phantoms_are_renewed_in_order() -> None:
         drawn.close()
 
 
+@pytest.mark.slow
 def test_a_batch_does_not_depend_on_what_was_asked_before() -> None:
     through, resumed = source(), source()
     try:
@@ -84,6 +86,7 @@ def test_windows_are_those_that_the_step_chooses() -> None:
         drawn.close()
 
 
+@pytest.mark.slow
 def test_too_many_particles_are_refused() -> None:
     drawn = PhantomSource(crowded, CONFIG, LIVE, epoch_steps=10, about="crowded")
     try:

@@ -123,6 +123,7 @@ def test_what_marks_say_of_voxels() -> None:
     assert further[:, 8:16].all() and not further[:, :8].any() and not further[:, 16:].any()
 
 
+@pytest.mark.slow
 def test_what_is_known_moves_with_its_window() -> None:
     config = AugmentConfig(warp_probability=1.0, intensity_probability=0.0, flip_z_probability=0.5)
     mask = np.zeros((8, 32, 32), np.float32)
