@@ -2,6 +2,7 @@
 
     pip install -e '.[benchmark]'
     python benchmarks/template_matching.py --engines jaxcryo/demo --runs 2
+    python benchmarks/template_matching.py --engines out/ --particles particles.toml
 
 Template matching is pytme's, with a spherical mask and the phantom's own wedge. Its thresholds are the best in
 hindsight, since it has none of its own; the models' are those of the aim `recall`, found without truth, and the best in
@@ -35,6 +36,7 @@ from jaxcryo.picking.pipeline import find_picks
 from jaxcryo.picking.preprocess import fit_volume
 from jaxcryo.picking.thresholds import decide
 from jaxcryo.picks.candidates import floor_of
+from jaxcryo.project.particles import read_structured_particles
 from jaxcryo.runtime.backends import choose_backend, open_model
 from jaxcryo.runtime.manifest import read_manifest
 from jaxcryo.tomogram.statistics import surveyed
@@ -51,6 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engines", type=pathlib.Path, default=pathlib.Path("jaxcryo/demo"))
     parser.add_argument("--runs", type=int, default=1, help="phantoms")
+    parser.add_argument("--particles", help="file that names the structure of each of the models' particles")
     parser.add_argument("--shape", type=int, nargs=3, default=(96, 256, 256))
     parser.add_argument("--angles", type=float, default=30.0, metavar="DEGREE", help="between rotations")
     options = parser.parse_args()
@@ -59,7 +62,8 @@ def main() -> None:
     backend, _ = choose_backend("auto", options.engines, entries)
     models = [open_model(options.engines, e, backend) for e in entries]
     calibration = mean_calibration([e.calibration for e in entries])
-    config = DrawConfig.real(types=types)
+    structures = _structures(options.particles, types)
+    config = DrawConfig.real(types=types, structures=structures if options.particles else ())
     config = dataclasses.replace(config, contents=dataclasses.replace(REAL_CONTENTS, abundance=(3.0, 3.0)))
     by_models, by_templates, truths = [], [], []
     seconds = {"models": 0.0, "templates": 0.0}
@@ -75,7 +79,7 @@ def main() -> None:
         by_models.append(find_picks(fitted, models, types, config=entries[0].inference, floor=floor_of(types)))
         seconds["models"] += time.perf_counter() - began
         began = time.perf_counter()
-        by_templates.append(_match(volume, types, phantom.imaging.tilt_range_degree, options.angles))
+        by_templates.append(_match(volume, types, structures, phantom.imaging.tilt_range_degree, options.angles))
         seconds["templates"] += time.perf_counter() - began
         print(f"{name}: {len(truths[-1])} particles", flush=True)
     decision = decide(by_models, types, calibration)
@@ -92,14 +96,29 @@ def _print(name: str, result: Score, types: Sequence[ParticleType], seconds: flo
     print(f"{name:34}  {result.weighted_f4:11.3f}  {shares}  {seconds:.0f}")
 
 
-def _match(volume: Volume, types: Sequence[ParticleType], tilts_degree: float, angles_degree: float) -> Picks:
+def _structures(particles: str | None, types: Sequence[ParticleType]) -> tuple[str, ...]:
+    """Of each type: what the file names, else the built-in one."""
+    if particles is None:
+        return tuple(BUILT_IN[t.name].beads for t in types)
+    named = read_structured_particles(particles, measure=lambda s: structure_beads(s).radius_angstrom)
+    by_name = {entry.type.name: entry.structure for entry in named}
+    return tuple(by_name.get(t.name) or BUILT_IN[t.name].beads for t in types)
+
+
+def _match(
+    volume: Volume,
+    types: Sequence[ParticleType],
+    structures: Sequence[str],
+    tilts_degree: float,
+    angles_degree: float,
+) -> Picks:
     """Peaks of the correlation with each type's template, over all rotations."""
     spacing = volume.grid.spacing_angstrom
     voxels = -np.asarray(volume.voxels, np.float32)  # particles are dark
     voxels = (voxels - voxels.mean()) / voxels.std()
     positions, kinds, scores = [], [], []
-    for index, kind in enumerate(types):
-        correlation = _correlation(voxels, _template(kind, spacing), tilts_degree, angles_degree)
+    for index, (kind, structure) in enumerate(zip(types, structures, strict=True)):
+        correlation = _correlation(voxels, _template(structure, spacing), tilts_degree, angles_degree)
         width = max(3, 2 * round(0.5 * kind.radius_angstrom / spacing) + 1)
         peaks = np.argwhere((scipy.ndimage.maximum_filter(correlation, size=width) == correlation) & (correlation > 0))
         height = correlation[tuple(peaks.T)]
@@ -149,9 +168,9 @@ def _correlation(
     return np.asarray(result[0], np.float32)
 
 
-def _template(kind: ParticleType, spacing_angstrom: float) -> Float[NDArray[np.float32], "n n n"]:
-    """The true density of a type, as far as the wedge leaves it."""
-    beads = structure_beads(BUILT_IN[kind.name].beads)
+def _template(structure: str, spacing_angstrom: float) -> Float[NDArray[np.float32], "n n n"]:
+    """The true density of a structure, smoothed."""
+    beads = structure_beads(structure)
     half = int(np.ceil((np.linalg.norm(beads.xyz_angstrom, axis=1).max() + 20) / spacing_angstrom))
     side = 2 * half + 1
     zyx = beads.xyz_angstrom[:, ::-1] / spacing_angstrom + half
