@@ -73,8 +73,9 @@ def held_out_phantoms(draw: DrawConfig, seed: int, count: int) -> Iterator[Examp
         harshness = draw.harshness * low * (high / low) ** ((_FIRST + number * _GOLDEN) % 1)
         center = 1.0 if number % 4 == 3 else draw.center_share
         own = dataclasses.replace(draw, harshness=harshness, center_share=center)
-        if number == 0:  # trainings are validated on it, so no type may be missing
-            own = dataclasses.replace(own, contents=dataclasses.replace(own.contents, absent=0.0))
+        if number == 0:  # trainings are validated on it: particles of every type, and many
+            most = (draw.contents.abundance[1],) * 2
+            own = dataclasses.replace(own, contents=dataclasses.replace(own.contents, absent=0.0, abundance=most))
         phantom = draw_phantom(own, (seed, _HELD_OUT_SEEDS, number), HELD_OUT_SHAPE_ZYX)
         name = f"held-out phantom {number}"
         picks = Picks(

@@ -15,6 +15,7 @@ from jaxcryo.data.targets import sigmas_voxel
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.errors import InputError
 from jaxcryo.phantom import DrawConfig
+from jaxcryo.phantom.settings import ContentRanges
 from jaxcryo.recipes import recipe
 from jaxcryo.training.from_structures import for_structures, held_out_phantoms, phantom_source
 from jaxcryo.training.live_phantoms import LiveConfig, PhantomSource
@@ -114,3 +115,10 @@ def test_true_phantoms_are_normalized_and_never_the_held_out_ones() -> None:
     one, two = held_out_phantoms(draw, CONFIG.seed, 2)
     assert one.volume.name != two.volume.name
     assert not np.array_equal(one.volume.voxels, two.volume.voxels)
+
+
+@pytest.mark.slow
+def test_the_phantom_that_validates_has_every_type_though_others_may_lack_it() -> None:
+    draw = DrawConfig(contents=ContentRanges(absent=1.0))
+    one, two = held_out_phantoms(draw, 7, 2)
+    assert min(one.picks.counts().values()) > 0 and len(two.picks) == 0
