@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from jaxcryo.cli.infer import ModelOptions
+from jaxcryo.cli.parts import remove_parts
 from jaxcryo.cli.picker import PickedRun, open_picker, open_picker_elsewhere
 from jaxcryo.cli.plan import How, Plan, choose_how
+from jaxcryo.cli.steps import advance_of_runs, outcomes_of_runs, steps_of
 from jaxcryo.errors import InputError
 from jaxcryo.progress import Progress
 from jaxcryo.runtime.manifest import ModelEntry
@@ -29,19 +31,29 @@ def outcomes_of(
     plan: Plan, client: Client | None, on_advance: Callable[[int, int, int], None]
 ) -> Iterator[Outcome[PickedRun]]:
     """Picks the runs that are to do, on the workers of a client or else in this process."""
+    steps = steps_of(plan.tasks)
+    tasks = [step.task for step in steps]
+    outcomes: Iterator[Outcome[PickedRun | None]]
     if client is None:
-        return in_turn(plan.tasks, functools.partial(open_picker, plan.job), on_advance=on_advance, on_note=_say)
-    from jaxcryo.runtime.sharing import LOCAL, Patience, shared_out  # Dask takes two seconds to import
+        open_here = functools.partial(open_picker, plan.job)
+        outcomes = in_turn(tasks, open_here, on_advance=advance_of_runs(steps, on_advance), on_note=_say)
+    else:
+        from jaxcryo.runtime.sharing import LOCAL, Patience, shared_out  # Dask takes two seconds to import
 
-    return shared_out(
-        client,
-        plan.tasks,
-        functools.partial(open_picker_elsewhere, plan.job),
-        sizes=[_size(task.run.volume_path, plan.job.reading.level) for task in plan.tasks],
-        on_advance=on_advance,
-        on_note=_say,
-        patience=LOCAL if plan.places else Patience(),
-    )
+        outcomes = shared_out(
+            client,
+            tasks,
+            functools.partial(open_picker_elsewhere, plan.job),
+            sizes=[step.share * _size(step.task.run.volume_path, plan.job.reading.level) for step in steps],
+            after={place: step.after for place, step in enumerate(steps)},
+            on_advance=advance_of_runs(steps, on_advance),
+            on_note=_say,
+            patience=LOCAL if plan.places else Patience(),
+        )
+    for outcome in outcomes_of_runs(steps, outcomes):
+        if outcome.result is not None:
+            remove_parts(plan.job.out, plan.tasks[outcome.index].run.name)
+        yield outcome
 
 
 @contextlib.contextmanager

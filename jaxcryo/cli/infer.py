@@ -63,6 +63,8 @@ class RunningOptions:
     """number of worker processes on this machine, each with its own GPU or its share of the CPU cores"""
     scheduler: Annotated[str | None, shown("ADDRESS")] = None
     """use the workers of a running Dask scheduler: tcp://HOST:8786, or its scheduler file (docs/scale.md)"""
+    split_z: Annotated[int, shown("N")] = 1
+    """share each tomogram out in N ranges of slices, for a few huge ones; the picks are the same"""
     shard: Annotated[str | None, shown("I/N")] = None
     """process part I of N of the runs, without the tables; afterwards the same command without it writes them"""
 

@@ -18,6 +18,7 @@ from jaxcryo.cli.deciding import decide_runs, said_of
 from jaxcryo.cli.exports import write_exports
 from jaxcryo.cli.infer import InferOptions
 from jaxcryo.cli.pages import list_pages
+from jaxcryo.cli.parts import remove_parts
 from jaxcryo.cli.plan import Plan, choose_how, planned, with_demo_data
 from jaxcryo.cli.runs_bar import RunsBar
 from jaxcryo.domain import ParticleType, Picks
@@ -51,6 +52,9 @@ def infer(options: InferOptions) -> int:
             print(f"{plan.source.place} has {len(plan.source.runs)} runs: nothing is left for shard {plan.shard}")
             return 0
         _announce(plan)
+        if options.force:
+            for task in plan.tasks:
+                remove_parts(plan.job.out, task.run.name)
         if plan.tasks and len(plan.places) > 1:
             client = stack.enter_context(workers_on(plan.places))
         failed, pictures = _picked(plan, client)
@@ -91,7 +95,8 @@ def _picked(plan: Plan, client: Client | None) -> tuple[dict[str, str], list[pat
     pictures: list[pathlib.Path] = []
     if not plan.tasks:
         return failed, pictures
-    with RunsBar([task.label for task in plan.tasks]) as bar:
+    labels = [task.label for task in plan.tasks]
+    with RunsBar(labels, unit="window" if plan.tasks[0].ranges == 1 else "part") as bar:
         for outcome in outcomes_of(plan, client, bar.advance):
             task = plan.tasks[outcome.index]
             bar.finish(outcome.index)

@@ -12,8 +12,7 @@ import numpy as np
 from jaxcryo.calling import command
 from jaxcryo.domain import ParticleType, Picks, Volume
 from jaxcryo.metric import score
-from jaxcryo.page import IndexRow, Overlay, Page, Sections, slice_images, versions, write_index, write_page
-from jaxcryo.picking.peaks import OnSlab
+from jaxcryo.page import IndexRow, OverlayImages, Page, Sections, slice_images, versions, write_index, write_page
 from jaxcryo.picks.folder import Settings
 from jaxcryo.runtime.manifest import ModelEntry
 from jaxcryo.serialize import to_plain
@@ -66,42 +65,40 @@ def page_notes(
     )
 
 
-class RunPage:
-    """The page of one run, begun before its heatmaps come."""
-
-    def __init__(self, notes: PageNotes, volume: Volume, types: tuple[ParticleType, ...], *, floor: float) -> None:
-        self._notes, self._volume, self._types, self._floor = notes, volume, types, floor
-        self._overlay = Overlay(volume.grid.shape_zyx, len(types), floor=floor)
-
-    @property
-    def on_slab(self) -> OnSlab:
-        """Watches the heatmaps."""
-        return self._overlay.add
-
-    def write(
-        self, out: pathlib.Path, candidates: Picks, truth: Picks | None, *, seconds: float, tomogram: Location
-    ) -> pathlib.Path:
-        """Writes the page, and gives its path."""
-        path = page_path(out, self._volume.name)
-        sections = {
-            "Run": {"tomogram": str(tomogram), "time": f"{seconds:.1f} s to find the picks"} | versions(),
-            **self._notes.sections,
-        }
-        page = Page(
-            run=self._volume.name,
-            grid=self._volume.grid,
-            types=self._types,
-            slices=slice_images(self._volume),
-            overlay=self._overlay.images(),
-            picks=candidates,
-            floor=self._floor,
-            truth=truth,
-            record=sections,
-            commands=self._notes.commands,
-            correction_commands=self._notes.correction_commands,
-        )
-        write_page(path, page)
-        return path
+def write_run_page(
+    out: pathlib.Path,
+    notes: PageNotes,
+    volume: Volume,
+    types: tuple[ParticleType, ...],
+    overlay: OverlayImages,
+    candidates: Picks,
+    truth: Picks | None,
+    *,
+    floor: float,
+    seconds: float,
+    tomogram: Location,
+) -> pathlib.Path:
+    """Writes the page of one run, whose candidates are above `floor`, and gives its path."""
+    path = page_path(out, volume.name)
+    sections = {
+        "Run": {"tomogram": str(tomogram), "time": f"{seconds:.1f} s to find the picks"} | versions(),
+        **notes.sections,
+    }
+    page = Page(
+        run=volume.name,
+        grid=volume.grid,
+        types=types,
+        slices=slice_images(volume),
+        overlay=overlay,
+        picks=candidates,
+        floor=floor,
+        truth=truth,
+        record=sections,
+        commands=notes.commands,
+        correction_commands=notes.correction_commands,
+    )
+    write_page(path, page)
+    return path
 
 
 def list_pages(

@@ -7,16 +7,21 @@ import dataclasses
 import pathlib
 import time
 import warnings
+from typing import Any
 
-from jaxcryo.cli.pages import PageNotes, RunPage
-from jaxcryo.domain import ParticleType, Picks, Run
+from jaxcryo.cli.pages import PageNotes, write_run_page
+from jaxcryo.cli.parts import Part, Parts
+from jaxcryo.domain import ParticleType, Picks, Run, Volume
 from jaxcryo.errors import InputError
-from jaxcryo.picking.peaks import OnSlab
-from jaxcryo.picking.pipeline import find_picks
+from jaxcryo.page import Overlay
+from jaxcryo.picking.peaks import OnSlab, collect_peaks
+from jaxcryo.picking.pipeline import peaks_of_slices, picks_of_peaks
 from jaxcryo.picking.preprocess import fit_volume
+from jaxcryo.picking.ranges import z_ranges
 from jaxcryo.picking.surroundings import with_surroundings
 from jaxcryo.picks.candidates import floor_of, write_candidates
 from jaxcryo.picks.copick_json import write_copick_picks
+from jaxcryo.picks.folder import Settings
 from jaxcryo.picks.formats import above_thresholds
 from jaxcryo.picks.origin import Origin, write_origin
 from jaxcryo.project.mask import open_mask
@@ -27,6 +32,7 @@ from jaxcryo.runtime.opened import IN_PLANE_FLIPS, NO_FLIPS
 from jaxcryo.runtime.precision import PrecisionChoice
 from jaxcryo.runtime.workers import Listener, Work
 from jaxcryo.tomogram.heatmaps import heatmap_writer
+from jaxcryo.tomogram.statistics import Surveyed, surveyed, with_survey
 from jaxcryo.tomogram.volumes import Reading
 
 
@@ -43,10 +49,7 @@ class Job:
     types: tuple[ParticleType, ...]
     out: pathlib.Path
     reading: Reading
-    mask: str | None = None
-    """A volume for all runs or a folder with one for each: there are no picks outside of it."""
-    tta: bool = False
-    """Average over flips in the plane."""
+    settings: Settings
     save_heatmaps: bool = False
     """As OME-Zarr, in heatmaps/."""
     page: PageNotes | None = None
@@ -60,6 +63,20 @@ class RunTask:
     run: Run
     label: str
     truth: Picks | None
+    ranges: int = 1
+    """How many ranges of slices it is shared out in; with more than one these are done before."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SurveyTask(RunTask):
+    """To go through the tomogram of a run that is shared out, which all its ranges depend on."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RangeTask(RunTask):
+    """One range of a run that is shared out."""
+
+    index: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,60 +85,151 @@ class PickedRun:
 
     count: int
     seconds: float
+    """Of work, by however many workers."""
     picture: pathlib.Path
 
 
-def open_picker(job: Job) -> Work[RunTask, PickedRun]:
-    """Opens the models; the function writes the picks of a run, whole, and its picture.
+def open_picker(job: Job) -> Work[RunTask, PickedRun | None]:
+    """Opens the models; the function writes the picks of a run, whole, and its picture, or does a part of that.
 
     Raises:
         InputError: a model cannot be used. The function raises it for a volume that cannot, and `ModelError`.
     """
-    flips = IN_PLANE_FLIPS if job.tta else NO_FLIPS
-    models = [dataclasses.replace(open_model(job.folder, entry, job.backend), flips=flips) for entry in job.entries]
+    return _Picker(job)
 
-    def pick(task: RunTask, listener: Listener) -> PickedRun:
-        began = time.monotonic()
+
+class _Picker:
+    """Does one task after the other with models that are open."""
+
+    def __init__(self, job: Job) -> None:
+        flips = IN_PLANE_FLIPS if job.settings.tta else NO_FLIPS
+        self.job, self.floor = job, floor_of(job.types)
+        self.models = [
+            dataclasses.replace(open_model(job.folder, entry, job.backend), flips=flips) for entry in job.entries
+        ]
+
+    def __call__(self, task: RunTask, listener: Listener) -> PickedRun | None:
         origin = Origin.of(task.run.volume_path)  # as it is before it is read
-        volume = job.reading.open(task.run.volume_path, task.run.name)
-        mask = None if job.mask is None else open_mask(job.mask, volume.name, volume.grid)
-        volume = fit_volume(volume, job.entries, note=listener.note)
-        floor = floor_of(job.types)
-        page = None if job.page is None else RunPage(job.page, volume, job.types, floor=floor)
-        watchers: list[OnSlab] = [] if page is None else [page.on_slab]
-        with contextlib.ExitStack() as stack:
-            if job.save_heatmaps:
-                place = job.out / "heatmaps" / f"{volume.name}.zarr"
-                write = stack.enter_context(heatmap_writer(place, volume.grid, job.types))
-                watchers.append(lambda slab: write(slab.z_start, slab.heatmap))
-            candidates = find_picks(
-                volume,
-                models,
-                job.types,
-                config=job.entries[0].inference,
-                floor=floor,
-                on_windows=listener.advance,
-                on_slab=lambda slab: [watch(slab) for watch in watchers],
-                mask=mask,
-                note=listener.note,
-            )
+        if task.ranges == 1:
+            return self._pick(task, origin, listener, None)
+        job = self.job
+        parts = Parts.of(job.out, task.run.name, job.settings, origin, count=task.ranges, pages=job.page is not None)
+        if isinstance(task, SurveyTask):
+            self._survey(task, listener, parts)
+        elif isinstance(task, RangeTask):
+            self._search_range(task, listener, parts)
+        else:
+            return self._pick(task, origin, listener, parts)
+        return None
+
+    def _survey(self, task: SurveyTask, listener: Listener, parts: Parts) -> None:
+        if parts.has_surveys():
+            return
+        surveys = []
+
+        def survey(volume: Volume, **options: Any) -> Surveyed:
+            found = surveyed(volume, **options)
+            surveys.append(found.survey)
+            return found
+
+        volume = self.job.reading.open(task.run.volume_path, task.run.name)
+        fit_volume(volume, self.job.entries, survey=survey, note=listener.note)
+        parts.write_surveys(surveys)
+
+    def _search_range(self, task: RangeTask, listener: Listener, parts: Parts) -> None:
+        volume, mask = self._open(task, listener, parts)
+        slices = self._ranges(volume, task.ranges)[task.index]
+        if not parts.has(slices):
+            parts.write(slices, self._search(volume, mask, slices, listener))
+
+    def _pick(self, task: RunTask, origin: Origin, listener: Listener, parts: Parts | None) -> PickedRun:
+        began = time.monotonic()
+        job = self.job
+        volume, mask = self._open(task, listener, parts)
+        if parts is None:
+            found = [self._search(volume, mask, (0, volume.grid.shape_zyx[0]), listener)]
+        else:
+            found = [parts.read(slices) for slices in self._ranges(volume, task.ranges)]
+            began -= sum(part.seconds for part in found)
+        peaks = collect_peaks([part.peaks for part in found])
+        config = job.entries[0].inference
+        candidates = picks_of_peaks(peaks, volume.name, volume.grid, job.types, config, mask=mask)
         candidates = with_surroundings(candidates, volume.grid, mask)
         seconds = time.monotonic() - began
         picks = above_thresholds(candidates, {t.name: t.threshold for t in job.types})
         picture = job.out / "pictures" / f"{task.run.name}.png"
         draw_picks(picture, volume, picks, task.truth)
         write_candidates(candidates, job.out)
-        if page is not None:
-            page.write(job.out, candidates, task.truth, seconds=seconds, tomogram=task.run.volume_path)
+        if job.page is not None:
+            overlay = Overlay(
+                volume.grid.shape_zyx,
+                len(job.types),
+                floor=self.floor,
+                pngs=[png for part in found for png in part.pngs],
+            )
+            write_run_page(
+                job.out,
+                job.page,
+                volume,
+                job.types,
+                overlay.images(),
+                candidates,
+                task.truth,
+                floor=self.floor,
+                seconds=seconds,
+                tomogram=task.run.volume_path,
+            )
         # The picks come last and whole: a run counts as done when they are there.
         write_origin(job.out / "ExperimentRuns" / task.run.name, origin)
         write_copick_picks(picks, job.out)
         return PickedRun(count=len(picks), seconds=time.monotonic() - began, picture=picture)
 
-    return pick
+    def _open(self, task: RunTask, listener: Listener, parts: Parts | None) -> tuple[Volume, Volume | None]:
+        """The volume as the models want it, and the mask; of a run that is shared out all was said by the survey."""
+        job = self.job
+        with warnings.catch_warnings():
+            if parts is not None:
+                warnings.simplefilter("ignore", UserWarning)
+            volume = job.reading.open(task.run.volume_path, task.run.name)
+            mask = None if job.settings.mask is None else open_mask(job.settings.mask, volume.name, volume.grid)
+        if parts is None:
+            return fit_volume(volume, job.entries, note=listener.note), mask
+        surveys = iter(parts.surveys())
+        return fit_volume(volume, job.entries, survey=lambda v, **_: with_survey(v, next(surveys))), mask
+
+    def _ranges(self, volume: Volume, count: int) -> tuple[tuple[int, int], ...]:
+        shape = volume.grid.shape_zyx
+        return z_ranges(shape[0], count, multiple=Overlay(shape, len(self.job.types), floor=self.floor).bin_zyx[0])
+
+    def _search(self, volume: Volume, mask: Volume | None, slices: tuple[int, int], listener: Listener) -> Part:
+        """What these slices hold."""
+        began = time.monotonic()
+        job = self.job
+        watchers: list[OnSlab] = []
+        overlay = Overlay(volume.grid.shape_zyx, len(job.types), floor=self.floor)
+        if job.page is not None:
+            watchers.append(overlay.add)
+        with contextlib.ExitStack() as stack:
+            if job.save_heatmaps:
+                place = job.out / "heatmaps" / f"{volume.name}.zarr"
+                write = stack.enter_context(heatmap_writer(place, volume.grid, job.types))
+                watchers.append(lambda slab: write(slab.z_start, slab.heatmap))
+            peaks = peaks_of_slices(
+                volume,
+                self.models,
+                job.types,
+                slices,
+                config=job.entries[0].inference,
+                floor=self.floor,
+                on_windows=listener.advance,
+                on_slab=lambda slab: [watch(slab) for watch in watchers],
+                mask=mask,
+                note=listener.note,
+            )
+        return Part(peaks=peaks, pngs=overlay.pngs, seconds=time.monotonic() - began)
 
 
-def open_picker_elsewhere(job: Job) -> Work[RunTask, PickedRun]:
+def open_picker_elsewhere(job: Job) -> Work[RunTask, PickedRun | None]:
     """As `open_picker`, in another process or on another machine, once that has the same models and precision.
 
     Raises:
@@ -140,7 +248,7 @@ def open_picker_elsewhere(job: Job) -> Work[RunTask, PickedRun]:
             )
     pick = open_picker(job)
 
-    def pick_and_tell(task: RunTask, listener: Listener) -> PickedRun:
+    def pick_and_tell(task: RunTask, listener: Listener) -> PickedRun | None:
         def show(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
             if category is UserWarning:  # the project's own, which are for people
                 listener.note(str(message))

@@ -147,6 +147,10 @@ def planned(options: InferOptions, *, choose: ChooseHow) -> Plan:
     folder = models_folder(options.engines)
     entries = tuple(_as_asked(e, options.effort, options.picking) for e in read_manifest(folder))
     check_truth(options.truth, options.copick, options.portal)
+    if options.running.split_z < 1:
+        raise InputError(f"--split-z is {options.running.split_z}; expected the number of ranges, from 1 up")
+    if options.running.split_z > 1 and options.output.save_heatmaps:
+        raise InputError("--split-z and --save-heatmaps were both given; heatmaps are written in one piece: choose one")
     near_angstrom = models_spacing(entries)
     source = find_source(
         options.data,
@@ -193,7 +197,12 @@ def planned(options: InferOptions, *, choose: ChooseHow) -> Plan:
         runs=runs,
         shard=shard,
         tasks=[
-            RunTask(run=run, label=f"[{number}/{len(runs)}] {run.name}", truth=truth.get(run.name))
+            RunTask(
+                run=run,
+                label=f"[{number}/{len(runs)}] {run.name}",
+                truth=truth.get(run.name),
+                ranges=running.split_z,
+            )
             for number, run in enumerate(runs, 1)
             if run.name not in done
         ],
@@ -206,13 +215,14 @@ def planned(options: InferOptions, *, choose: ChooseHow) -> Plan:
             types=types,
             out=out,
             reading=reading,
-            mask=settings.mask,
-            tta=options.picking.tta,
+            settings=settings,
             save_heatmaps=options.output.save_heatmaps,
             page=page if options.output.report else None,
         ),
         settings=settings,
-        places=() if running.scheduler else plan_places(running.workers, gpus, len(runs) - len(done)),
+        places=()
+        if running.scheduler
+        else plan_places(running.workers, gpus, running.split_z * (len(runs) - len(done))),
         geometry=geometry,
         view=view,
         described=f"{len(entries)} model{'s averaged' if len(entries) > 1 else ''} "

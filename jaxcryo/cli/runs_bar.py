@@ -11,17 +11,18 @@ from jaxcryo.progress import Progress
 
 
 class RunsBar(contextlib.AbstractContextManager["RunsBar"]):
-    """One bar for all runs, each counted by what is done of its windows; a single run's is of windows."""
+    """One bar for all runs, each counted by what is done of it; a single run's is of windows, or what `unit` says."""
 
-    def __init__(self, labels: Sequence[str]) -> None:
+    def __init__(self, labels: Sequence[str], *, unit: str = "window") -> None:
         self._label = labels[0] if len(labels) == 1 else ""
+        self._unit = unit
         self._done = dict.fromkeys(range(len(labels)), 0.0)
         self._bar: Progress | None = None
 
     def advance(self, index: int, done: int, total: int) -> None:
         """Shows what is done of the run with this index."""
         if self._label:
-            self._show(done, desc=self._label, total=total, unit="window")
+            self._show(done, desc=self._label, total=total, unit=self._unit)
         else:
             self._done[index] = done / max(total, 1)
             self._show(round(sum(self._done.values()), 1), desc="picking", total=len(self._done), unit="run")

@@ -7,6 +7,7 @@ import functools
 import io
 import math
 import zlib
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -40,21 +41,31 @@ class OverlayImages:
 
 
 class Overlay:
-    """Takes the slabs of a volume in order and keeps them as images; values up to `floor` become 0."""
+    """Takes the slabs of a volume in order and keeps them as images; values up to `floor` become 0.
 
-    def __init__(self, shape_zyx: tuple[int, int, int], classes: int, *, floor: float) -> None:
-        self._bin_zyx = _bins(shape_zyx, classes)
+    The first slab may begin at any multiple of `bin_zyx[0]`, and what came to another one before be given as `pngs`.
+    """
+
+    def __init__(
+        self, shape_zyx: tuple[int, int, int], classes: int, *, floor: float, pngs: Sequence[bytes] = ()
+    ) -> None:
+        self.bin_zyx = _bins(shape_zyx, classes)
         self._shape_zyx = shape_zyx
         self._floor = floor
-        self._size_yx = (math.ceil(shape_zyx[1] / self._bin_zyx[1]), math.ceil(shape_zyx[2] / self._bin_zyx[2]))
+        self._size_yx = (math.ceil(shape_zyx[1] / self.bin_zyx[1]), math.ceil(shape_zyx[2] / self.bin_zyx[2]))
         self._empty = np.zeros((classes, *self._size_yx), np.float32)
         self._open = self._empty
-        self._pngs: list[bytes] = []
+        self._pngs = list(pngs)
+
+    @property
+    def pngs(self) -> tuple[bytes, ...]:
+        """The images of what came so far, at the full resolution."""
+        return tuple(self._pngs)
 
     def add(self, slab: Slab) -> None:
         """The next slab."""
-        small = np.asarray(_largest_of_boxes(slab.heatmap, side_yx=self._bin_zyx[1:]))
-        height = self._bin_zyx[0]
+        small = np.asarray(_largest_of_boxes(slab.heatmap, side_yx=self.bin_zyx[1:]))
+        height = self.bin_zyx[0]
         for i in range(small.shape[1]):
             z = slab.z_start + i
             self._open = np.maximum(self._open, small[:, i])
@@ -64,7 +75,7 @@ class Overlay:
 
     def images(self, *, budget_bytes: int = BUDGET_BYTES) -> OverlayImages:
         """What came so far."""
-        images = OverlayImages(bin_zyx=self._bin_zyx, size_yx=self._size_yx, pngs=tuple(self._pngs))
+        images = OverlayImages(bin_zyx=self.bin_zyx, size_yx=self._size_yx, pngs=tuple(self._pngs))
         while sum(map(len, images.pngs)) > budget_bytes and max(images.size_yx) > 1:
             images = _coarser(images)
         return images

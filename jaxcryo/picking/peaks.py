@@ -31,8 +31,8 @@ from jaxcryo.picking.stitch import Slab
 _LOGGER = logging.getLogger(__name__)
 
 SLOTS = 4096
-# Slices that are decided at a time: always as many, so that nothing is compiled again within a tomogram.
-_STEP_SLICES = 8
+STEP_SLICES = 8
+"""Decided at a time: always as many, so that nothing is compiled again within a tomogram."""
 
 OnSlab = Callable[[Slab], object]
 """Called with each finished slab of heatmaps, from the first slice to the last."""
@@ -51,19 +51,32 @@ class Peaks:
     def __len__(self) -> int:
         return len(self.type_index)
 
+    def select(self, keep: Bool[NDArray[np.bool_], "n"]) -> Peaks:
+        """Those that a mask names."""
+        return Peaks(
+            zyx_voxel=self.zyx_voxel[keep],
+            offset_zyx_voxel=self.offset_zyx_voxel[keep],
+            type_index=self.type_index[keep],
+            score=self.score[keep],
+        )
+
 
 def find_peaks(
     slabs: Iterable[Slab],
     thresholds: Sequence[float],
     *,
     nms_voxel: int = 7,
+    first: int | None = None,
     slots: int = SLOTS,
     on_slab: OnSlab | None = None,
 ) -> Iterator[Peaks]:
     """The peaks of consecutive slabs above their channel's threshold, as soon as they are certain.
 
+    Slices from `first` on are decided; without it all. The slabs may begin up to r slices before it, which it is
+    compared with.
+
     The same as of the whole volume, whatever the slabs' heights: slices are decided a fixed number at a time, with
-    the r slices before and after them. Outside of the volume everything is lower. Where there are more candidates
+    the r slices before and after them. Outside of the slabs everything is lower. Where there are more candidates
     than slots, the slots are doubled until all have one. `on_slab` sees each slab before it is searched.
 
     Raises:
@@ -72,30 +85,29 @@ def find_peaks(
     if nms_voxel < 3 or nms_voxel % 2 == 0:
         raise InputError(f"the side of the cube of a peak is {nms_voxel} voxels; expected an odd number from 3 up")
     radius = nms_voxel // 2
-    full = _STEP_SLICES + 2 * radius
+    full = STEP_SLICES + 2 * radius
     limits = jnp.asarray(_rounded_down(thresholds))
     block: Float[Array, "c z y x"] | None = None
-    z, filled = 0, radius
+    z, filled = 0, 0
     for slab in slabs:
         if on_slab is not None:
             on_slab(slab)
         if block is None:
-            z, block = slab.z_start - radius, _outside(slab.heatmap, full)
+            z = (slab.z_start if first is None else first) - radius
+            filled, block = slab.z_start - z, _outside(slab.heatmap, full)
         height, taken = slab.heatmap.shape[1], 0
         while taken < height:
             count = min(height - taken, full - filled)
             block = _put(block, slab.heatmap, taken, filled, count=count)
             taken, filled = taken + count, filled + count
             if filled == full:
-                peaks, slots = _decided(block, limits, z, nms_voxel, slots)
-                yield peaks
-                z, filled, block = z + _STEP_SLICES, 2 * radius, _advance(block)
+                yield _decided(block, limits, z, nms_voxel, slots)
+                z, filled, block = z + STEP_SLICES, 2 * radius, _advance(block)
         del slab  # before the next one is made
     while block is not None and filled > radius:
         block = _put(block, _outside(block, full - filled), 0, filled, count=full - filled)
-        peaks, slots = _decided(block, limits, z, nms_voxel, slots)
-        yield peaks
-        z, filled, block = z + _STEP_SLICES, filled - _STEP_SLICES, _advance(block)
+        yield _decided(block, limits, z, nms_voxel, slots)
+        z, filled, block = z + STEP_SLICES, filled - STEP_SLICES, _advance(block)
 
 
 def collect_peaks(parts: Iterable[Peaks]) -> Peaks:
@@ -152,8 +164,12 @@ class _Found(NamedTuple):
 
 def _decided(
     block: Float[Array, "c z y x"], limits: Float[Array, "c"], z_origin: int, nms_voxel: int, slots: int
-) -> tuple[Peaks, int]:
-    """The peaks among all but the first and last r slices, and the slots it took; the block starts at `z_origin`."""
+) -> Peaks:
+    """The peaks among all but the first and last r slices; the block starts at `z_origin`.
+
+    Slots are doubled for this block alone: XLA may round otherwise with another number of them, and what is found in a
+    block must not depend on those before it.
+    """
     cells, finite = _largest_of_cells(block, side=(nms_voxel // 2 + 1) // 2)
     blocks, count = _candidates(cells, limits)
     if not bool(finite):
@@ -164,16 +180,15 @@ def _decided(
     candidates = int(count)
     while slots < candidates:
         slots *= 2
-        _LOGGER.info("%d candidates for peaks in %d slices: now %d slots", candidates, block.shape[1], slots)
+        _LOGGER.info("%d candidates for peaks in %d slices: %d slots", candidates, block.shape[1], slots)
     found = _check(block, blocks, nms_voxel=nms_voxel, slots=slots)
     is_peak = np.asarray(found.is_peak)
-    peaks = Peaks(
+    return Peaks(
         zyx_voxel=np.asarray(found.zyx)[is_peak].astype(np.int64) + np.array([z_origin, 0, 0]),
         offset_zyx_voxel=np.asarray(found.offset_zyx)[is_peak].astype(np.float64),
         type_index=np.asarray(found.type_index)[is_peak].astype(np.int64),
         score=np.asarray(found.score)[is_peak].astype(np.float64),
     )
-    return peaks, slots
 
 
 # The steps are compiled apart: in one piece they took 1.6 times as long on a CPU, with or without barriers.
@@ -301,9 +316,9 @@ def _advance(block: Float[Array, "c z y x"]) -> Float[Array, "c z y x"]:
     """The last slices to the front: they are the ones before and among the next to be decided."""
 
     def move(z: Scalar, block: Float[Array, "c z y x"]) -> Float[Array, "c z y x"]:
-        return block.at[:, z].set(block[:, z + _STEP_SLICES])
+        return block.at[:, z].set(block[:, z + STEP_SLICES])
 
-    return lax.fori_loop(0, block.shape[1] - _STEP_SLICES, move, block)
+    return lax.fori_loop(0, block.shape[1] - STEP_SLICES, move, block)
 
 
 def _outside(like: Float[Array | np.ndarray, "c _ y x"], slices: int) -> Float[Array, "c z y x"]:

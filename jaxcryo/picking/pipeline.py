@@ -14,7 +14,7 @@ from jaxcryo.domain import ParticleType, Picks, Volume, VoxelGrid
 from jaxcryo.errors import InputError
 from jaxcryo.picking.peaks import OnSlab, Peaks, collect_peaks, find_peaks, merge_close
 from jaxcryo.picking.reader import SlabReader
-from jaxcryo.picking.stitch import ChooseWindows, OnWindows, heatmap_slabs
+from jaxcryo.picking.stitch import ChooseWindows, OnWindows, Slab, heatmap_slabs
 from jaxcryo.picking.windows import WindowPlan, windows_that_reach
 from jaxcryo.project.mask import inside, inside_on_grid
 from jaxcryo.runtime.opened import OpenModel
@@ -47,6 +47,31 @@ def find_picks(
             than a window.
         ModelError: a model fails.
     """
+    peaks = peaks_of_slices(
+        volume, models, types, (0, volume.grid.shape_zyx[0]), config=config, floor=floor, on_windows=on_windows,
+        on_slab=on_slab, mask=mask, note=note,
+    )  # fmt: skip
+    return picks_of_peaks(peaks, volume.name, volume.grid, types, config, mask=mask)
+
+
+def peaks_of_slices(
+    volume: Volume,
+    models: Sequence[OpenModel],
+    types: Sequence[ParticleType],
+    slices: tuple[int, int],
+    *,
+    config: InferenceConfig,
+    floor: float | None = None,
+    on_windows: OnWindows | None = None,
+    on_slab: OnSlab | None = None,
+    mask: Volume | None = None,
+    note: Callable[[str], object] = lambda sentence: None,
+) -> Peaks:
+    """The peaks of `find_picks`, and the slabs, in the slices from one up to another of those of `z_ranges`.
+
+    They are the very ones that all slices give: windows and peaks that reach in from beside them are computed too.
+    Raises as `find_picks` does.
+    """
     for model in models:
         if model.classes != len(types):
             raise InputError(
@@ -54,12 +79,24 @@ def find_picks(
                 f"({', '.join(t.name for t in types)}); expected as many: use the types it was trained with"
             )
     thresholds = [t.threshold if floor is None else floor for t in types]
-    if mask is not None:
-        mask = dataclasses.replace(mask, grid=mask.grid.in_frame_of(volume.grid))
-    choose = None if mask is None else _windows_of_mask(mask, volume, margin=config.nms_voxel // 2, note=note)
-    slabs = heatmap_slabs(volume, models, on_windows=on_windows, choose=choose, note=note)
-    parts = list(find_peaks(slabs, thresholds, nms_voxel=config.nms_voxel, on_slab=on_slab))
-    return picks_of_peaks(collect_peaks(parts), volume.name, volume.grid, types, config, mask=mask)
+    start, stop = slices
+    if start == stop:
+        return collect_peaks([])
+    depth, margin = volume.grid.shape_zyx[0], config.nms_voxel // 2
+
+    def say(sentence: str) -> None:
+        note(sentence if slices == (0, depth) else f"{sentence} (slices {start} to {stop - 1})")
+
+    def show(slab: Slab) -> None:
+        inner = slab.within(start, stop)
+        if on_slab is not None and inner is not None:
+            on_slab(inner)
+
+    choose = None if mask is None else _windows_of_mask(mask, volume, margin=margin, note=say)
+    seen = max(start - margin, 0), min(stop + margin, depth)
+    slabs = heatmap_slabs(volume, models, slices=seen, on_windows=on_windows, choose=choose, note=say)
+    peaks = collect_peaks(find_peaks(slabs, thresholds, nms_voxel=config.nms_voxel, first=start, on_slab=show))
+    return peaks.select(peaks.zyx_voxel[:, 0] < stop)
 
 
 def picks_of_peaks(
@@ -81,7 +118,7 @@ def picks_of_peaks(
         score=peaks.score,
     )
     if mask is not None:  # before close ones are merged: what is outside may be incomplete, and must remove nothing
-        picks = inside(picks, mask)
+        picks = inside(picks, _in_frame_of(grid, mask))
     assert picks.score is not None
     radii_angstrom = [config.merge_radius * t.radius_angstrom for t in types]
     keep = merge_close(picks.xyz_angstrom, picks.type_index, picks.score, radii_angstrom)
@@ -89,9 +126,13 @@ def picks_of_peaks(
     return picks.select(order[keep[order]])
 
 
+def _in_frame_of(grid: VoxelGrid, mask: Volume) -> Volume:
+    return dataclasses.replace(mask, grid=mask.grid.in_frame_of(grid))
+
+
 def _windows_of_mask(mask: Volume, volume: Volume, *, margin: int, note: Callable[[str], object]) -> ChooseWindows:
     """Leaves out windows that hold no voxel of the mask and none that a peak there is compared with."""
-    seen = inside_on_grid(mask, volume.grid)
+    seen = inside_on_grid(_in_frame_of(volume.grid, mask), volume.grid)
 
     def choose(plan: WindowPlan) -> Bool[NDArray[np.bool_], "layers n"]:
         read = SlabReader(seen).stream()

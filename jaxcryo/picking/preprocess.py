@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from jaxcryo.config import IntensityConfig
 from jaxcryo.domain import Volume
@@ -18,18 +18,26 @@ SPACING_TOLERANCE = 0.02
 _SCALE_TOLERANCE = 3.0
 
 
-def fit_volume(volume: Volume, entries: Sequence[ModelEntry], *, note: Note = lambda sentence: None) -> Volume:
+def fit_volume(
+    volume: Volume,
+    entries: Sequence[ModelEntry],
+    *,
+    survey: Callable[..., Surveyed] = surveyed,
+    note: Note = lambda sentence: None,
+) -> Volume:
     """The volume as the models want it, computed as it is read; positions in it are those in the given one.
 
     Of another voxel spacing it is resampled. Where the models normalise by constants that are far from its
     intensities, it is brought to their scale. Each change is said to `note` in a line, and so is a contrast that looks
     opposite, which changes nothing.
 
+    `survey` goes through the given volume, and then through what was made of it where models go by that one's figures.
+
     Raises:
         InputError: the models' spacings differ, the volume's cannot be right, or it cannot be read.
     """
     spacing = models_spacing(entries)
-    given = surveyed(volume, note=note)
+    given = survey(volume, note=note)
     measured = given.statistics
     known = [e.skewness for e in entries if e.skewness is not None]
     if known and are_opposite(measured.skewness, known[0]):
@@ -52,7 +60,8 @@ def fit_volume(volume: Volume, entries: Sequence[ModelEntry], *, note: Note = la
     for sentence in sorted({padding_needed(volume.name, volume.grid.shape_zyx, e.patch_zyx) or "" for e in entries}):
         if sentence:
             note(sentence)
-    return volume
+    by_figures = any(e.intensity.rule != "fixed" for e in entries)
+    return survey(volume) if by_figures and not isinstance(volume, Surveyed) else volume
 
 
 def at_scale(volume: Surveyed, intensity: IntensityConfig | None, *, note: Note = lambda sentence: None) -> Volume:

@@ -47,17 +47,26 @@ class Slab:
     z_start: int
     heatmap: Float[Array | np.ndarray, "c z y x"]
 
+    def within(self, start: int, stop: int) -> Slab | None:
+        """Its slices from `start` up to `stop`; None where it has none of them."""
+        first, last = max(start - self.z_start, 0), min(stop - self.z_start, self.heatmap.shape[1])
+        if (first, last) == (0, self.heatmap.shape[1]):
+            return self
+        return Slab(z_start=self.z_start + first, heatmap=self.heatmap[:, first:last]) if first < last else None
+
 
 def heatmap_slabs(
     volume: Volume,
     models: Sequence[OpenModel],
     *,
+    slices: tuple[int, int] | None = None,
     on_windows: OnWindows | None = None,
     choose: ChooseWindows | None = None,
     note: Note = lambda sentence: None,
 ) -> Iterator[Slab]:
     """The mean of the models' heatmaps in consecutive slabs from the first slice to the last.
 
+    With `slices`, which go from one up to another, those of them alone; they are the same as without.
     Windows that `choose` leaves out are not computed; voxels that one of them covers have lower values than they
     should, down to 0. Voxels without data are 0, so windows that cover no others are not computed either, which
     changes nothing; at the end `note` is told how many.
@@ -76,6 +85,8 @@ def heatmap_slabs(
         volume = surveyed(volume)
     reader = SlabReader(volume)
     plans = [plan_windows(volume.grid.shape_zyx, e.patch_zyx, e.stride_zyx) for e in models]
+    if slices is not None:
+        plans = [plan.of_slices(*slices) for plan in plans]
     if choose is not None:
         plans = [dataclasses.replace(plan, chosen=choose(plan)) for plan in plans]
     total = sum(plan.count for plan in plans)
@@ -170,8 +181,8 @@ def stitched_slabs(
     In a volume that has gaps, windows without any data are left out and told to `on_skipped`; voxels without data
     then have any value.
 
-    `read` gives the volume's slices. Slabs are as high as the stride or a part of it, but for padding that is cropped
-    from the first and the last ones. Raises as `heatmap_slabs` does.
+    `read` gives the volume's slices. Slabs are as high as the stride or a part of it, but for slices that are cropped
+    from the first and the last ones: padding, and those that the plan does not want. Raises as `heatmap_slabs` does.
     """
     if plan is None:
         plan = plan_windows(volume.grid.shape_zyx, model.patch_zyx, model.stride_zyx)
@@ -202,7 +213,7 @@ def stitched_slabs(
         last = layer == len(plan.z.starts)
         if not last:  # read while the device is still busy with the layer before
             voxels = read(*plan.slices_of_layer(layer))
-            wanted = starts = plan.starts_of_layer(layer)
+            every = starts = plan.starts_of_layer(layer)
             if volume.has_gaps:
                 starts = plan.starts_of_layer(layer, among=windows_over(plan, ~np.isnan(voxels)))
             slab = jnp.asarray(np.pad(normalize(voxels), plan.padding_of_layer(layer), mode=mode))
@@ -214,13 +225,11 @@ def stitched_slabs(
         for start in range(z, z + depth if last else z + stride, height) if layer else ():
             heatmap = _finished(sums, jnp.asarray(z_profile[start : start + height]), yx_cropped, corner_yx)
             sums = _move_up(sums, height=height)
-            first = max(plan.z.pad_before - start, 0)
-            stop = min(plan.z.pad_before + plan.z.size - start, height)
-            if first < stop:
-                cropped = heatmap if stop - first == height else heatmap[:, first:stop]
-                yield Slab(z_start=start + first - plan.z.pad_before, heatmap=cropped)
-                del cropped
-            del heatmap  # before the next one is made
+            wanted = Slab(z_start=start - plan.z.pad_before, heatmap=heatmap).within(*plan.slices)
+            del heatmap
+            if wanted is not None:
+                yield wanted
+            del wanted  # before the next one is made
         if last:
             return
         with model_failures(model):
@@ -231,7 +240,7 @@ def stitched_slabs(
                 flying.append((ready, batch.windows))
                 if len(flying) > _BATCHES_IN_FLIGHT:
                     land()
-        if skipped := len(wanted) - len(starts):
+        if skipped := len(every) - len(starts):
             on_skipped(skipped)
             done += skipped
             on_windows(done, plan.count)

@@ -36,8 +36,16 @@ class WindowPlan:
     x: AxisPlan
     patch_zyx: tuple[int, int, int]
     stride_zyx: tuple[int, int, int]
+    slices: tuple[int, int]
+    """The volume's slices whose heatmaps are wanted, from one up to another."""
     chosen: Bool[NDArray[np.bool_], "layers n"] | None = None
     """Which windows to compute, for each start in z those of `starts_yx`; None is all."""
+
+    def of_slices(self, start: int, stop: int) -> WindowPlan:
+        """The windows that reach into these slices, whose heatmaps are then the same as with all windows."""
+        first = [z - self.z.pad_before for z in self.z.starts]
+        starts = tuple(z for z, f in zip(self.z.starts, first, strict=True) if f < stop and f + self.z.window > start)
+        return dataclasses.replace(self, z=dataclasses.replace(self.z, starts=starts), slices=(start, stop))
 
     @property
     def count(self) -> int:
@@ -103,7 +111,7 @@ def plan_windows(
     """
     padding_needed("the volume", shape_zyx, patch_zyx)
     z, y, x = (plan_axis(*axis) for axis in zip(shape_zyx, patch_zyx, stride_zyx, strict=True))
-    return WindowPlan(z=z, y=y, x=x, patch_zyx=patch_zyx, stride_zyx=stride_zyx)
+    return WindowPlan(z=z, y=y, x=x, patch_zyx=patch_zyx, stride_zyx=stride_zyx, slices=(0, shape_zyx[0]))
 
 
 def windows_that_reach(

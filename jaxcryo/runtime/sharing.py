@@ -16,7 +16,8 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Generic
 
 from distributed import Client, Future, KilledWorker
@@ -55,6 +56,7 @@ def shared_out(
     open_work: Callable[[], Work[Task, Result]],
     *,
     sizes: Sequence[float],
+    after: Mapping[int, Collection[int]] = MappingProxyType({}),
     on_advance: Callable[[int, int, int], None],
     on_note: Callable[[str], object],
     patience: Patience = Patience(),
@@ -62,13 +64,14 @@ def shared_out(
     """Does the tasks on the workers of a cluster, the largest first; each worker that is free takes the next.
 
     Workers may come and go. A task whose worker is lost, or fails in a way that is not the task's, is given to one
-    more. `open_work`, tasks and results are sent between processes, so they are picklable.
+    more. A task may come `after` others: it is begun when these have their outcomes, whatever they are. `open_work`,
+    tasks and results are sent between processes, so they are picklable.
 
     Raises:
         InputError: no worker can take part; with the reason of one.
     """
     terms = Terms(topic=f"jaxcryo-{uuid.uuid4().hex}", version=__version__, open_work=open_work)
-    sharing = _Sharing(client, tasks, terms, sizes, on_advance, on_note, patience)
+    sharing = _Sharing(client, tasks, terms, sizes, after, on_advance, on_note, patience)
     client.subscribe_topic(terms.topic, lambda event: sharing.events.put(("news", event[1])))
     try:
         while sharing.unfinished:
@@ -98,14 +101,15 @@ class _Sharing(Generic[Task, Result]):
         tasks: Sequence[Task],
         terms: Terms[Task, Result],
         sizes: Sequence[float],
+        after: Mapping[int, Collection[int]],
         on_advance: Callable[[int, int, int], None],
         on_note: Callable[[str], object],
         patience: Patience,
     ) -> None:
-        self.client, self.tasks, self.terms, self.patience = client, tasks, terms, patience
+        self.client, self.tasks, self.terms, self.after, self.patience = client, tasks, terms, after, patience
         self.on_advance, self.on_note = on_advance, on_note
         self.events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-        self.unfinished = len(tasks)
+        self.unfinished = set(range(len(tasks)))
         self.waiting = sorted(range(len(tasks)), key=lambda index: -sizes[index])
         self.losses: dict[int, list[tuple[str, str]]] = collections.defaultdict(list)
         """Of a task: names of workers that it was lost on, which one that was started anew keeps, and why."""
@@ -178,7 +182,7 @@ class _Sharing(Generic[Task, Result]):
     def _wait_for_anybody(self, seconds: float) -> Iterator[Outcome[Result]]:
         if self.refused and seconds >= self.patience.refused:
             address, reason = next(iter(self.refused.items()))
-            if self.unfinished == len(self.tasks):
+            if len(self.unfinished) == len(self.tasks):
                 raise InputError(f"none of the workers can be used; {address} {reason}")
             yield from self._give_up(f"none of the workers that are left can be used; {address} {reason}")
         elif seconds >= self.patience.alone:
@@ -208,6 +212,8 @@ class _Sharing(Generic[Task, Result]):
 
     def _may_have(self, member: _Member, index: int) -> bool:
         """A task that was lost goes to another worker, unless there is none."""
+        if not self.unfinished.isdisjoint(self.after.get(index, ())):
+            return False
         lost_on = {name for name, _ in self.losses.get(index, ())}
         return member.name not in lost_on or {other.name for other in self.members.values()} <= lost_on
 
@@ -257,7 +263,7 @@ class _Sharing(Generic[Task, Result]):
         assert member.index is not None and member.reply is not None
         outcome = Outcome(index=member.index, result=member.reply[0], failure=member.reply[1])
         self._free(member)
-        self.unfinished -= 1
+        self.unfinished.discard(outcome.index)
         return outcome
 
     def _fail(self, member: _Member, reason: str) -> Iterator[Outcome[Result]]:
@@ -270,7 +276,7 @@ class _Sharing(Generic[Task, Result]):
             self.waiting.insert(0, index)
             self.on_note(f"the worker {member.name} {reason}; its run is given to another")
         else:
-            self.unfinished -= 1
+            self.unfinished.discard(index)
             reasons = "; ".join(reason for _, reason in self.losses[index])
             yield Outcome(index=index, failure=f"was tried {TRIES} times: {reasons}")
 
@@ -300,7 +306,7 @@ class _Sharing(Generic[Task, Result]):
             self._forget(member)
         for index in sorted({*at_work, *self.waiting}):
             yield Outcome(index=index, failure=reason)
-        self.waiting, self.unfinished = [], 0
+        self.waiting, self.unfinished = [], set()
 
 
 def _restart(client: Client, address: str) -> None:

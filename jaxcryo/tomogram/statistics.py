@@ -56,10 +56,24 @@ class Statistics:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What going through a volume once finds."""
+
+    statistics: Statistics
+    filling: tuple[tuple[int, tuple[float, ...]], ...]
+    """The slices that hold filling, each with the values that it has there."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Surveyed(Volume):
     """A volume that was gone through: where it holds no data its voxels are NaN, and the statistics are of the rest."""
 
-    statistics: Statistics
+    survey: Survey
+
+    @property
+    def statistics(self) -> Statistics:
+        """Of the voxels that hold data."""
+        return self.survey.statistics
 
 
 def surveyed(volume: Volume, *, note: Note = lambda sentence: None) -> Surveyed:
@@ -70,27 +84,33 @@ def surveyed(volume: Volume, *, note: Note = lambda sentence: None) -> Surveyed:
     """
     if isinstance(volume, Surveyed):
         return volume
-    survey = _Survey(volume)
-    survey.run()
-    filling = survey.filling()
-    statistics = survey.statistics(filling)
-    voxels = Emptied(array=volume.voxels, values=filling) if filling else volume.voxels
+    surveying = _Surveying(volume)
+    surveying.run()
+    filling = surveying.filling()
+    statistics = surveying.statistics(filling)
     if statistics.count < statistics.voxels:
         values = sorted({float(v) for own in filling.values() for v in own})
         several = f"{len(values)} values from {values[0]:g} to {values[-1]:g}" if len(values) > 3 else ""
         named = [several] if several else [f"{v:g}" for v in values]
-        named += ["NaN"] if survey.missing else []
+        named += ["NaN"] if surveying.missing else []
         share = f"{100 * statistics.empty:.0f}" if statistics.empty >= 0.01 else f"{100 * statistics.empty:.2g}"
         note(
             f"{volume.name}: {share} % of it is empty ({', '.join(named)}): left out of the statistics and never a "
             "place for picks"
         )
+    values_of_slices = tuple((z, tuple(own.tolist())) for z, own in filling.items())
+    return with_survey(volume, Survey(statistics=statistics, filling=values_of_slices))
+
+
+def with_survey(volume: Volume, survey: Survey) -> Surveyed:
+    """What `surveyed` made of the same volume before."""
+    filling = {z: np.array(values, np.float32) for z, values in survey.filling}
     return Surveyed(
         name=volume.name,
-        voxels=voxels,
+        voxels=Emptied(array=volume.voxels, values=filling) if filling else volume.voxels,
         grid=volume.grid,
-        has_gaps=statistics.count < statistics.voxels,
-        statistics=statistics,
+        has_gaps=survey.statistics.count < survey.statistics.voxels,
+        survey=survey,
     )
 
 
@@ -131,7 +151,7 @@ class _Flat:
     sample: Float[NDArray[np.float32], " n"]
 
 
-class _Survey:
+class _Surveying:
     """One pass. What lies in runs of equal voxels is kept apart until it is known which of it is filling."""
 
     def __init__(self, volume: Volume) -> None:

@@ -106,6 +106,20 @@ def test_a_killed_worker_loses_nothing(dataset, engines, tmp_path, capsys, alone
     assert capsys.readouterr().out.count("already done") == 2
 
 
+@pytest.mark.slow
+@needs_two_cores
+def test_a_tomogram_split_over_two_workers_is_the_whole(
+    dataset, engines, tmp_path, capsys, alone, at_first_news
+) -> None:
+    at_first_news(lambda: os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL))
+    assert picks_of(dataset, engines, tmp_path / "picks", "--workers", "2", "--split-z", "2") == 0
+    said = capsys.readouterr()
+    assert "died or went away" in said.err
+    assert not (tmp_path / "picks" / "parts").exists()
+    for file in (alone / "ExperimentRuns").rglob("*.json"):
+        assert (tmp_path / "picks" / file.relative_to(alone)).read_bytes() == file.read_bytes()
+
+
 @contextlib.contextmanager
 def dask(*arguments: str) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
     """Starts a program of Dask as often as asked to, and ends what it started."""

@@ -39,6 +39,7 @@ class Crew:
         open_work: Callable[[], object] = worker_tasks.open_work,
         *,
         sizes: list[float] | None = None,
+        after: dict[int, tuple[int, ...]] = {},  # noqa: B006
         patience: Patience = Patience(),  # noqa: B008
     ) -> Iterator[Outcome[str]]:
         return shared_out(
@@ -46,6 +47,7 @@ class Crew:
             tasks,
             open_work,
             sizes=sizes or [1] * len(tasks),
+            after=after,
             on_advance=lambda *news: self.advanced.append(news),
             on_note=self.notes.append,
             patience=patience,
@@ -137,6 +139,15 @@ def test_the_largest_come_first(crew: Crew) -> None:
     crew.add("one")
     assert [o.index for o in crew.begin(["a", "b", "c"], sizes=[2, 3, 1])] == [1, 0, 2]
     assert crew.began() == ["b", "a", "c"]
+
+
+def test_what_comes_after_others_waits_for_their_outcomes_whatever_they_are(crew: Crew) -> None:
+    crew.add("one", "two")
+    tasks, sizes = ["last", "bad", "a", "b", "fault"], [9, 1, 1, 2, 1]
+    found = list(crew.begin(tasks, sizes=sizes, after={0: (1, 2, 3, 4), 2: (3,)}))
+    assert found[-1] == Outcome(index=0, result="last done")
+    assert [o.index for o in found].index(3) < [o.index for o in found].index(2)
+    assert len(found) == 5
 
 
 def test_a_task_whose_worker_is_lost_is_done_by_another_once(crew: Crew, tmp_path: pathlib.Path) -> None:
