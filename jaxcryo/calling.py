@@ -1,4 +1,4 @@
-"""What the user calls the commands: `python train.py` in a checkout, `jaxcryo train` where the package is installed.
+"""How the user calls the commands: `python train.py` in a checkout, `jaxcryo train` where the package is installed.
 
 Imports nothing of the project, so that every message can use it.
 """
@@ -18,7 +18,7 @@ _CALLED = {"train": "python train.py", "infer": "python infer.py", "convert": "p
 def command(line: str) -> str:
     """A command line as this user would type it, from its words after `jaxcryo`, such as `infer --demo`.
 
-    Whoever started `train.py`, `infer.py` or `python -m convert` is told of these; so are the processes they start.
+    A user who started `train.py`, `infer.py` or `python -m convert` is shown that form, also by child processes.
     """
     name, _, rest = line.partition(" ")
     started = pathlib.Path(sys.argv[0] if sys.argv else "").resolve()

@@ -1,9 +1,9 @@
-"""Ending at once when asked to, also within a native call.
+"""Stopping at once when asked to, even within a native call.
 
 Python's own answer to Ctrl-C is an exception in the main thread once a native call has returned, and then an orderly
 end. Runtimes with threads of their own abort in it. Files are written beside their place and renamed, so nothing is
-lost by an end without order, which is what happens here: a thread that the system's signal wakes removes what is half
-written, ends the worker processes, and the process.
+lost by stopping abruptly, which is what happens here: the signal wakes a thread that removes half-written files and
+ends the worker processes and this process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jaxcryo.files import remove_unfinished
 
 _PATIENCE_SECONDS = 2.0
 _taken = 0
-"""Interrupts to come that somebody else answers."""
+"""Interrupts that another handler will answer."""
 _starting = threading.Lock()
 _before_workers: list[Callable[[], object]] = []
 
@@ -67,7 +67,7 @@ def first_one_is_ours() -> Iterator[None]:
 
 @contextlib.contextmanager
 def starts_a_process() -> Iterator[None]:
-    """Around a process' start: an end waits for it, since a child that is told half of its task complains aloud."""
+    """Wraps the start of a process; stopping waits for it, since a child with half of its task prints a traceback."""
     with _starting:
         yield
 
@@ -106,7 +106,7 @@ def _end(code: int, message: str) -> None:
             _try(act, _PATIENCE_SECONDS)
         _end_workers([worker.pid for worker in multiprocessing.active_children() if worker.pid is not None])
         remove_unfinished()
-        # Locks that modules made when they were imported; Python reports each that a process leaves behind.
+        # Locks that modules made on import; Python reports each one that a process leaves behind.
         finalize = functools.partial(multiprocessing.util._run_finalizers, 0)  # type: ignore[attr-defined]
         _try(finalize, _PATIENCE_SECONDS)
     finally:
@@ -114,7 +114,7 @@ def _end(code: int, message: str) -> None:
 
 
 def _end_workers(pids: list[int]) -> None:
-    """By their ids: the main thread may be at closing them too."""
+    """By their ids: the main thread may be closing them too."""
     for number, seconds in ((signal.SIGTERM, _PATIENCE_SECONDS), (signal.SIGKILL, 0.0)):
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):

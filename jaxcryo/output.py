@@ -1,4 +1,4 @@
-"""Standard output and standard error that never end the work: closed, full, cut off, or unable to show a character."""
+"""Output that never stops the work, even if it is closed, full, cut off, or cannot show a character."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _PLAIN = str.maketrans({"Å": "A", "å": "a", "×": "x", "–": "-", "±": "+-",
 
 @contextlib.contextmanager
 def forgiving_output() -> Iterator[None]:
-    """Within it, what cannot be written is left out, and nothing else changes: neither the work nor the exit code.
+    """Within it, output that cannot be written is dropped. Neither the work nor the exit code changes.
 
-    A reader who has gone (`| head -1`) is not mentioned; that a disk is full is said once on standard error.
+    Nothing is said if the reader has gone (`| head -1`); a full disk is reported once on standard error.
     """
     _open_closed_descriptors()
     before = sys.stdout, sys.stderr
@@ -31,7 +31,7 @@ def forgiving_output() -> Iterator[None]:
 
 
 class _Forgiving:
-    """A text stream that swallows what it cannot write; all else is the stream's."""
+    """A text stream that drops what it cannot write, and is otherwise the wrapped stream."""
 
     def __init__(self, stream: Any, errors: _Forgiving | None) -> None:
         self._stream, self._errors, self._broken = stream, errors, False
@@ -65,7 +65,7 @@ class _Forgiving:
 
     def _give_up(self, error: OSError | ValueError) -> None:
         self._broken = True
-        # What is in the stream's buffer goes nowhere too, when Python flushes it at the end.
+        # When Python flushes the stream at exit, what is left in its buffer is dropped too.
         with contextlib.suppress(OSError, ValueError, AttributeError):
             _to_null(self._stream.fileno())
         if self._errors is not None and isinstance(error, OSError) and error.errno != errno.EPIPE:
@@ -73,7 +73,7 @@ class _Forgiving:
 
 
 def _open_closed_descriptors() -> None:
-    """A file that is opened while 1 or 2 is closed would get that number, and everything that others print into it."""
+    """A file that is opened while 1 or 2 is closed would get that number, and all later output with it."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)

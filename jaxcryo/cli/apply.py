@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from jaxcryo.picks.formats import Geometries
 
 _FEW = 3
-"""So many picks are not all moved by hand."""
+"""From this many points on, some should still be where they were picked: nobody moves them all by hand."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ApplyOptions:
-    """Write the picks of an inference as they were corrected, in every format that its folder has."""
+    """Apply corrections to the picks of an inference, and write them in every format that its folder has."""
 
     picks: Annotated[Positional[pathlib.Path], shown("PICKS")]
     """folder of an inference"""
     corrections: Annotated[Positional[tuple[str, ...]], shown("FILE ...")]
-    """corrections that pages saved, or points that napari saved"""
+    """corrections saved from pages, or points saved from napari"""
     out: Annotated[pathlib.Path | None, shown("OUT", default="PICKS-corrected")] = None
     """folder to write"""
-    run: Annotated[str | None, shown("NAME", default="as the file says")] = None
-    """run that points of napari are of"""
-    data: Annotated[str | None, shown("DIR", default="where they were picked")] = None
+    run: Annotated[str | None, shown("NAME", default="the run that the file names")] = None
+    """run that the napari points belong to"""
+    data: Annotated[str | None, shown("DIR", default="the tomograms that were picked")] = None
     """tomograms, to read voxel spacings and sizes from"""
     voxel_spacing: Annotated[float | None, shown("ANGSTROM")] = None
     """voxel spacing in Å (Dynamo and napari)"""
@@ -50,15 +50,15 @@ APPLY = Command(
     action="jaxcryo.cli.apply:apply",
     examples={
         "picks apply picks/ TS_1-corrections.json TS_2-corrections.json": (
-            "into picks-corrected/, as copick's picks, Kaggle's table and whatever else picks/ has"
+            "writes picks-corrected/ with copick JSON, Kaggle's table and every other format that picks/ has"
         ),
-        "picks apply picks/ ribosome.csv --run TS_1 --out corrected/": "points of ribosomes that were edited in napari",
+        "picks apply picks/ ribosome.csv --run TS_1 --out corrected/": "ribosome points edited in napari",
     },
 )
 
 
 def apply(options: ApplyOptions) -> None:
-    """Writes the corrected picks, and beside them what was decided, for a training."""
+    """Writes the corrected picks, and beside them the decisions, from which a training can learn."""
     import numpy as np
 
     from jaxcryo.cli.geometry import geometries_of, say
@@ -90,7 +90,7 @@ def apply(options: ApplyOptions) -> None:
         changed[run] = corrected(mine, corrections, candidates=own, note=say)
     out = options.out or options.picks.with_name(f"{options.picks.resolve().name}-corrected")
     if out.resolve() == options.picks.resolve():
-        raise InputError(f"{out}: is the folder of the picks themselves; expected another --out, so that both are kept")
+        raise InputError(f"{out}: is the folder of the original picks; choose another --out, so that both are kept")
     places = {format_: out / (format_.place or format_.name) for format_ in folder.formats()}
     for format_, place in places.items():  # before the first of them is written
         check_writable(format_, place, changed, geometries)
@@ -107,7 +107,7 @@ def apply(options: ApplyOptions) -> None:
 
 
 def _in_force(folder: PicksFolder, corrections: Corrections) -> dict[str, float]:
-    """The thresholds that the folder's picks are above, of the types that the corrections have thresholds for."""
+    """The thresholds of the folder's picks, for those types that the corrections have thresholds for."""
     from jaxcryo.cli.deciding import read_decision
 
     settings, decision = folder.settings(), read_decision(folder.path)
@@ -130,14 +130,14 @@ def _decided(options: ApplyOptions, found: dict[str, Picks], geometries: Geometr
         if own.run in decided:
             before = decided[own.run]
             if path.suffix.lower() == ".json" or before.thresholds:
-                raise InputError(f"{path}: {own.run} has corrections in another file too; expected one a run")
+                raise InputError(f"{path}: {own.run} has corrections in another file too; expected one file per run")
             own = dataclasses.replace(own, decisions=before.decisions + own.decisions)
         decided[own.run] = own
     return decided
 
 
 def _edited(path: pathlib.Path, run: str | None, found: dict[str, Picks], geometries: Geometries) -> Corrections:
-    """What was changed in points that napari saved; a file that is named after a type is about this type alone."""
+    """The changes in points saved from napari; a file named after a type concerns that type alone."""
     from jaxcryo.cli.geometry import say
     from jaxcryo.picks.corrections import corrections_between
     from jaxcryo.picks.formats import format_of, read_picks
@@ -148,7 +148,7 @@ def _edited(path: pathlib.Path, run: str | None, found: dict[str, Picks], geomet
     said = "run" in columns_of(path)
     if run is None and not said:
         if path.stem not in found and len(found) > 1:
-            raise InputError(f"{path}: does not say its run; give --run with one of {', '.join(found)}")
+            raise InputError(f"{path}: does not name its run; pass --run with one of {', '.join(found)}")
         run = path.stem if path.stem in found else next(iter(found))
     if run is not None:
         by_run = {**geometries.by_run, path.stem: geometries.of(run)}
@@ -175,4 +175,4 @@ def _said(before: Picks, after: Picks, corrections: Corrections) -> str:
     complete = f", {regions} complete region{'' if regions == 1 else 's'}" if regions else ""
     old, new = before.counts(), after.counts()
     changes = ", ".join(f"{name} {old[name]} → {n}" for name, n in new.items() if n != old[name])
-    return f"{corrections.run}: {decided}{complete}; {changes or 'as many picks of each type as before'}"
+    return f"{corrections.run}: {decided}{complete}; {changes or 'the number of picks of each type is unchanged'}"

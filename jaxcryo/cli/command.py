@@ -26,11 +26,11 @@ Options = TypeVar("Options")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Command(Generic[Options]):
-    """What is typed after `jaxcryo`, the record that it becomes, and what is done with it."""
+    """A command: its name, the record of its options, and the function that runs it."""
 
     name: str
     summary: str
-    """What it does, in a line for the list of commands."""
+    """What it does, in one line, for the list of commands."""
     options: type[Options]
     """A frozen dataclass. Its docstring is the description, its fields' docstrings are the help texts. Fields of the
     record are shown first, and then a set for each record in it."""
@@ -39,9 +39,9 @@ class Command(Generic[Options]):
     examples: Mapping[str, str]
     """Command lines as after `jaxcryo`, and what they do."""
     notes: str = ""
-    """What else the help ends with."""
+    """Further text at the end of the help."""
     others: Sequence[Command[Any]] = ()
-    """Commands of their own that the first argument may name instead."""
+    """Subcommands, which the first argument may name."""
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Runs the command and returns its exit code.
@@ -67,7 +67,7 @@ class Command(Generic[Options]):
                 return 2
 
     def parse(self, argv: Sequence[str]) -> Options:
-        """The options that the arguments mean.
+        """Reads the options from the arguments.
 
         Raises:
             SystemExit: with 2 after saying what is wrong with them, with 0 after help.
@@ -92,7 +92,7 @@ _show = warnings.showwarning
 
 
 def _show_as_note(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-    """What this project warns of is for people: a line without the place in the code."""
+    """Warnings of this project are meant for users: one line, without the place in the code."""
     if category is UserWarning:
         print(f"note: {message}", file=sys.stderr)
     else:
@@ -108,7 +108,7 @@ class Group:
     commands: Sequence[Command[Any] | Group]
     """In the order in which they are used."""
     notes: str = ""
-    """What help ends with."""
+    """The end of the help text."""
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Runs the command that the first argument names; without arguments, and for --help, lists the commands."""
@@ -134,7 +134,7 @@ class Group:
 
 
 def shown(metavar: str | None = None, *, default: str | None = None, name: str | None = None) -> Any:
-    """How help shows an option: what stands for its value, and its default where the value does not say it."""
+    """How help shows an option: a placeholder for its value, and its default in words where needed."""
 
     def hint(value: str) -> str:
         said = default if value in ("None", "False", "True", "") else value
@@ -148,7 +148,7 @@ Switch = Annotated[bool, shown()]
 
 
 def check_above_zero(**values: float | None) -> None:
-    """Raises InputError for an option, given by its name, that is not above 0; None was not given."""
+    """Raises InputError if the option of this name is not above 0; None means that it was not given."""
     for name, value in values.items():
         if value is not None and not 0 < value < float("inf"):
             raise InputError(f"--{name.replace('_', '-')} is {value:g}; expected a number above 0")

@@ -27,9 +27,9 @@ to start, in an empty folder:
   jaxcryo phantom data/phantom --runs 3
       synthetic tomograms to train on
   jaxcryo train --arch yu4u --fold 0 --data data/phantom --size small --minutes 15
-      a small network; each command says at its end which one comes next
+      trains a small network; each command ends by naming the next one
 
-Every command explains itself: jaxcryo COMMAND --help""",
+All options of a command, with examples: jaxcryo COMMAND --help""",
 )
 
 

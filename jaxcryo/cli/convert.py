@@ -14,41 +14,41 @@ from jaxcryo.cli.options import InputOptions
 
 Weights = Annotated[Positional[pathlib.Path], shown("RUN_OR_WEIGHTS")]
 _MOST_RUNS = 8
-"""Of a dataset to calibrate on; tomograms of one dataset are alike."""
+"""How many tomograms of a dataset to calibrate on; they are alike."""
 
 Models = Annotated[Positional[pathlib.Path], shown("MODELS")]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PortOptions:
-    """Turn a timm or PyTorch Lightning checkpoint into weights of this program, without PyTorch."""
+    """Convert a timm or PyTorch Lightning checkpoint to this program's weights, without PyTorch."""
 
     source: Annotated[Positional[tuple[str, ...]], shown("SOURCE ...")]
     """checkpoints (.safetensors, .bin, .pth, .ckpt), or names on the Hugging Face hub such as
     timm/convnext_nano.in12k_ft_in1k (yu4u) or timm/resnetrs50.tf_in1k (tattaka)"""
     arch: Annotated[str, shown("NAME")]
-    """architecture to fill: yu4u, tattaka, or one that was added (docs/extending.md)"""
+    """architecture of the weights: yu4u, tattaka, or one that you added (docs/extending.md)"""
     out: Annotated[pathlib.Path, shown("FILE")]
     """file to write; with several sources, a folder"""
     size: Annotated[str, shown("NAME")] = "paper"
     """size of the network: paper, small or tiny"""
     plain: bool = False
-    """take the plain weights instead of the averaged ones (EMA)"""
+    """use the raw weights instead of the averaged ones (EMA)"""
     particles: Annotated[str | None, shown("FILE")] = None
-    """particle types in the order of the channels: a copick config.json or a short .toml file"""
+    """particle types in channel order: a copick config.json or a short .toml file"""
     voxel_spacing: Annotated[float | None, shown("ANGSTROM")] = None
     """voxel spacing in Å of the tomograms that the model was trained on"""
     seed: int = 0
-    """random seed for weights that the source does not have"""
+    """random seed for weights that the source lacks"""
     dry_run: bool = False
-    """only print what would become of every tensor"""
+    """only print how each tensor would be converted"""
     force: bool = False
     """replace existing files"""
 
 
 PORT = Command(
     name="convert port",
-    summary="turn a timm or PyTorch Lightning checkpoint into weights of this program",
+    summary="convert a timm or PyTorch Lightning checkpoint to this program's weights",
     options=PortOptions,
     action="jaxcryo.cli.convert:port",
     examples={
@@ -64,14 +64,14 @@ PORT = Command(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OnnxOptions:
-    """Write ONNX models, and the list of them (engines.json) that inference reads.
+    """Write ONNX models, and engines.json, the list of them that inference reads.
 
-    Each source becomes NAME.onnx and, for the Flax backend, NAME.safetensors. Models in one folder are averaged, so
-    they must find the same particle types.
+    Each source becomes NAME.onnx and, for the Flax backend, NAME.safetensors. Inference averages the models of a
+    folder, so they must find the same particle types.
     """
 
     weights: Annotated[Positional[tuple[pathlib.Path, ...]], shown("RUN_OR_WEIGHTS ...")]
-    """run folders of training (best.safetensors, else last.safetensors), or .safetensors files"""
+    """run folders of trainings (their best.safetensors, else last.safetensors), or .safetensors files"""
     out: Annotated[pathlib.Path, shown("DIR")]
     """folder to write"""
     precision: Literal["float32", "float16"] = "float32"
@@ -79,11 +79,11 @@ class OnnxOptions:
     batch: Annotated[int | None, shown("N", default="the recipe's")] = None
     """windows per batch"""
     upsampling: Literal["folded", "resize"] = "folded"
-    """nearest upsampling as smaller convolutions at the low resolution (faster on CPUs), or as ONNX's Resize"""
+    """write nearest-neighbor upsampling as smaller convolutions at low resolution (faster on CPUs) or as ONNX Resize"""
     window: Annotated[tuple[int, int, int] | None, shown("Z Y X", default="the training's")] = None
-    """window size in voxels; larger windows overlap by as many voxels, hence by a smaller share"""
+    """window size in voxels; windows overlap by the same number of voxels whatever their size"""
     voxel_spacing: Annotated[float | None, shown("ANGSTROM")] = None
-    """voxel spacing in Å that weights were trained on, if they do not say"""
+    """voxel spacing in Å that the weights were trained at, if they do not record it"""
     force: bool = False
     """replace the models in the folder"""
 
@@ -109,8 +109,8 @@ class EngineOptions:
     """Build TensorRT engines on the GPU that will run them, and compare them with ONNX Runtime.
 
     Each model becomes NAME-...-trtVERSION-smCAPABILITY-bBATCH.engine, with a .json beside it that says what was built
-    where, and a .layers.json with TensorRT's description of its layers. Engines run with the TensorRT version and on
-    the kind of GPU that built them. Existing engines that fit are kept.
+    where, and a .layers.json with TensorRT's description of its layers. Engines run only with the TensorRT version
+    and on the kind of GPU that built them. Existing engines that match are kept.
     """
 
     engines: Models
@@ -118,9 +118,9 @@ class EngineOptions:
     workspace: Annotated[float, shown("GIB")] = 4.0
     """GPU memory that kernels may use, in GiB"""
     optimization_level: Annotated[Literal[0, 1, 2, 3, 4, 5], shown("0-5")] = 3
-    """higher levels build longer, for engines that may be faster"""
+    """TensorRT's optimization level; a higher one builds longer and may run faster"""
     force: bool = False
-    """rebuild engines that already exist and fit"""
+    """rebuild engines even if matching ones exist"""
 
 
 ENGINE = Command(
@@ -139,12 +139,12 @@ class CheckOptions:
     engines: Models
     """folder of models, written by convert onnx"""
     windows: Annotated[int, shown("N")] = 4
-    """windows of noise and of a phantom, each"""
+    """windows of noise, and as many of a phantom"""
     bfloat16: Annotated[int | None, shown("PHANTOMS")] = None
-    """also search so many phantoms in float32 and in bfloat16, and note in engines.json by how much the weighted F4
-    changes, so that inference uses the faster one where it is as good; 8 are enough"""
+    """also pick this many phantoms in float32 and in bfloat16, and record the change of the weighted F4 in
+    engines.json, so that inference uses bfloat16 where it is as good; 8 are enough"""
     int8: Annotated[int | None, shown("PHANTOMS")] = None
-    """the same for the int8 models of convert quantize; it also times them, for a folder that came from elsewhere"""
+    """the same for the int8 models of convert quantize, which it also times; for a folder made on another computer"""
     shape: Annotated[tuple[int, int, int], shown("Z Y X")] = (184, 630, 630)
     """size of these phantoms in voxels"""
 
@@ -156,18 +156,18 @@ CHECK = Command(
     action="jaxcryo.cli.convert:check",
     examples={
         "convert check engines": "all models of the folder",
-        "convert check engines --bfloat16 8": "and whether bfloat16 finds as much as float32",
+        "convert check engines --bfloat16 8": "and whether bfloat16 picks as well as float32",
     },
 )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class QuantizeOptions:
-    """Write an int8 model beside each float one, for CPUs that are faster in it (needs onnxruntime).
+    """Write an int8 model beside each float one, for CPUs that run int8 faster (needs onnxruntime).
 
-    The ranges of values are measured on windows of tomograms, or of phantoms without --data. Each layer is tried alone;
-    those that cost the most stay in float, until the weighted F4 on phantoms that were not calibrated on falls by less
-    than 0.003. What was found is noted in engines.json, and inference takes int8 where it is as good and faster.
+    Value ranges are measured on windows of tomograms, or of phantoms without --data. Each layer is tried alone; those
+    that cost the most accuracy stay in float, until the weighted F4 on other phantoms falls by less than 0.003. The
+    result is recorded in engines.json, and inference uses int8 where it is as good and faster.
     """
 
     engines: Models
@@ -181,7 +181,7 @@ class QuantizeOptions:
     shape: Annotated[tuple[int, int, int], shown("Z Y X")] = (128, 400, 400)
     """size of these phantoms in voxels"""
     force: bool = False
-    """replace int8 models that are in the folder; else they are kept"""
+    """replace existing int8 models, which are kept otherwise"""
     input: InputOptions = InputOptions()
 
 
@@ -193,14 +193,14 @@ QUANTIZE = Command(
     examples={
         "convert quantize out/": "calibrated on phantoms",
         "convert quantize out/ --data tomograms/": "calibrated on tomograms like those that will be picked",
-        "infer --engines out/ --data data/ --precision int8": "next, where it is not taken unasked",
+        "infer --engines out/ --data data/ --precision int8": "next, to use int8 even where auto would not",
     },
 )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """Write weights of this program under the names that timm or yu4u's code use, for those who use PyTorch.
+    """Write this program's weights under the tensor names of timm or of yu4u's code, for use in PyTorch.
 
     lightning: yu4u's whole network under the names of his checkpoints, for
     Timm3DDecoder3.load_state_dict({k.removeprefix("model."): v for k, v in safetensors.torch.load_file(OUT).items()}).
@@ -218,7 +218,7 @@ class ExportOptions:
 
 EXPORT = Command(
     name="convert export",
-    summary="write weights under the names of timm or of yu4u's code",
+    summary="write weights under the tensor names of timm or of yu4u's code",
     options=ExportOptions,
     action="jaxcryo.cli.convert:export",
     examples={"convert export runs/yu4u-paper-fold0 yu4u.safetensors --to lightning": "yu4u's whole network"},

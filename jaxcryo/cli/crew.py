@@ -1,4 +1,4 @@
-"""Who picks the runs of an inference: this process, workers of this machine, or those of a cluster."""
+"""Where the runs of an inference are picked: in this process, on workers of this machine, or on those of a cluster."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def outcomes_of(
     plan: Plan, client: Client | None, on_advance: Callable[[int, int, int], None]
 ) -> Iterator[Outcome[PickedRun]]:
-    """Picks the runs that are to do, on the workers of a client or else in this process."""
+    """Picks the remaining runs, on the workers of a client or else in this process."""
     steps = steps_of(plan.tasks)
     tasks = [step.task for step in steps]
     outcomes: Iterator[Outcome[PickedRun | None]]
@@ -58,7 +58,7 @@ def outcomes_of(
 
 @contextlib.contextmanager
 def cluster_of(scheduler: str) -> Iterator[Client]:
-    """The cluster that `--scheduler` names, and a line on it."""
+    """The cluster that `--scheduler` names, and a line about it."""
     from jaxcryo.runtime.cluster import existing_cluster
 
     with existing_cluster(scheduler) as client:
@@ -69,7 +69,7 @@ def cluster_of(scheduler: str) -> Iterator[Client]:
 
 @contextlib.contextmanager
 def workers_on(places: Sequence[Place]) -> Iterator[Client]:
-    """Workers of this machine, and a line on them."""
+    """Workers of this machine, and a line about them."""
     from jaxcryo.runtime.cluster import local_cluster
 
     with local_cluster(places) as client:
@@ -79,18 +79,18 @@ def workers_on(places: Sequence[Place]) -> Iterator[Client]:
 
 
 def _dashboard(client: Client) -> str:
-    """Where Dask shows its work; nothing without Bokeh, which it shows it with."""
+    """The address of Dask's dashboard; empty without Bokeh, which draws it."""
     return f"; dashboard: {client.dashboard_link}" if importlib.util.find_spec("bokeh") is not None else ""
 
 
 def choose_there(client: Client, options: ModelOptions, folder: pathlib.Path, entries: tuple[ModelEntry, ...]) -> How:
-    """As `choose_how`, on the first worker of a cluster: what is at hand here says nothing of those.
+    """As `choose_how`, on the first worker of a cluster, whose hardware need not be this machine's.
 
     Raises:
-        InputError: as `choose_how`; or that worker has no jaxcryo, or another one.
+        InputError: as `choose_how`; or that worker lacks jaxcryo, or has another version.
     """
     if not client.nthreads():
-        print("waiting for a first worker, which chooses how the models are run")
+        print("waiting for a first worker, on which to choose how the models are run")
         client.wait_for_workers(1)
     try:
         how: How = client.submit(choose_how, options, folder, entries, pure=False).result()
@@ -105,9 +105,9 @@ def choose_there(client: Client, options: ModelOptions, folder: pathlib.Path, en
 
 
 def _size(place: Location, level: int) -> float:
-    """Voxels, or bytes of a file: what tells at once which run takes the longest; 0 where nothing does.
+    """Voxels, or bytes of a file: a quick guess at which run takes longest; 0 where there is none.
 
-    No chunk is looked for, and nothing that is wrong is said: the worker that reads the tomogram does.
+    Reads no chunk and reports no fault: the worker that reads the tomogram does.
     """
     if isinstance(place, Address):
         return 0

@@ -23,7 +23,7 @@ from jaxcryo.picks.copick_json import write_copick_picks
 from jaxcryo.serialize import from_plain, to_plain
 
 FILE_NAME = "decision.json"
-"""Beside the picks: the thresholds in force, where they come from, and the calibration, for other aims."""
+"""A file beside the picks: the thresholds in use, where they come from, and the calibration, for other aims."""
 
 
 def decide_runs(
@@ -36,9 +36,9 @@ def decide_runs(
     given: Mapping[str, float],
     one_type_per_place: bool,
 ) -> tuple[Decision, dict[str, Picks]] | None:
-    """Chooses thresholds over the candidates of these runs and writes their picks anew.
+    """Chooses thresholds over the candidates of these runs and rewrites their picks.
 
-    The pages are told of the thresholds. What was given is kept. None where not all have their candidates saved.
+    The pages get the new thresholds. Thresholds that the user gave are kept. None if candidates of a run are missing.
     """
     candidates = read_candidates(out, types, runs)
     if set(candidates) != set(runs):
@@ -70,7 +70,7 @@ def pick_for_aim(
     aim: Aim,
     given: Mapping[str, float],
 ) -> tuple[Decision, dict[str, Picks]]:
-    """Thresholds for an aim over the candidates of an inference's folder, and the picks; what is given is kept.
+    """Thresholds for an aim over the candidates of an inference's folder, and the picks; given thresholds are kept.
 
     Raises:
         InputError: the models were not calibrated, or candidates are missing.
@@ -79,7 +79,7 @@ def pick_for_aim(
     candidates = read_candidates(place, types, runs)
     if known is None or set(candidates) != set(runs):
         raise InputError(
-            f"{place}: has no calibration or not all candidates; --aim needs the folder that '{command('infer')}' "
+            f"{place}: lacks a calibration or some candidates; --aim needs the folder that '{command('infer')}' "
             "wrote with calibrated models"
         )
     decision = decide([candidates[run] for run in runs], types, known[1], aim=aim, given=given)
@@ -87,7 +87,7 @@ def pick_for_aim(
 
 
 def said_of(decision: Decision, found: Mapping[str, Picks]) -> list[str]:
-    """The thresholds, and how many of the picks are expected to be right, in lines for people."""
+    """Lines for people: the thresholds, and how many of the picks are expected to be right."""
     lines = [decision.sentence()]
     expected = decision.expected_right(list(found.values()))
     count = sum(map(len, found.values()))
@@ -105,7 +105,7 @@ def said_of(decision: Decision, found: Mapping[str, Picks]) -> list[str]:
 
 
 def read_decision(out: str | pathlib.Path) -> tuple[dict[str, float], Calibration] | None:
-    """The thresholds in force in the folder of an inference, and its calibration; None where it has none.
+    """The thresholds in use in the folder of an inference, and its calibration; None where it has none.
 
     Raises:
         InputError: the file is damaged.
@@ -113,7 +113,7 @@ def read_decision(out: str | pathlib.Path) -> tuple[dict[str, float], Calibratio
     path = pathlib.Path(out) / FILE_NAME
     if not path.is_file():
         return None
-    plain = read_json(path, "expected what an inference wrote")
+    plain = read_json(path, "expected the thresholds that an inference wrote")
     if not isinstance(plain, dict) or not isinstance(plain.get("thresholds"), dict):
         raise InputError(f"{path}: has no thresholds; remove it, or run the inference again")
     thresholds = {str(k): float(v) for k, v in plain["thresholds"].items() if isinstance(v, int | float)}

@@ -12,14 +12,14 @@ from jaxcryo.errors import InputError
 from jaxcryo.picks.formats import Geometries, check_writable, format_of, losses, writable_formats, write_picks
 
 _ALWAYS = ("kaggle", "copick")
-"""What inference writes in any case."""
+"""Formats that inference always writes."""
 
 
 def export_geometries(options: InferOptions, out: pathlib.Path, runs: Sequence[Run]) -> Geometries:
-    """What the chosen formats need to know of the runs.
+    """The geometry of the runs that the chosen formats need.
 
     Raises:
-        InputError: it is not known, or a format cannot hold a run's name.
+        InputError: it is unknown, or a format cannot hold a run's name.
     """
     places = export_places(options, out)
     if not places:
@@ -33,7 +33,7 @@ def export_geometries(options: InferOptions, out: pathlib.Path, runs: Sequence[R
 def write_exports(
     options: InferOptions, out: pathlib.Path, found: Mapping[str, Picks], geometries: Geometries
 ) -> list[str]:
-    """Writes the picks in the chosen formats, replacing earlier ones; gives a line for each."""
+    """Writes the picks in the chosen formats, replacing earlier ones; returns a line for each."""
     lines = []
     for name, place in export_places(options, out).items():
         write_picks(found, place, format_of(name), geometries, force=True)
@@ -43,7 +43,7 @@ def write_exports(
 
 
 def export_places(options: InferOptions, out: pathlib.Path) -> dict[str, pathlib.Path]:
-    """The file or folder of each chosen format that inference does not write in any case."""
+    """The file or folder of each chosen format that inference does not always write."""
     known = writable_formats()
     if unknown := [name for name in options.format if name not in known]:
         raise InputError(f"--format: {', '.join(unknown)} cannot be written; expected {', '.join(known)}")

@@ -21,7 +21,7 @@ def say(sentence: str) -> None:
 def geometries_of(
     options: GeometryOptions, spacing_angstrom: float | None, runs: Sequence[Run], note: Note
 ) -> Geometries:
-    """What options say, then `tomograms.star` where it is given, then the runs' tomograms for what these lack.
+    """The geometry from options, then from `tomograms.star` if given, then from the runs' tomograms.
 
     Raises:
         InputError: an option makes no sense, or tomograms.star cannot be read.
@@ -53,7 +53,7 @@ def read_given_picks(
     missing = [name for name in names if name not in found]
     if missing:
         raise InputError(
-            f"{path}: has no picks of {listed(missing)}; it has picks of {listed(list(found))}: name the runs like the "
-            "tomograms"
+            f"{path}: has no picks of {listed(missing)}; it has picks of {listed(list(found))}: runs must be named "
+            "like their tomograms"
         )
     return found

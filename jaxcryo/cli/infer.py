@@ -17,10 +17,10 @@ class ModelOptions:
     """How the models are run."""
 
     backend: Annotated[str, shown("NAME")] = "auto"
-    """what runs the models: tensorrt, openvino, flax, or auto for the fastest at hand"""
+    """what runs the models: tensorrt, openvino, flax, or auto for the fastest available"""
     precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
-    """compute precision; auto is bfloat16 on CPUs that have it if 'convert check --bfloat16' found it as good, or int8
-    if 'convert quantize' found it as good and faster on this CPU"""
+    """compute precision; auto is bfloat16 on CPUs that support it if 'convert check --bfloat16' found it as good, or
+    int8 if 'convert quantize' found it as good and faster on this CPU"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,13 +30,13 @@ class PickingOptions:
     aim: Aim = "recall"
     """what thresholds are chosen for: recall (F4, few missed), balanced (F1), or precision (95 % right)"""
     one_type_per_place: Switch = True
-    """keep picks of different types at one place even where one of them is hardly right; recall keeps them anyway"""
-    thresholds: Annotated[str | None, shown("FILE", default="fitted to the tomograms")] = None
+    """keep picks of different types at one position, of which at most one can be right; recall always keeps them"""
+    thresholds: Annotated[str | None, shown("FILE", default="chosen for these tomograms")] = None
     """thresholds to use, as JSON: {"ribosome": 0.5, ...}"""
     merge_radius: Annotated[float | None, shown("FRACTION", default="the models' own, 0.7")] = None
     """merge picks of one type closer than this fraction of its radius; 0 keeps all"""
     refine: Switch = False
-    """refine picks to sub-voxel precision (default: as the models say, which is yes)"""
+    """refine picks to sub-voxel precision (default: the models' setting, which is normally yes)"""
     no_refine: Switch = False
     """do not refine picks to sub-voxel precision"""
     tta: Switch = False
@@ -50,14 +50,14 @@ class OutputOptions:
     report: Switch = True
     """do not write the HTML reports in PICKS/reports"""
     save_heatmaps: Switch = False
-    """keep heatmaps as OME-Zarr in PICKS/heatmaps"""
+    """save heatmaps as OME-Zarr in PICKS/heatmaps"""
     view: Annotated[Literal["napari"] | None, shown("napari")] = None
-    """show tomograms and picks when all runs are done"""
+    """show tomograms and picks in napari when all runs are done"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunningOptions:
-    """How the work is shared out."""
+    """Where the work is done."""
 
     workers: Annotated[int | None, shown("N", default="one per GPU, else 1")] = None
     """number of worker processes on this machine, each with its own GPU or its share of the CPU cores"""
@@ -66,7 +66,7 @@ class RunningOptions:
     split_z: Annotated[int, shown("N")] = 1
     """share each tomogram out in N ranges of slices, for a few huge ones; the picks are the same"""
     shard: Annotated[str | None, shown("I/N")] = None
-    """process part I of N of the runs, without the tables; afterwards the same command without it writes them"""
+    """process only part I of N of the runs; afterwards the same command without --shard writes the tables"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ class InferOptions:
     effort: Effort = "full"
     """how much windows overlap: full as in the paper; balanced and fast take a fraction of the time"""
     mask: Annotated[str | None, shown("VOLUME")] = None
-    """pick only where this volume is above 0; or a folder with one volume per run, named like it"""
+    """pick only where this mask is above 0; or a folder with one mask per run, named like the run"""
     format: Annotated[tuple[str, ...], shown("NAME ...")] = ()
     """also write the picks as: relion4, relion5, dynamo, napari, csv (docs/formats.md)"""
     force: Switch = False
@@ -116,7 +116,7 @@ INFER = Command(
         "infer --engines out/ --data tomograms/ --voxel-spacing 7.84": (
             "a folder of .mrc or .zarr files whose headers have a wrong voxel spacing"
         ),
-        "infer --engines out/ --data data/ --scheduler scheduler.json": "by the workers of a cluster (docs/scale.md)",
+        "infer --engines out/ --data data/ --scheduler scheduler.json": "on the workers of a cluster (docs/scale.md)",
         "infer --engines out/ --copick config.json": (
             "a copick project: the picks are also written to its overlay, as user jaxcryo"
         ),

@@ -90,7 +90,7 @@ def _announce(plan: Plan) -> None:
 
 
 def _picked(plan: Plan, client: Client | None) -> tuple[dict[str, str], list[pathlib.Path]]:
-    """Picks the runs that are to do; the failures by their runs, and the pictures of the others."""
+    """Picks the remaining runs; returns the failures by run, and the pictures of the others."""
     failed: dict[str, str] = {}
     pictures: list[pathlib.Path] = []
     if not plan.tasks:
@@ -157,7 +157,7 @@ def _decided(
         one_type_per_place=options.picking.one_type_per_place,
     )
     if decided is None:
-        print("note: candidates of some runs are missing; all keep the models' own thresholds", file=sys.stderr)
+        print("note: candidates of some runs are missing; all runs keep the models' own thresholds", file=sys.stderr)
         return types, read_copick_folder(out, types, finished)
     decision, found = decided
     for run in plan.runs:

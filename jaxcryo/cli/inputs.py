@@ -1,4 +1,4 @@
-"""The runs that a command is about, and what is known of their particles."""
+"""The runs that a command works on, and what is known of their particles."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from jaxcryo.tomogram.volumes import Reading
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """The runs that a command is about."""
+    """The runs that a command works on."""
 
     place: str
-    """The folder or the project's file, for people."""
+    """The folder or the project's file, for messages."""
     runs: list[Run]
     project: CopickProject | None = None
     portal: Portal | None = None
@@ -52,10 +52,10 @@ def find_source(
     train: bool = False,
     near_angstrom: float | None = None,
 ) -> Source:
-    """The runs of a dataset, of a copick project, or of datasets of the portal; those of `names`, where there are any.
+    """The runs of a dataset, of a copick project, or of datasets of the portal; only those in `names`, if any.
 
     Raises:
-        InputError: there are none, or which tomogram is meant is not clear.
+        InputError: there are none, or it is not clear which tomogram is meant.
     """
     opened = open_source_portal(portal, data, copick)
     if opened is not None:
@@ -96,7 +96,7 @@ def find_source(
 
 
 def open_source_portal(portal: Sequence[int], data: str | None, copick: str | None) -> Portal | None:
-    """What the portal has of the datasets that were asked for, by number or by a copick project; None without any.
+    """The portal's runs of the datasets that a number or a copick project names; None if none does.
 
     Raises:
         InputError: several sources were given, or the portal does not answer.
@@ -119,8 +119,8 @@ def read_types(particles: str | None, copick: str | None) -> tuple[ParticleType,
 
 
 def check_truth(options: TruthOptions, copick: str | None, portal: Sequence[int] = ()) -> None:
-    """Raises InputError where a user or a session is named without a project that has picks of its own, or a deposition
-    without the portal.
+    """Raises InputError for a user or a session without a project that has picks of its own, or a deposition without
+    the portal.
     """
     of_portal = bool(portal) or (copick is not None and bool(open_project(copick).datasets))
     if options.deposition is not None and not of_portal:
@@ -156,8 +156,8 @@ def picks_to_train_on(
         without = [r.name for r in source.runs if r.name not in found]
         if without:
             raise InputError(
-                f"{source.place}: {', '.join(without[:10])} has no picks of {', '.join(t.name for t in types)}; choose "
-                "other runs, or give picks with --picks"
+                f"{source.place}: no picks of {', '.join(t.name for t in types)} in {', '.join(without[:10])}; choose "
+                "other runs, or pass picks with --picks"
             )
         return found
     if source.project is None:
@@ -177,7 +177,7 @@ def known_picks(source: Source, types: tuple[ParticleType, ...], truth: TruthOpt
         except InputError as error:
             if truth != TruthOptions():
                 raise
-            say(f"without known picks: {error}")
+            say(f"known picks are left out: {error}")
             return {}
     if source.project is None:
         try:

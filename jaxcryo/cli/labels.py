@@ -1,4 +1,4 @@
-"""Labels that are not complete, and corrections, as a training takes them."""
+"""Partial labels and corrections, prepared for a training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from jaxcryo.weights import TrainedModel
 
 _SPACING_TOLERANCE = 0.05
 _SCRATCH_WEIGHT = 0.1
-"""Of unknown voxels as background, where no model tells what is surely none."""
+"""Weight of unknown voxels as background, where no model says which voxels surely are."""
 _LEAST_NEAR = 0.6
 
 
@@ -29,7 +29,7 @@ def corrections_of(files: Sequence[str], runs: Sequence[Run], types: Sequence[Pa
     """Corrections by run.
 
     Raises:
-        InputError: a file cannot be read, is about a run or names a type that there is not, or two are about one run.
+        InputError: a file cannot be read, names an unknown run or type, or two concern one run.
     """
     found: dict[str, Corrections] = {}
     names = {run.name for run in runs}
@@ -38,7 +38,7 @@ def corrections_of(files: Sequence[str], runs: Sequence[Run], types: Sequence[Pa
         if own.run not in names:
             raise InputError(f"{file}: is about {own.run}; the runs are {', '.join(sorted(names))}")
         if own.run in found:
-            raise InputError(f"{file}: {own.run} has corrections in another file too; expected one a run")
+            raise InputError(f"{file}: {own.run} has corrections in another file too; expected one file per run")
         unknown = sorted({n for d in own.decisions for n in (d.was, d.now) if n} - {t.name for t in types})
         if unknown:
             raise InputError(f"{file}: names {', '.join(unknown)}; the types are {', '.join(t.name for t in types)}")
@@ -53,9 +53,9 @@ def marked(
     types: tuple[ParticleType, ...],
     note: Callable[[str], object],
 ) -> tuple[Picks, Marks]:
-    """The particles that are marked in a run, and what else is known of it.
+    """The marked particles of a run, and what else is known of it.
 
-    With corrections these are what a person named, and the picks in regions that are complete; without, all picks.
+    With corrections, only particles that a person confirmed and picks in complete regions are marked.
 
     Raises:
         InputError: a complete region comes without picks.
@@ -87,14 +87,15 @@ def partial_config(
     partial = PartialConfig()
     if model is None:
         note(
-            "no model to start from tells background from particles: until the averaged weights do, unknown voxels "
-            f"count {_SCRATCH_WEIGHT:g} as background; --init bundled, or another model, tells more"
+            "training starts without a model that tells background from particles: until the averaged weights can, "
+            f"unknown voxels count as background with weight {_SCRATCH_WEIGHT:g}; "
+            "starting from a model helps, e.g. --init bundled"
         )
         partial = dataclasses.replace(partial, unknown_weight=_SCRATCH_WEIGHT)
     elif new := [i for i, t in enumerate(types) if t.name not in {own.name for own in model.types}]:
         note(
             f"the starting model does not know {', '.join(types[i].name for i in new)}: until the averaged weights do, "
-            f"unknown voxels count {_SCRATCH_WEIGHT:g} as background for them"
+            f"unknown voxels count as their background with weight {_SCRATCH_WEIGHT:g}"
         )
         partial = dataclasses.replace(partial, unknown_weight=_SCRATCH_WEIGHT, new_types=tuple(new))
     crop = dataclasses.replace(config.crop, near_pick=max(config.crop.near_pick, _LEAST_NEAR))
@@ -105,7 +106,7 @@ def partial_config(
 def with_far_below(
     example: Example, model: TrainedModel | None, config: TrainConfig, note: Callable[[str], object]
 ) -> Example:
-    """The example with what the starting model is sure is none in it, looked at on the scale of its training.
+    """The example with the voxels that the starting model is sure are background, seen at the scale of its training.
 
     Raises:
         InputError: the tomogram cannot be read.
@@ -116,7 +117,7 @@ def with_far_below(
     if its is not None and abs(own / its - 1) > _SPACING_TOLERANCE:
         note(
             f"{example.volume.name}: its voxels are {own:.3f} Å and those of the starting model {its:.3f} Å, so it is "
-            "not asked what is surely none"
+            "not asked which voxels surely are background"
         )
         return example
     volume = surveyed(example.volume)
@@ -124,7 +125,8 @@ def with_far_below(
     if model.skewness is not None and are_opposite(skewness, model.skewness):
         note(
             f"{volume.name}: its contrast looks opposite to the starting model's (skewness {skewness:+.1f} and "
-            f"{model.skewness:+.1f}), so it is not asked what is surely none; use --invert if it is"
+            f"{model.skewness:+.1f}), so it is not asked which voxels surely are "
+            "background; if it is opposite, use --invert"
         )
         return example
     seen = at_scale(volume, model.config.intensity)
@@ -133,7 +135,7 @@ def with_far_below(
 
 
 def everything_marked(example: Example) -> Picks:
-    """The marked particles, the places of none and the corners of complete regions, to tell labels from others."""
+    """All that is marked, for telling labels apart: particles, rejected positions, corners of complete regions."""
     if example.marks is None:
         return example.picks
     corners = [c for r in example.marks.complete for c in (r.low_xyz_angstrom, r.high_xyz_angstrom)]
@@ -146,15 +148,15 @@ def everything_marked(example: Example) -> Picks:
 
 
 def said_of(examples: Sequence[Example], types: Sequence[ParticleType]) -> str:
-    """What is marked, for people."""
+    """What is marked, in a line for people."""
     counts: Mapping[str, int] = {
         t.name: sum(int((e.picks.type_index == i).sum()) for e in examples) for i, t in enumerate(types)
     }
     none = sum(len(e.marks.none) for e in examples if e.marks is not None)
     regions = sum(len(e.marks.complete) for e in examples if e.marks is not None)
     return (
-        f"partial labels: {', '.join(f'{n} {name}' for name, n in counts.items() if n)} marked, {none} places of none, "
-        f"{regions} complete regions; what is not marked is unknown"
+        f"partial labels: {', '.join(f'{n} {name}' for name, n in counts.items() if n)} marked, {none} positions "
+        f"rejected, {regions} complete regions; what is not marked is unknown"
     )
 
 
@@ -163,7 +165,7 @@ def _named(corrections: Corrections) -> Corrections:
 
 
 def _rejected(none: Picks, corrections: Corrections) -> Picks:
-    """Places that are not what they were found as."""
+    """Positions where a person rejected the type that was found."""
     index_of = {t.name: i for i, t in enumerate(none.types)}
     gone = [(d.xyz_angstrom, index_of[d.was]) for d in corrections.decisions if d.was is not None and d.was != d.now]
     return dataclasses.replace(

@@ -26,7 +26,7 @@ def napari_view() -> View:
         napari = importlib.import_module("napari")
     except ImportError as error:
         raise InputError(
-            f"napari cannot be used ({error}); install it with pip install 'jaxcryo[napari]', or leave --view out and "
+            f"napari cannot be used ({error}); install it with pip install 'jaxcryo[napari]', or leave out --view and "
             "open the page in reports/"
         ) from error
 
@@ -41,8 +41,8 @@ def napari_view() -> View:
 def add_layers(viewer: Any, volume: Volume, picks: Picks) -> None:
     """An image, and points of each type with the diameter of its particles, all scaled to ångströms.
 
-    Points are where the format `napari` puts them, so that a layer that is saved is read as picks; not where the
-    tomogram's axes are others than theirs, which is said.
+    Points have the coordinates of the format `napari`, so that a saved layer can be read as picks. Where the tomogram's
+    axes differ from theirs this cannot be, and a note says so.
     """
     grid = volume.grid
     spacing, translate = grid.spacing_zyx_angstrom, (0.0, 0.0, 0.0)

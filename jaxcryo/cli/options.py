@@ -24,15 +24,15 @@ class InputOptions:
     level: Annotated[int, shown("N")] = 0
     """OME-Zarr resolution level (0 = full)"""
     axes: Annotated[str | None, shown("ORDER")] = None
-    """file axes that are x, y and z: xzy for untrimmed IMOD reconstructions; picks keep the file's order"""
+    """which file axes are x, y and z: xzy for untrimmed IMOD reconstructions; picks keep the file's order"""
     bytes: Literal["auto", "signed", "unsigned"] = "auto"
-    """sign of 8-bit MRC files (mode 0)"""
+    """whether 8-bit MRC files (mode 0) are signed"""
     invert: Switch = False
     """invert contrast (multiply by -1)"""
     cache: Annotated[pathlib.Path | None, shown("DIR", default="nothing is kept")] = None
     """keep what is read from s3:// and https:// in this folder"""
     cache_gb: Annotated[float, shown("GB")] = 20.0
-    """size of that folder; what was read longest ago goes first"""
+    """maximum size of that folder; what was read longest ago is deleted first"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

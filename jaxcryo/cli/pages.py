@@ -23,7 +23,7 @@ _FOLDER = "reports"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PageNotes:
-    """What all pages of an inference say of it."""
+    """What every page says of the inference."""
 
     sections: Sections
     commands: tuple[tuple[str, str], ...]
@@ -53,12 +53,12 @@ def page_notes(
     return PageNotes(
         sections=sections,
         commands=(
-            ("All runs picked anew with them, without running the networks again:", again),
+            ("Apply them to all runs, without running the networks again:", again),
             ("Other tomograms:", anew),
         ),
         correction_commands=(
             (
-                "The picks with what was decided, in every format they were written in:",
+                "Apply the decisions to the picks, in every format they were written in:",
                 command(f"picks apply {shlex.quote(out)} RUN-corrections.json"),
             ),
         ),
@@ -78,7 +78,7 @@ def write_run_page(
     seconds: float,
     tomogram: Location,
 ) -> pathlib.Path:
-    """Writes the page of one run, whose candidates are above `floor`, and gives its path."""
+    """Writes the page of one run, whose candidates are above `floor`, and returns its path."""
     path = page_path(out, volume.name)
     sections = {
         "Run": {"tomogram": str(tomogram), "time": f"{seconds:.1f} s to find the picks"} | versions(),
@@ -104,7 +104,7 @@ def write_run_page(
 def list_pages(
     out: pathlib.Path, found: Mapping[str, Picks], truth: Mapping[str, Picks], types: tuple[ParticleType, ...]
 ) -> list[pathlib.Path]:
-    """Writes `index.html` where several runs have pages; gives what there is to open first."""
+    """Writes `index.html` where several runs have pages; returns the file to open first."""
     pages = {run: path for run in found if (path := page_path(out, run)).is_file()}
     if len(pages) < 2:
         return list(pages.values())

@@ -33,14 +33,14 @@ class PhantomOptions:
     voxel_spacing: Annotated[float | None, shown("ANGSTROM", default="that of --like, else 10.012444")] = None
     """voxel spacing in Å"""
     difficulty: Annotated[float, shown("D")] = 1.0
-    """noise: 1 looks like a real tomogram, 2 has twice as much; 0 has none and nothing unlabelled"""
+    """noise level: 1 like a real tomogram, 2 twice as much; 0 has no noise and nothing unlabelled"""
     seed: Annotated[int, shown("N")] = 0
     """random seed; the same one makes the same data"""
     particles: Annotated[str | None, shown("FILE", default="the challenge's")] = None
     """particle types and their structures: a copick config.json or a short .toml file (docs/formats.md)"""
     imaging: Literal["real", "varied", "stranger", "simple"] = "real"
-    """real: close to the challenge's tomograms; varied: as trainings draw; stranger: made another way, for evaluation;
-    simple: globules and plain noise, as earlier versions made them"""
+    """real: close to the challenge's tomograms; varied: as drawn in trainings; stranger: simulated in another way, for
+    evaluation; simple: globules and plain noise, as in earlier versions"""
     like: Annotated[tuple[str, ...], shown("TOMOGRAM ...")] = ()
     """make phantoms that look like these tomograms: wedge, noise, scale and thickness are measured; no picks needed"""
     background: Annotated[tuple[str, ...], shown("TOMOGRAM ...")] = ()
@@ -63,7 +63,7 @@ class FitOptions:
     contour: Annotated[float | None, shown("LEVEL", default="a tenth of the brightest voxel")] = None
     """density that belongs to the particle, in the map's units"""
     mass: Annotated[float | None, shown("KDA", default="protein within the contour")] = None
-    """molecular mass in kDa, which decides how strongly the particle shows"""
+    """molecular mass in kDa, which decides how strong the particle's signal is"""
     beads: Annotated[int, shown("N")] = 2500
     """most beads"""
     force: Switch = False
@@ -84,7 +84,7 @@ FIT = Command(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CompareOptions:
-    """Print what planes of a tomogram say of it beside fresh phantoms, row by row, and draw them side by side."""
+    """Compare planes of a tomogram with those of fresh phantoms: print a table, and draw them side by side."""
 
     planes: Annotated[Positional[pathlib.Path], shown("PLANES")]
     """.npz of planes named xy_..., xz_... and yz_..., or a tomogram"""
@@ -93,7 +93,7 @@ class CompareOptions:
     phantoms: Annotated[int, shown("N")] = 4
     """phantoms to average over"""
     imaging: Literal["real", "varied", "stranger"] = "real"
-    """as of `phantom`"""
+    """as in `phantom`"""
     size: Annotated[int, shown("N")] = 128
     """phantoms' edge in voxels"""
     seed: Annotated[int, shown("N")] = 0
@@ -102,7 +102,7 @@ class CompareOptions:
 
 COMPARE = Command(
     name="phantom compare",
-    summary="phantoms beside planes of a tomogram",
+    summary="compare planes of a tomogram with phantoms",
     options=CompareOptions,
     action="jaxcryo.cli.phantom:compare",
     examples={
@@ -124,7 +124,7 @@ PHANTOM = Command(
         "phantom data/phantom --runs 3 --test-runs 1 --shape 64 256 256": (
             "a small dataset to try training and inference on"
         ),
-        "phantom data/easy --difficulty 0.3 --seed 7": "little noise and crowding",
+        "phantom data/easy --difficulty 0.3 --seed 7": "little noise, few particles",
         "phantom data/other --particles copick/config.json --voxel-spacing 13.48": (
             "the particles of a copick project; types without a structure become irregular globules of their radius"
         ),
@@ -135,7 +135,7 @@ PHANTOM = Command(
             "the same, with the noise, wedge and scale of a tomogram of yours"
         ),
         "phantom fit emd_1234.mrc --contour 0.02": "a density map as beads, which particles.toml may name",
-        "phantom compare planes.npz": "what planes of a tomogram say of it, beside phantoms",
+        "phantom compare planes.npz": "compare planes of a tomogram with phantoms",
     },
     others=(FIT, COMPARE),
     notes="""\
@@ -215,7 +215,7 @@ def _config(options: PhantomOptions) -> PhantomConfig | DrawConfig:
 
 
 def fit(options: FitOptions) -> None:
-    """Fits, writes the table and says what was taken for granted."""
+    """Fits, writes the table and says what was assumed."""
     from jaxcryo.phantom.beads import write_beads
     from jaxcryo.phantom.structures import fit_structure
 

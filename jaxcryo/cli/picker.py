@@ -1,4 +1,4 @@
-"""Picks of one run after the other, in whatever process, on whatever machine: what `infer` does with each."""
+"""What `infer` does with each run, in any process, on any machine."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ class Job:
     """What is the same for all runs."""
 
     folder: pathlib.Path
-    """Of the models."""
+    """The folder of the models."""
     entries: tuple[ModelEntry, ...]
     backend: str
     precision: PrecisionChoice
-    """What was asked for; what it came to is in the entries."""
+    """As requested; the entries have what was chosen."""
     types: tuple[ParticleType, ...]
     out: pathlib.Path
     reading: Reading
     settings: Settings
     save_heatmaps: bool = False
-    """As OME-Zarr, in heatmaps/."""
+    """Write them as OME-Zarr, in heatmaps/."""
     page: PageNotes | None = None
     """What the runs' pages say of the inference; None leaves the pages out."""
 
@@ -230,16 +230,16 @@ class _Picker:
 
 
 def open_picker_elsewhere(job: Job) -> Work[RunTask, PickedRun | None]:
-    """As `open_picker`, in another process or on another machine, once that has the same models and precision.
+    """As `open_picker`, in another process or on another machine, after checking that its models and precision match.
 
     Raises:
-        InputError: as `open_picker`; or models or precision are others here.
+        InputError: as `open_picker`; or models or precision differ here.
     """
     here = {entry.name: entry for entry in read_manifest(job.folder)}
     for entry in job.entries:
         found = here.get(entry.name)
         if found is None or found.files != entry.files:
-            raise InputError(f"{job.folder}: {entry.name} is not the same model there: copy the folder again")
+            raise InputError(f"{job.folder}: {entry.name} is another model there; copy the folder again")
     chosen, _ = choose_precision(job.precision, job.backend, [here[entry.name] for entry in job.entries])
     for entry, own in zip(job.entries, chosen, strict=True):
         if own.precision != entry.precision:

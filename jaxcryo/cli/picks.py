@@ -87,7 +87,7 @@ THRESHOLD = Command(
         "picks threshold picks/ stricter/ --thresholds thresholds.json": (
             'of an inference\'s picks, all above {"ribosome": 0.5, ...}, also below its own thresholds'
         ),
-        "picks threshold picks/ sure/ --aim precision": "as many as can be had with 95 % of them right",
+        "picks threshold picks/ sure/ --aim precision": "as many picks as possible while 95 % of them are right",
     },
 )
 PICKS = Group(

@@ -1,4 +1,4 @@
-"""All of an inference that is known, and can be refused, before a voxel is read."""
+"""The plan of an inference: all that can be checked, and refused, before a voxel is read."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ DEMO_MODELS = pathlib.Path(__file__).parents[1] / "demo"
 DEMO_SEED = 20260
 DEMO_SHAPE_ZYX = (128, 400, 400)
 DEMO_HARSHNESS = 1.3
-"""By how much less signal the demo's phantom has than those of the training."""
+"""How much weaker the signal of the demo's phantom is than in training."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class Shard:
         """The shard that `3/20` means.
 
         Raises:
-            InputError: the text means none.
+            InputError: the text is not one.
         """
         match = re.fullmatch(r"(\d+)/(\d+)", text)
         index, count = map(int, match.groups()) if match else (0, 0)
@@ -176,7 +176,10 @@ def planned(options: InferOptions, *, choose: ChooseHow) -> Plan:
     if options.mask is not None:
         check_mask(options.mask)
     if reading.cache is None and any(isinstance(r.volume_path, Address) for r in runs):
-        say("every tomogram is fetched at least twice, for statistics and for picks; --cache DIR keeps what has come")
+        say(
+            "every tomogram is fetched at least twice, for statistics and for picks; "
+            "--cache DIR keeps a copy on this machine"
+        )
     settings = _settings(entries, types, reading, options)
     geometry = export_geometries(options, out, runs)
     done: set[str] = set()

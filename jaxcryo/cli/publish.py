@@ -21,17 +21,17 @@ class PublishOptions:
     engines: Annotated[Positional[pathlib.Path], shown("MODELS")]
     """folder of models, written by convert onnx"""
     name: Annotated[Positional[str], shown("hf://USER/NAME")]
-    """repository to publish to; it is made where it is not there yet"""
+    """repository to publish to; created if it does not exist"""
     license: Annotated[str, shown("NAME")]
     """licence of the weights as the hub calls it, e.g. mit or cc-by-4.0"""
     notes: Annotated[pathlib.Path | None, shown("FILE.md")] = None
-    """Markdown for the card: which tomograms they were trained on, what else is to be known"""
+    """Markdown for the card: which tomograms the models were trained on, and what else users should know"""
     scores: Annotated[tuple[pathlib.Path, ...], shown("JSON ...")] = ()
-    """scores for the card, as printed by score --json; each goes by its file's name"""
+    """scores for the card, as printed by score --json; each is named after its file"""
     dry_run: Annotated[pathlib.Path | None, shown("DIR")] = None
-    """write what would be published to this folder instead"""
+    """write the files to this folder instead of publishing them"""
     private: Switch = False
-    """make the repository private where it is made"""
+    """make a newly created repository private"""
     force: Switch = False
     """replace the folder of --dry-run"""
 

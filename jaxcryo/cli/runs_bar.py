@@ -11,7 +11,7 @@ from jaxcryo.progress import Progress
 
 
 class RunsBar(contextlib.AbstractContextManager["RunsBar"]):
-    """One bar for all runs, each counted by what is done of it; a single run's is of windows, or what `unit` says."""
+    """One bar for all runs, each counted by its finished share; a single run's bar counts windows, or what `unit` says."""
 
     def __init__(self, labels: Sequence[str], *, unit: str = "window") -> None:
         self._label = labels[0] if len(labels) == 1 else ""
@@ -20,7 +20,7 @@ class RunsBar(contextlib.AbstractContextManager["RunsBar"]):
         self._bar: Progress | None = None
 
     def advance(self, index: int, done: int, total: int) -> None:
-        """Shows what is done of the run with this index."""
+        """Shows how far the run with this index is."""
         if self._label:
             self._show(done, desc=self._label, total=total, unit=self._unit)
         else:

@@ -109,7 +109,7 @@ def _truth(options: ScoreOptions, types: tuple[ParticleType, ...]) -> dict[str, 
     user, session = options.truth.picks_user, options.truth.picks_session
     names = options.runs or [n for n in project.run_names() if has_picks(project, n, types, user=user, session=session)]
     if not names:
-        raise InputError(f"{options.copick}: no run has such picks of {', '.join(t.name for t in types)}")
+        raise InputError(f"{options.copick}: no run has matching picks of {', '.join(t.name for t in types)}")
     return {n: project_picks(project, n, types, user=user, session=session) for n in sorted(set(names))}
 
 

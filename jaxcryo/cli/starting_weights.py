@@ -20,7 +20,7 @@ from jaxcryo.training.starting_model import taken_over
 from jaxcryo.weights import TrainedModel, load_model
 
 BUNDLED = "bundled"
-"""Stands for the network that comes with the program."""
+"""Stands for the bundled network."""
 
 
 def starting_model(start: StartOptions, config: TrainConfig) -> tuple[pathlib.Path, TrainedModel] | None:
@@ -42,7 +42,7 @@ def starting_model(start: StartOptions, config: TrainConfig) -> tuple[pathlib.Pa
 def starting_weights(start: StartOptions, config: TrainConfig, types: Sequence[ParticleType]) -> Start | None:
     """The tensors that fit the recipe's network, and new ones for the rest; None where all are new.
 
-    What belongs to a type goes by its name: types that the weights know keep theirs, others get new ones.
+    Types are matched by name: those that the weights know keep their tensors, others get new ones.
 
     Raises:
         InputError: the weights cannot be read or made, or none of them fits.
@@ -79,7 +79,7 @@ def _bundled(arch: str) -> pathlib.Path:
 
 
 def _imagenet_weights(folder: pathlib.Path, arch: str) -> pathlib.Path:
-    """The encoder's ported weights; downloaded and ported where they are not there yet."""
+    """The encoder's ported weights; downloaded and ported if they are missing."""
     hub_name = architecture(arch).imagenet
     if hub_name is None:
         raise InputError(f"{arch} has no ImageNet weights to start from; train with --from-scratch or --init WEIGHTS")

@@ -39,9 +39,9 @@ CHALLENGE = "czii"
 def draw_config(
     structures: str, spacing_angstrom: float | None, like: Sequence[str] = (), background: Sequence[str] = ()
 ) -> DrawConfig:
-    """What phantoms of a file's particles have in common; `czii` stands for the challenge's.
+    """The settings of phantoms with a file's particles; `czii` stands for the challenge's.
 
-    `like` and `background` are tomograms that they resemble, and that they lie in.
+    Phantoms resemble the tomograms in `like`, and lie in those in `background`.
 
     Raises:
         InputError: the file cannot be read, or a structure that it names.
@@ -59,7 +59,7 @@ def draw_config(
 
 
 def train_from_structures(options: TrainOptions, draw: DrawConfig, config: TrainConfig, start: Start | None) -> int:
-    """Trains on phantoms that are made meanwhile, and calibrates the scores; 1 where it had to stop."""
+    """Trains on phantoms that are made meanwhile, and calibrates the scores; 1 if it had to stop."""
     for type_, structure in zip(draw.types, draw.structures or ("",) * len(draw.types), strict=True):
         beads = structure_beads(structure) if structure else None
         shape = "built-in shape, or an irregular globule" if beads is None else beads.source
@@ -137,5 +137,6 @@ def check_structures(options: TrainOptions) -> None:
     wrong = [name for name, value in given.items() if value is not None]
     if wrong:
         raise InputError(
-            f"{' and '.join(wrong)} cannot be given with --structures, which needs no tomograms; leave out one of them"
+            f"{' and '.join(wrong)} cannot be combined with --structures, which trains without "
+            "tomograms; leave out one of them"
         )

@@ -31,8 +31,8 @@ class StartOptions:
     """The weights that training starts from."""
 
     init: Annotated[pathlib.Path | None, shown("WEIGHTS")] = None
-    """start from these weights, or bundled for the network that comes along; types that they know by name keep what
-    they learned, tensors that do not fit are initialized anew"""
+    """start from these weights, or 'bundled' for the bundled network; particle types of the same name keep what was
+    learned, tensors that do not fit are initialized anew"""
     from_scratch: Switch = False
     """start without ImageNet weights"""
     weights: Annotated[pathlib.Path, shown("DIR")] = pathlib.Path("weights")
@@ -57,23 +57,23 @@ class ComputeOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabelOptions:
-    """What the picks say of the rest of a tomogram (docs/own-particles.md)."""
+    """How complete the picks are (docs/own-particles.md)."""
 
     labels: Literal["complete", "partial"] = "complete"
     """complete: what is not marked is background; partial: it is unknown"""
     corrections: Annotated[tuple[str, ...], shown("FILE ...")] = ()
-    """what was decided on pages; with partial labels only that, and picks in complete regions, count as marked"""
+    """corrections saved from pages; with partial labels only these, and picks in complete regions, count as marked"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StructureOptions:
-    """To learn from structures alone: phantoms are made while it trains."""
+    """Training from structures alone, on phantoms made meanwhile."""
 
     structures: Annotated[str | None, shown("TOML")] = None
-    """learn from structures, without tomograms or picks: a file of particle types that name theirs (docs/phantoms.md),
-    or czii for the challenge's six"""
+    """train without tomograms or picks: a file of particle types with a structure for each (docs/phantoms.md), or czii
+    for the challenge's six"""
     like: Annotated[tuple[str, ...], shown("TOMOGRAM ...")] = ()
-    """phantoms look like these tomograms, whose wedge, noise, scale and ice thickness are measured"""
+    """make phantoms look like these tomograms, whose wedge, noise, scale and ice thickness are measured"""
     background: Annotated[tuple[str, ...], shown("TOMOGRAM ...")] = ()
     """put particles into these tomograms, which should hold few of them; implies --like"""
 

@@ -1,4 +1,4 @@
-"""A training: one architecture on all runs of a dataset but the held-out one."""
+"""A training: one architecture on all runs of a dataset except the held-out one."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class _Prepared:
     """What the trainings of all folds have in common."""
 
     place: str
-    """Of the data, for people."""
+    """The data, for messages."""
     config: TrainConfig
     types: tuple[ParticleType, ...]
     examples: Sequence[Example]
@@ -54,11 +54,11 @@ class _Prepared:
     skewness: float
     start: Start | None
     model: TrainedModel | None
-    """That partial labels ask what is surely none."""
+    """The model that partial labels ask which voxels surely are background."""
 
 
 def train(options: TrainOptions) -> int:
-    """Trains on all runs but the held-out one, or on all folds in turn; 1 where a training had to stop."""
+    """Trains on all runs except the held-out one, or on all folds in turn; 1 if a training had to stop."""
     _check(options)
     keep_freed_memory()
     distributed.join([f"{field}={value!r}" for field, value in vars(options).items()])
@@ -124,7 +124,7 @@ def _check(options: TrainOptions) -> None:
         raise InputError(f"--fold is {options.fold}; expected a number from 0, or all")
     wanted = options.from_structures
     if wanted.structures is None and (wanted.like or wanted.background):
-        raise InputError("--like and --background need --structures, whose phantoms they are for")
+        raise InputError("--like and --background shape the phantoms of --structures; pass it too, or leave them out")
     if options.steps is not None and options.minutes is not None:
         raise InputError("--steps and --minutes were both given; choose one")
     if options.start.init is not None and options.start.from_scratch:
@@ -163,7 +163,7 @@ def _prepared(options: TrainOptions) -> _Prepared:
     start = starting_weights(options.start, config, types)
     decided = corrections_of(label.corrections, runs, types)
     spacing = options.input.voxel_spacing
-    # Decisions are marks by themselves.
+    # A decision marks a particle without picks.
     alone = partial and bool(decided) and options.picks is None
     if alone and (without := [r.name for r in runs if r.name not in decided]):
         raise InputError(f"--corrections has none of {', '.join(without)}; give their picks with --picks")
@@ -206,10 +206,10 @@ def _prepared(options: TrainOptions) -> _Prepared:
 def suited(
     config: TrainConfig, volumes: Sequence[Volume], note: Callable[[str], object]
 ) -> tuple[TrainConfig, list[Surveyed], float]:
-    """The config with an intensity rule that suits the tomograms, those with their empty regions, and their skewness.
+    """The config with an intensity rule that suits the tomograms; those with their empty regions; their skewness.
 
-    Constants that are far from the tomograms' scale give way to each tomogram's own mean and deviation. A tomogram
-    whose contrast looks opposite to the others' is said.
+    If the recipe's constants are far from the tomograms' scale, each tomogram's own mean and deviation are used. A note
+    names tomograms whose contrast looks opposite to the others'.
 
     Raises:
         InputError: a tomogram cannot be read, or its voxels are all equal.
@@ -219,13 +219,13 @@ def suited(
     odd = of_opposite_contrast({name: m.skewness for name, m in measured.items()})
     if odd:
         note(
-            f"the contrast of {', '.join(odd)} looks opposite to the others': leave it out, or write it with its sign "
-            "changed (--invert changes all)"
+            f"the contrast of {', '.join(odd)} looks opposite to the others': leave it out, or invert that file "
+            "(--invert inverts all)"
         )
     off = [name for name, m in measured.items() if not on_scale(m, config.intensity)]
     if config.intensity.rule == "fixed" and off:
         note(
-            f"the intensities of {', '.join(off)} are not on the recipe's scale: every tomogram is normalised by its "
+            f"the intensities of {', '.join(off)} are not on the recipe's scale: every tomogram is normalized by its "
             "own mean and standard deviation"
         )
         config = dataclasses.replace(config, intensity=IntensityConfig(rule="tomogram"))
