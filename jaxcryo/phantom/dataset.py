@@ -124,7 +124,7 @@ def write_dataset(
     present = [out / part for part in ("train", "test", "test-truth") if (out / part).exists()]
     if present and not force:
         raise InputError(
-            f"{out}: holds {', '.join(p.name for p in present)} already; choose another folder, or give --force to "
+            f"{out}: holds {', '.join(p.name for p in present)} already; choose another folder, or pass --force to "
             "replace the synthetic runs in it"
         )
     for old in present:

@@ -22,12 +22,12 @@ _TABLE = format_of("csv")
 
 
 def floor_of(types: Sequence[ParticleType]) -> float:
-    """What candidates of these types are above: no threshold is lower."""
+    """The score that candidates of these types are above, below every threshold."""
     return min(FLOOR, *(t.threshold for t in types))
 
 
 def write_candidates(picks: Picks, out: str | pathlib.Path) -> pathlib.Path:
-    """Writes the candidates of a run below `out`, whole, and gives the file.
+    """Writes the candidates of a run below `out`, whole, and returns the file.
 
     Raises:
         InputError: it cannot be written.

@@ -26,7 +26,7 @@ _EXPECTED = "expected picks as JSON with points[].location.x, y, z in ångström
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JsonPicks:
-    """What a file holds of each point."""
+    """The columns of a file's points."""
 
     xyz_angstrom: Float[NDArray[np.float64], "n 3"]
     score: Float[NDArray[np.float64], " n"] | None
@@ -38,12 +38,12 @@ class JsonPicks:
 def read_picks_json(
     path: str | pathlib.Path, type_: ParticleType, *, types: tuple[ParticleType, ...] = (), note: Note = ignore
 ) -> JsonPicks:
-    """The points of one file of Kaggle or copick; scores where every point has one that is a number.
+    """The points of one file of Kaggle or copick; with scores if every point has one that is a number.
 
-    `types` are those that a point's second type may be one of.
+    `types` are the allowed values of a point's second type.
 
     A point is at its location plus the translation of its transformation (copick, docs/geometry.md, "Relationship
-    Between Position and Transform"). Rotations that are all the identity, copick's default, are no orientations.
+    Between Position and Transform"). If all rotations are the identity (copick's default), there are no orientations.
 
     Raises:
         InputError: the file cannot be read, is about another particle, lacks fields, holds positions that are not
@@ -60,9 +60,7 @@ def read_picks_json(
         raise InputError(f"{path}: its unit is {reprlib.repr(unit)}; expected 'angstrom': convert the positions")
     about = content.get("pickable_object_name") or type_.name
     if about != type_.name:
-        raise InputError(
-            f"{path}: holds picks of {reprlib.repr(about)}; expected {type_.name!r}: rename the file or its content"
-        )
+        raise InputError(f"{path}: holds picks of {reprlib.repr(about)}; expected {type_.name!r}: correct one of them")
     points = content["points"]
     xyz, transformation = np.zeros((len(points), 3)), np.tile(np.eye(4), (len(points), 1, 1))
     score, chance = np.full(len(points), np.nan), np.full(len(points), np.nan)
@@ -106,12 +104,12 @@ def _number_or_nan(value: Any) -> float:
 def orientation_of(
     matrices: Float[NDArray[np.float64], "n 3 3"], path: pathlib.Path | str, note: Note
 ) -> Float[NDArray[np.float64], "n 3 3"] | None:
-    """The rotations, the identity for what is none; None where all are."""
+    """The rotations, with the identity in place of what is not a rotation; None if all are the identity."""
     with np.errstate(over="ignore", invalid="ignore"):
         products = matrices @ matrices.transpose(0, 2, 1) - np.eye(3)
         rotations = (np.abs(products) < 1e-3).all(axis=(1, 2)) & (np.linalg.det(np.nan_to_num(matrices)) > 0)
     if not rotations.all():
-        note(f"{path}: {int((~rotations).sum())} points have a transformation that is no rotation, left out")
+        note(f"{path}: {int((~rotations).sum())} points have a transformation that is not a rotation; it was left out")
     matrices = np.where(rotations[:, None, None], matrices, np.eye(3))
     return matrices if np.any(np.abs(matrices - np.eye(3)) > 1e-12) else None
 
@@ -203,7 +201,7 @@ def read_copick_folder(
     folder = pathlib.Path(root) / "ExperimentRuns"
     available = sorted(f.parent.name for f in folder.glob("*/Picks"))
     if not available:
-        raise InputError(f"{root}: has no ExperimentRuns/<run>/Picks; give the folder that holds ExperimentRuns")
+        raise InputError(f"{root}: has no ExperimentRuns/<run>/Picks; expected the folder that holds ExperimentRuns")
     names = available if runs is None else list(runs)
     unknown = [n for n in names if n not in available]
     if unknown:
@@ -224,7 +222,7 @@ def write_copick_picks(
     picks: Picks, root: str | pathlib.Path, *, user_id: str = "jaxcryo", session_id: str = "0"
 ) -> list[pathlib.Path]:
     """Writes `<root>/ExperimentRuns/<run>/Picks/<user>_<session>_<particle>.json` for every type, also those without
-    picks, and gives the paths.
+    picks, and returns the paths.
 
     Raises:
         InputError: user or session contain `_` or `/`, or a file cannot be written.
@@ -256,7 +254,7 @@ def write_kaggle_picks(picks: Picks, root: str | pathlib.Path) -> list[pathlib.P
 
 
 def particle_of(file: pathlib.Path) -> str:
-    """The particle a file name is about; names of particles hold no underscore."""
+    """The particle of a file name; names of particles contain no underscore."""
     parts = file.stem.split("_")
     return parts[2] if len(parts) == 3 else file.stem
 

@@ -1,4 +1,4 @@
-"""What a person decided about the picks of a run, as the page or napari saves it, and the picks as corrected."""
+"""What a person decided about the picks of a run, saved from the page or napari, and the corrected picks."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from jaxcryo.serialize import from_plain, to_plain
 
 KIND = "jaxcryo corrections"
 SUFFIX = "-corrections.json"
-"""Of a file's name, after the run's."""
-_EXPECTED = "expected corrections that the page of an inference saved"
+"""The end of a file's name, after the run's name."""
+_EXPECTED = "expected corrections saved from the page of an inference"
 _SAME_ANGSTROM = 1e-3
 ROUNDED_ANGSTROM = 10.0
-"""As far as rounding in a format moves a pick. Picks that may be corrected already have no others to be taken out."""
+"""How far rounding in a format moves a pick. Used where picks may have been corrected before, so that no others go."""
 
 Place = tuple[float, float, float]
 
@@ -44,7 +44,7 @@ class Decision:
     was: str | None
     """The type it was found as; None for one that was added."""
     now: str | None
-    """The type it is; None where it is none of `was`."""
+    """The type it is; None if it is not a particle of type `was`."""
 
     def __post_init__(self) -> None:
         _check_place(self.xyz_angstrom)
@@ -77,7 +77,7 @@ class Corrections:
     decisions: tuple[Decision, ...] = ()
     complete: tuple[Region, ...] = ()
     thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
-    """Above which candidates counted as picks where nothing else was decided."""
+    """Thresholds above which candidates counted as picks unless decided otherwise."""
 
     def counts(self) -> dict[str, int]:
         """How many picks were accepted, rejected, given another type and added."""
@@ -118,11 +118,11 @@ def corrected(
     reach_angstrom: float | None = None,
     note: Note = ignore,
 ) -> Picks:
-    """The picks with what was decided: those that were rejected are gone, those that a person named have the score 1.
+    """The picks after the decisions: rejected ones are gone, those that a person confirmed have the score 1.
 
     A decision is about the pick of its type at its place, or, where picks were found anew, about the nearest within
-    half the particle's radius, or within `reach_angstrom`. A rejected place without one changes nothing; it is noted
-    where `candidates`, all that could be decided about, have none there either.
+    half the particle's radius, or within `reach_angstrom`. A rejected position without one changes nothing; a note says
+    so if `candidates`, all that could be decided about, have none there either.
 
     Raises:
         InputError: a type is unknown.
@@ -154,8 +154,8 @@ def corrected(
                 keep[there] = False
     if lost:
         note(
-            f"{corrections.run}: {lost} rejected picks are not among these: they may be taken out already, or "
-            "be of another inference"
+            f"{corrections.run}: {lost} rejected picks are not among these picks: they may have been "
+            "removed before, or belong to another inference"
         )
     named = [d for d in corrections.decisions if d.now is not None]
     sure = Picks(
@@ -170,7 +170,7 @@ def corrected(
 
 
 def corrections_between(before: Picks, after: Picks, *, types: set[str]) -> Corrections:
-    """What somebody who edited the picks of these types decided: picks that are gone are rejected, new ones added.
+    """The decisions of somebody who edited the picks of these types: missing picks are rejected, new ones added.
 
     A pick that was moved is both.
     """

@@ -38,16 +38,16 @@ class ModelUsed:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What decides the picks of a folder: equal where picks of the same tomogram are.
+    """All settings that affect the picks of a folder: with equal settings, the same tomogram gives the same picks.
 
-    Each field has the default that folders of before it count as.
+    Each field's default is what folders from before the field count as.
     """
 
     engines: tuple[ModelUsed, ...] = ()
     """The models that are averaged; none in a folder that inference did not write."""
     thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
     floor: float | None = None
-    """What the candidates beside the picks are above; None where there are none."""
+    """The score that the candidates beside the picks are above; None if there are none."""
     particles: tuple[dict[str, Any], ...] = ()
     """The particle types, without thresholds."""
     nms_voxel: int = 7
@@ -74,7 +74,7 @@ class PicksFolder:
         return self.path / "ExperimentRuns"
 
     def settings(self) -> Settings | None:
-        """What its picks were made with; None where it does not say so."""
+        """The settings its picks were made with; None if it does not record them."""
         try:
             return from_plain(Settings, read_json(self.path / _FILE_NAME, _EXPECTED), str(self.path / _FILE_NAME))
         except InputError:
@@ -86,11 +86,11 @@ class PicksFolder:
         return settings is not None and bool(settings.engines)
 
     def write_settings(self, settings: Settings) -> None:
-        """Writes what its picks are made with, before the first of them; raises as `write_text` does."""
+        """Writes the settings before the first picks; raises as `write_text` does."""
         write_text(self.path / _FILE_NAME, json.dumps(to_plain(settings), indent=1, ensure_ascii=False) + "\n")
 
     def check_ours(self, files: Sequence[pathlib.Path]) -> None:
-        """Raises InputError where files that inference would write exist, and the folder is none of inference's."""
+        """Raises InputError if files that inference would write exist, and the folder is not from an inference."""
         present = [str(file) for file in (self.path / _FILE_NAME, *files) if file.exists()]
         if present and not self.is_of_inference():
             raise InputError(
@@ -99,9 +99,9 @@ class PicksFolder:
             )
 
     def finished(self, settings: Settings, runs: Sequence[Run], *, note: Note) -> set[str]:
-        """Those of the runs whose picks with these very settings, of the same tomogram, are in the folder.
+        """Those of the runs that the folder has picks of, with these very settings and the same tomogram.
 
-        A run whose tomogram is another one, or has changed, is said.
+        A note names each run whose tomogram has changed or is another one.
 
         Raises:
             InputError: the folder holds picks made with other settings, be it of these runs or of others.
@@ -116,7 +116,7 @@ class PicksFolder:
         complete = [run for run in runs if counts.get(run.name) == len(settings.thresholds)]
         done, changes = unchanged(self.runs, complete)
         for name, change in changes.items():
-            note(f"{name}: {change}; it is done again")
+            note(f"{name}: {change}; it is picked again")
         return done
 
     def types(self) -> tuple[ParticleType, ...]:
@@ -129,11 +129,11 @@ class PicksFolder:
         return CZII_TYPES if settings is None or not settings.particles else types_from_json(settings.particles)
 
     def formats(self) -> list[PickFormat]:
-        """The formats in which its picks are there."""
+        """The formats in which it has its picks."""
         return [f for f in writable_formats().values() if (self.path / _sign(f)).exists()]
 
     def origins(self) -> list[Run]:
-        """The tomograms that its picks are of, as far as they are where they were; addresses are not asked."""
+        """The tomograms of its picks, if they are still in their places; servers are not asked."""
         places = sorted(f.parent for f in self.runs.glob(f"*/{FILE_NAME}"))
         paths = {place.name: location(read_origin(place).path) for place in places}
         return [
@@ -151,11 +151,11 @@ class PicksFolder:
         in_force: Mapping[str, float],
         note: Note,
     ) -> dict[str, Picks]:
-        """The picks above these thresholds; a type that has none keeps the picks in `found`, which are the folder's.
+        """The picks above these thresholds; a type without one keeps its picks in `found`, which are the folder's.
 
-        Thresholds `in_force` took the place of the settings' in a second pass. Where the candidates of all runs are in
-        the folder, thresholds may also be lower than those of the inference; `note` is told what goes beyond what was
-        saved.
+        Thresholds `in_force` replaced those of the settings in a second pass. Where the candidates of all runs are in
+        the folder, thresholds may also be lower than those of the inference; `note` is told of thresholds below what
+        was saved.
 
         Raises:
             InputError: the candidates, or picks without scores, cannot be used; a threshold is for an unknown type.
@@ -173,7 +173,7 @@ class PicksFolder:
 
 
 def _sign(format_: PickFormat) -> str:
-    """What is there where a folder has picks in this format."""
+    """The path that exists if a folder has picks in this format."""
     return "ExperimentRuns" if format_.place == "." else format_.place or format_.name
 
 

@@ -1,4 +1,4 @@
-"""What the coordinates of a format refer to and picks do not carry: pixel sizes and the sizes of tomograms.
+"""What a format's coordinates refer to, and picks do not carry: the pixel sizes and sizes of tomograms.
 
 All formats meet in copick's coordinates, in which picks are kept: ångströms x, y, z from the volume's corner, a
 voxel's index counted from 0 times its spacing (copick, docs/geometry.md, "Voxel Coordinates").
@@ -20,7 +20,7 @@ from jaxcryo.picks.run_names import listed, same_run
 from jaxcryo.tomogram.volumes import open_volume
 
 Note = Callable[[str], object]
-"""Is told, in a sentence, what a user should know of a conversion."""
+"""Called with a sentence for the user about a conversion."""
 
 Triple = tuple[float, float, float]
 
@@ -32,7 +32,7 @@ _SAME = 0.01
 
 
 def ignore(sentence: str) -> None:
-    """The note that tells nobody."""
+    """A note that goes nowhere."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,15 +40,15 @@ class TomogramGeometry:
     """The scales and sizes of one tomogram, x, y, z; None where not known."""
 
     pixel_size_angstrom: float | None = None
-    """Of the tilt series without binning: RELION's rlnTomoTiltSeriesPixelSize."""
+    """Pixel size of the unbinned tilt series: RELION's rlnTomoTiltSeriesPixelSize."""
     unbinned_size_xyz: tuple[int, int, int] | None = None
-    """Of the tomogram in those pixels: RELION's rlnTomoSizeX/Y/Z."""
+    """Size of the tomogram in those pixels: RELION's rlnTomoSizeX/Y/Z."""
     voxel_spacing_xyz_angstrom: Triple | None = None
-    """Of the tomogram as it was picked in."""
+    """Voxel spacing of the tomogram that was picked."""
     shape_xyz: tuple[int, int, int] | None = None
-    """Of the tomogram in voxels."""
+    """Size of that tomogram in voxels."""
     others: tuple[str, ...] = dataclasses.field(default=(), compare=False)
-    """The tomograms of which more is known, where this is none of them."""
+    """The tomograms with a known geometry, if this one is not among them."""
 
     def __post_init__(self) -> None:
         spacing = self.voxel_spacing_xyz_angstrom or ()
@@ -65,7 +65,7 @@ class TomogramGeometry:
         """Raises InputError where it is not known."""
         if self.pixel_size_angstrom is None:
             raise InputError(
-                f"{run}: the pixel size of the unbinned tilt series is not known{self._beside(run)}; give --pixel-size "
+                f"{run}: the pixel size of the unbinned tilt series is not known{self._beside(run)}; pass --pixel-size "
                 "ANGSTROM, or --tomograms tomograms.star"
             )
         return self.pixel_size_angstrom
@@ -81,7 +81,7 @@ class TomogramGeometry:
         pixel_size = self.pixel_size(run)
         if self.unbinned_size_xyz is None:
             raise InputError(
-                f"{run}: the size of the unbinned tomogram is not known{self._beside(run)}; give --unbinned-size X Y Z "
+                f"{run}: the size of the unbinned tomogram is not known{self._beside(run)}; pass --unbinned-size X Y Z "
                 "(rlnTomoSizeX, Y, Z), or --tomograms tomograms.star, or --data DIR with the tomograms"
             )
         return np.asarray(self.unbinned_size_xyz, np.float64) / 2 * pixel_size
@@ -90,7 +90,7 @@ class TomogramGeometry:
         """x, y, z. Raises InputError where it is not known."""
         if self.voxel_spacing_xyz_angstrom is None:
             raise InputError(
-                f"{run}: the voxel spacing of the tomogram is not known{self._beside(run)}; give --voxel-spacing "
+                f"{run}: the voxel spacing of the tomogram is not known{self._beside(run)}; pass --voxel-spacing "
                 "ANGSTROM, or --data DIR with the tomograms"
             )
         return np.asarray(self.voxel_spacing_xyz_angstrom, np.float64)
@@ -109,16 +109,16 @@ class TomogramGeometry:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Geometries:
-    """The geometry of each run; `default` is what was said for all, and goes before what is known of one."""
+    """The geometry of each run; `default` was given for all of them, and goes before what is known of one."""
 
     default: TomogramGeometry = TomogramGeometry()
     by_run: Mapping[str, TomogramGeometry] = dataclasses.field(default_factory=dict)
 
     def of(self, run: str) -> TomogramGeometry:
-        """The geometry of a run, also where it is called by a program's variant of its name.
+        """The geometry of a run, also under another program's variant of its name.
 
-        A pixel size that was said for all leaves the tomogram as large as its own source has it: sizes in pixels are
-        of one source with the pixel.
+        A pixel size given for all does not change a tomogram's extent: its size in pixels belongs to the pixel size of
+        the same source.
         """
         name = self.known_as(run)
         if name is None:
@@ -132,25 +132,25 @@ class Geometries:
         return dataclasses.replace(own, **{name: value for name, value in values.items() if value is not None})
 
     def known_as(self, run: str) -> str | None:
-        """The name under which a run's geometry is known; None where there is none."""
+        """The name under which a run's geometry is known; None if it is not."""
         return same_run(run, self.by_run)
 
     def note_places(self, picks: Picks, note: Note) -> None:
-        """Says where picks lie outside of their tomogram or fill only a corner, as wrong pixel sizes make them."""
+        """Notes picks that lie outside their tomogram or fill only a corner of it, as wrong pixel sizes cause."""
         extent = self.of(picks.run).extent_xyz_angstrom()
         if extent is not None:
             note_places(picks, extent, note)
 
 
 def note_places(picks: Picks, extent_xyz_angstrom: Float[NDArray[np.float64], "3"], note: Note) -> None:
-    """Says where picks lie outside of a tomogram of this size, or fill only a corner of it."""
+    """Notes picks that lie outside a tomogram of this size, or fill only a corner of it."""
     xyz, extent = picks.xyz_angstrom, extent_xyz_angstrom
     size = " × ".join(f"{v:.0f}" for v in extent)
     reach = max((t.radius_angstrom for t in picks.types), default=0.0)
     outside = int(np.any((xyz < -reach) | (xyz > extent + reach), axis=1).sum())
     if outside:
         note(
-            f"{picks.run}: {outside} of {len(picks)} picks are outside of the tomogram, which is {size} Å (x, y, z); a "
+            f"{picks.run}: {outside} of {len(picks)} picks are outside the tomogram, which is {size} Å (x, y, z); a "
             "wrong pixel size or voxel spacing is the usual cause"
         )
     elif len(picks) >= _FEWEST and np.all(np.max(xyz[:, :2], axis=0) < _CORNER * extent[:2]):
@@ -167,7 +167,7 @@ def differ(a: float, b: float) -> bool:
 
 
 def geometries_of_tomograms(runs: Sequence[Run], default: TomogramGeometry, *, note: Note = ignore) -> Geometries:
-    """Geometries with the spacings that the tomograms' files give, and sizes derived where a pixel size is known.
+    """Geometries with the spacings in the tomograms' files, and with derived sizes where a pixel size is known.
 
     The unbinned size is the tomogram's extent over the pixel size, to the nearest pixel; a note says so. A tomogram
     that cannot be opened is left out, with a note.
@@ -195,7 +195,7 @@ def geometries_of_tomograms(runs: Sequence[Run], default: TomogramGeometry, *, n
     if sizes:
         shown = ", ".join("×".join(map(str, s)) for s in sorted(sizes))
         note(
-            f"the unbinned size was taken from the tomograms as {shown} pixels (x, y, z); give --unbinned-size or "
-            "--tomograms if tomograms.star says otherwise"
+            f"the unbinned size was taken from the tomograms as {shown} pixels (x, y, z); pass --unbinned-size or "
+            "--tomograms if tomograms.star has another size"
         )
     return Geometries(default=default, by_run=by_run)

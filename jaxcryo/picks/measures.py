@@ -1,4 +1,4 @@
-"""What was measured of picks beside their positions, as the cells of a file's rows and back."""
+"""What was measured of picks besides their positions, written to and read from the cells of a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxcryo.domain import MEASURES, ParticleType, Picks
 def measures_of(
     cells: Mapping[str, object], types: Sequence[ParticleType], names: Sequence[str] = MEASURES
 ) -> list[float]:
-    """What `Picks.measured` has of one pick, from the values by these names; the second type is there by its name."""
+    """The `Picks.measured` of one pick, by name; the second type is given by its own name."""
     index_of = {t.name: float(i) for i, t in enumerate(types)}
     return [index_of.get(str(cells.get(names[0])), np.nan), *(_number(cells.get(name)) for name in names[1:])]
 

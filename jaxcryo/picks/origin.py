@@ -1,4 +1,4 @@
-"""Which tomogram the picks of a run were made from, kept beside them: a run is done only for that very tomogram."""
+"""Which tomogram the picks of a run are from. It is kept beside them: a run is done only for that very tomogram."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jaxcryo.stores.address import Address, location
 from jaxcryo.tomogram.ome_zarr import seen_at
 
 FILE_NAME = "tomogram.json"
-_EXPECTED = "expected what `infer` keeps beside a run's picks"
+_EXPECTED = "expected the record of the tomogram that `infer` keeps beside a run's picks"
 _BLOCK_BYTES = 4096
 _SAMPLED_FILES = 16
 _AT_ONCE = 16
@@ -32,13 +32,13 @@ class Origin:
     """Absolute, links followed; or an address."""
     bytes: int
     modified_ns: int
-    """Of the file changed last."""
+    """When the newest file was changed."""
     sample: str
-    """A digest of names, sizes and some blocks: it tells apart files whose times were lost in copying."""
+    """A digest of names, sizes and some blocks: it tells files apart whose times were lost in copying."""
 
     @classmethod
     def of(cls, path: str | pathlib.Path | Address) -> Origin:
-        """A file, or all files of a folder, or of an address; what is not there is known by its path alone.
+        """A file, or all files of a folder or an address; a missing one is known by its path alone.
 
         Raises:
             InputError: an address does not answer.
@@ -61,7 +61,7 @@ class Origin:
         return cls(path=str(path.resolve()), bytes=total, modified_ns=modified, sample=digest.hexdigest()[:16])
 
     def is_same(self, other: Origin) -> bool:
-        """Whether both are one tomogram, be it moved with its times."""
+        """Whether both are the same tomogram, even if it was moved with its times."""
         at_hand = bool(self.sample and other.sample)
         return dataclasses.replace(self, path="") == dataclasses.replace(other, path="") and (
             at_hand or self.path == other.path
@@ -74,14 +74,14 @@ def write_origin(folder: pathlib.Path, origin: Origin) -> None:
 
 
 def read_origin(folder: pathlib.Path) -> Origin:
-    """What is kept in the folder of a run. Raises InputError where it is damaged, or not there."""
+    """The record in the folder of a run. Raises InputError if it is damaged or missing."""
     return from_plain(Origin, read_json(folder / FILE_NAME, _EXPECTED), str(folder / FILE_NAME))
 
 
 def change_since(folder: pathlib.Path, run: Run) -> str | None:
-    """What has changed since the picks in the folder of a run were made, for people; None where nothing has.
+    """A sentence on what has changed since the picks in the folder of a run were made; None if nothing has.
 
-    Picks of before this was kept count as those of the tomogram at hand.
+    Picks from before this record existed count as picks of the given tomogram.
     """
     if not (folder / FILE_NAME).exists():
         return None

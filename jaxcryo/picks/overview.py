@@ -1,4 +1,4 @@
-"""What a batch of tomograms gave: picks of each type in each, and tomograms that do not look like the others."""
+"""The result of a batch of tomograms: picks of each type in each, and tomograms that differ from the others."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from jaxcryo.domain import ParticleType, Picks
 
 TIMES = 10.0
-"""A tomogram is named if it has so many times fewer or more picks than the others have in the median."""
+"""A tomogram is named if it has this many times fewer or more picks than the median of the others."""
 _LEAST_OTHERS = 3
 _LEAST_PICKS = 10.0
-"""Fewer are expected to vanish or multiply by chance."""
+"""Smaller numbers change this much by chance."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,19 +25,19 @@ class Outlier:
 
     run: str
     type: str | None
-    """Of one type; None of all together."""
+    """The type that was counted; None for all types together."""
     count: int
     median: float
-    """Of the other tomograms."""
+    """The median of the other tomograms."""
 
     def __str__(self) -> str:
         of = "" if self.type is None else f" of {self.type}"
         cause = (
-            "look whether it is empty, or its contrast or voxel size is another"
+            "check whether it is empty, and its contrast and voxel size"
             if self.count < self.median
-            else "look whether its contrast or voxel size is another, or whether there is much that is bright or dark"
+            else "check its contrast and voxel size, and whether much of it is very bright or dark"
         )
-        return f"{self.run}: {self.count} picks{of}, where the others have {self.median:g} in the median; {cause}"
+        return f"{self.run}: {self.count} picks{of}, while the median of the others is {self.median:g}; {cause}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,9 +52,9 @@ class Overview:
 
     @property
     def outliers(self) -> tuple[Outlier, ...]:
-        """Tomograms with ten times fewer or more picks than the median of the others, if these are three or more.
+        """Tomograms with ten times fewer or more picks than the median of the others, which are at least three.
 
-        One that is far off in all together is not named again for each type.
+        One that stands out in the total is not named again for each type.
         """
         found = []
         total = self.counts.sum(axis=1)

@@ -1,4 +1,4 @@
-"""Which tomogram a name means, where programs call the same one differently."""
+"""Which tomogram a name means, since programs name the same one differently."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SUFFIXES = re.compile(
 """What Warp, AreTomo, IMOD and EMAN2 add to the name of a tilt series."""
 _PREFIXES = re.compile(r"^(rec_|tomo_(?=[A-Za-z]))", re.IGNORECASE)
 _SERIES = re.compile(r"(?:ts|tomo|tomogram)?[_-]?0*(\d+)", re.IGNORECASE)
-"""A tomogram that is only numbered: 7, 007, TS_007, tomo7."""
+"""A tomogram that has only a number: 7, 007, TS_007, tomo7."""
 _SHOWN = 10
 
 

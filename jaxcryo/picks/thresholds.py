@@ -27,7 +27,7 @@ def read_thresholds(path: str | pathlib.Path) -> dict[str, float]:
         raise InputError(f"{path}: holds no thresholds; {_EXPECTED}")
     for name, value in content.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
-            raise InputError(f"{path}: the threshold of {name[:80]!r} is no finite number; {_EXPECTED}")
+            raise InputError(f"{path}: the threshold of {name[:80]!r} is not a finite number; {_EXPECTED}")
     return {name: float(value) for name, value in content.items()}
 
 
@@ -35,13 +35,13 @@ def with_thresholds(types: tuple[ParticleType, ...], thresholds: Mapping[str, fl
     """The types with these thresholds instead of their own; a type that is not named keeps its own.
 
     Raises:
-        InputError: a name is of no type.
+        InputError: a name is not that of a type.
     """
     names = [t.name for t in types]
     unknown = sorted(set(thresholds) - set(names))
     if unknown:
         raise InputError(
-            f"thresholds of {', '.join(unknown)}; the types are {', '.join(names)}: correct them, or give --particles"
+            f"thresholds of {', '.join(unknown)}; the types are {', '.join(names)}: correct them, or pass --particles"
         )
     return tuple(dataclasses.replace(t, threshold=thresholds.get(t.name, t.threshold)) for t in types)
 

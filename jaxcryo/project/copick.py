@@ -1,9 +1,9 @@
-"""A copick project: its tomograms and its picks on this machine's disks, and picks into it.
+"""A copick project: its tomograms and picks on this machine's disks, and writing picks into it.
 
-Of a project of the CryoET Data Portal only the overlay is here; `portal.py` has the rest.
+If the project is of the CryoET Data Portal, only its overlay is handled here; `portal.py` has the rest.
 
 Files are read and written as the `copick` package does (its layout and JSON; the package itself wants an old zarr).
-What is in the overlay goes before what is in the static part, and only the overlay is written to.
+The overlay goes before the static part, and only the overlay is written to.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ class CopickProject:
     overlay: pathlib.Path
     static: pathlib.Path | None
     datasets: tuple[int, ...] = ()
-    """Of the CryoET Data Portal, in place of a static part."""
+    """Datasets of the CryoET Data Portal, in place of a static part."""
 
     @property
     def roots(self) -> tuple[pathlib.Path, ...]:
-        """Where things are looked for, the first that has them counts."""
+        """Where things are looked for; the first folder that has them counts."""
         return (self.overlay,) if self.static is None else (self.overlay, self.static)
 
     def folders(self, *place: str) -> list[pathlib.Path]:
-        """The folders of that place below `ExperimentRuns` that are there."""
+        """The existing folders of that place below `ExperimentRuns`."""
         return [f for f in (r.joinpath("ExperimentRuns", *place) for r in self.roots) if f.is_dir()]
 
     def run_names(self) -> list[str]:
@@ -86,11 +86,11 @@ def project_runs(
 ) -> list[Run]:
     """The runs of a project that have the tomogram, or those named, in the order of their names.
 
-    Of several voxel spacings the one of `voxel_spacing_folder` is taken (`VoxelSpacing10.000`, or just the number),
-    else the nearest to `near_angstrom`.
+    Among several voxel spacings, that of `voxel_spacing_folder` is taken (`VoxelSpacing10.000`, or just the number),
+    else the one nearest to `near_angstrom`.
 
     Raises:
-        InputError: there is no such run or tomogram, or which one is not clear.
+        InputError: there is no such run or tomogram, or it is not clear which one is meant.
     """
     available = project.run_names()
     if not available:
@@ -136,10 +136,10 @@ def project_picks(
     user: str | None = None,
     session: str | None = None,
 ) -> Picks:
-    """The picks of a run by a user and in a session; without a user by anyone but this program.
+    """The picks of a run by a user and in a session; without a user, by anyone except this program.
 
     Raises:
-        InputError: there are none of these types, a type has several, or a file cannot be used.
+        InputError: there are none of these types, several files are of one type, or a file cannot be used.
     """
     check_names([run], "run", str(project.path))
     found = _pick_files(project, run)
@@ -173,13 +173,13 @@ def has_picks(
 
 
 def own_files(project: CopickProject, runs: Iterable[str]) -> list[pathlib.Path]:
-    """The files of this program's picks that are in the overlay."""
+    """The files of this program's picks in the overlay."""
     folders = [project.overlay / "ExperimentRuns" / run / "Picks" for run in runs]
     return [f for folder in folders for f in sorted(folder.glob(f"{OWN_USER}_{OWN_SESSION}_*.json"))]
 
 
 def check_no_own_files(project: CopickProject, runs: Iterable[str]) -> None:
-    """Raises InputError where runs have picks by this program in the overlay already."""
+    """Raises InputError if runs already have picks by this program in the overlay."""
     there = own_files(project, runs)
     if there:
         more = f" and {len(there) - 1} more" if len(there) > 1 else ""
@@ -187,7 +187,7 @@ def check_no_own_files(project: CopickProject, runs: Iterable[str]) -> None:
 
 
 def write_project_picks(project: CopickProject, found: Mapping[str, Picks], *, force: bool) -> list[pathlib.Path]:
-    """Writes picks with their scores into the overlay, as user jaxcryo in session 0; gives the files.
+    """Writes picks with their scores into the overlay, as user jaxcryo in session 0; returns the files.
 
     Raises:
         InputError: there are others by this program and no `force`, or a file cannot be written.
@@ -197,7 +197,9 @@ def write_project_picks(project: CopickProject, found: Mapping[str, Picks], *, f
         texts |= copick_texts(picks, project.overlay, user_id=OWN_USER, session_id=OWN_SESSION)
     for file, text in texts.items():
         if not force and file.exists() and not _holds(file, text):
-            raise InputError(f"{file} already exists, by another inference; pass --force to replace it in the project")
+            raise InputError(
+                f"{file} already exists, from another inference; pass --force to replace it in the project"
+            )
     for file, text in texts.items():
         write_text(file, text)
     return list(texts)
@@ -262,7 +264,7 @@ def _root(path: pathlib.Path, key: str, value: Any) -> pathlib.Path | None:
         return None
     expected = f"expected an absolute path on this machine, as local:///data/project (in {key!r})"
     if not isinstance(value, str) or not value or "\0" in value:
-        raise InputError(f"{path}: {str(value)[:80]!r} is no root; {expected}")
+        raise InputError(f"{path}: {str(value)[:80]!r} is not a valid root; {expected}")
     scheme, separator, rest = value.partition("://")
     if not separator:
         rest = value

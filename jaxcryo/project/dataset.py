@@ -20,7 +20,7 @@ from jaxcryo.tomogram.volumes import MRC_SUFFIXES, TILT_SERIES_SUFFIXES, is_tomo
 
 Split = Literal["train", "test"]
 _MOST_OUTSIDE = 0.05
-"""The share of picks that may lie far outside; more are a wrong spacing."""
+"""The share of picks that may lie far outside; if there are more, the spacing is wrong."""
 _VOLUME_SUFFIXES = (
     ".em",
     ".hdf",
@@ -57,14 +57,14 @@ def find_runs(
 
     `root` is the challenge's folder (`train/`, `test/`), a folder with `static/ExperimentRuns` (picks in
     `overlay/ExperimentRuns`) or `ExperimentRuns` (picks beside the tomograms), a folder of tomograms, one tomogram, or
-    an address as `remote_runs` takes it. `split` chooses a part of the challenge's folder and means nothing elsewhere;
-    None takes both parts, and of a run that is in both the one in train, since the challenge's test folder repeats
-    three training runs. `tomogram_type` and `voxel_spacing_folder` (such as `VoxelSpacing10.000`) choose among several
+    an address as `remote_runs` takes it. `split` chooses a part of the challenge's folder and has no effect elsewhere;
+    None takes both parts, and for a run in both the one in train, since the challenge's test folder repeats three
+    training runs. `tomogram_type` and `voxel_spacing_folder` (such as `VoxelSpacing10.000`) choose among several
     reconstructions.
-    What a folder of tomograms holds besides is told to `note`.
+    `note` is told what else a folder of tomograms holds.
 
     Raises:
-        InputError: nothing is there, `split` or a name of `names` is not, or which reconstruction is not clear.
+        InputError: nothing is there, `split` or a name of `names` does not exist, or several reconstructions fit.
     """
     root = location(root)
     if isinstance(root, Address):
@@ -114,11 +114,11 @@ def read_run_picks(run: Run, types: tuple[ParticleType, ...]) -> Picks:
 
 
 def within_volume(picks: Picks, grid: VoxelGrid, *, note: Note = ignore) -> Picks:
-    """The picks that a volume may have. Those whose center is outside by less than a radius stay: the particle reaches
-    in, and part of its target is drawn. A few farther ones are dropped; both are noted.
+    """The picks that belong to a volume. Those whose center is outside by less than a radius stay: the particle reaches
+    in, and part of its target is drawn. A few farther ones are dropped. A note says so in both cases.
 
     Raises:
-        InputError: many lie outside, which is what a wrong voxel spacing looks like.
+        InputError: many lie outside, the usual sign of a wrong voxel spacing.
     """
     if not len(picks):
         return picks
@@ -150,7 +150,7 @@ def _outside(picks: Picks, grid: VoxelGrid, kept: NDArray[np.bool_]) -> str:
     return (
         f"{picks.run}: {len(outside)} of {len(picks)} picks are outside the volume, the first is a {particle} at "
         f"{position} Å (x, y, z); the volume is {extent} Å at a voxel spacing of {grid.spacing_angstrom:g} Å. A wrong "
-        "spacing is the usual cause: give the true one with --voxel-spacing"
+        "spacing is the usual cause: pass the true one with --voxel-spacing"
     )
 
 
@@ -169,7 +169,7 @@ def _tomograms(root: pathlib.Path, note: Note) -> dict[str, pathlib.Path]:
     for path in sorted(root.iterdir()) if root.is_dir() else ():
         if path.name.startswith("."):
             continue
-        # A link to nothing is a run: one that fails, and says why.
+        # A broken link counts as a run, which fails and says why.
         lost = path.is_symlink() and not path.exists() and path.name.lower().endswith((".zarr", *MRC_SUFFIXES))
         if not (is_tomogram(path) or lost):
             passed_over.append(f"{path.name} ({_reason(path)})")
@@ -182,10 +182,10 @@ def _tomograms(root: pathlib.Path, note: Note) -> dict[str, pathlib.Path]:
             series, found[name] = (path, other) if _is_tilt_series(path) else (other, path)
             passed_over.append(f"{series.name} (the tilt series of {found[name].name})")
         else:
-            raise InputError(f"{root}: {other.name} and {path.name} give one run name, {name}: rename one")
+            raise InputError(f"{root}: {other.name} and {path.name} would both be run {name}: rename one")
     if passed_over and found:
         more = f" and {len(passed_over) - _MOST_NAMED} more" if len(passed_over) > _MOST_NAMED else ""
-        note(f"{root}: passed over {', '.join(passed_over[:_MOST_NAMED])}{more}")
+        note(f"{root}: skipped {', '.join(passed_over[:_MOST_NAMED])}{more}")
     return found
 
 
@@ -197,14 +197,14 @@ def _reason(path: pathlib.Path) -> str:
     if path.is_symlink() and not path.exists():
         return f"a link to {path.readlink()}, which does not exist"
     if path.is_dir():
-        return "a folder that is no zarr"
+        return "a folder that is not a zarr"
     if path.suffix.lower() in _VOLUME_SUFFIXES:
         return "a format that is not read: convert it to MRC"
     return "no tomogram"
 
 
 def _reconstruction(run: pathlib.Path, tomogram_type: str, voxel_spacing_folder: str | None) -> pathlib.Path:
-    """The one tomogram of a run folder that the type and the spacing folder name."""
+    """The one tomogram of a run folder with this type and spacing folder."""
     every = sorted(t for t in run.glob("VoxelSpacing*/*.zarr") if t.is_dir() or t.is_symlink())
     fitting = [t for t in every if t.stem == tomogram_type and voxel_spacing_folder in (None, t.parent.name)]
     if len(fitting) == 1:
@@ -213,7 +213,7 @@ def _reconstruction(run: pathlib.Path, tomogram_type: str, voxel_spacing_folder:
     wanted = f"{voxel_spacing_folder or 'VoxelSpacing*'}/{tomogram_type}.zarr"
     if not fitting:
         raise InputError(f"{run}: has no tomogram {wanted}; it has: {listed}")
-    raise InputError(f"{run}: {wanted} is not unique; choose a voxel spacing folder among: {listed}")
+    raise InputError(f"{run}: has several {wanted}; choose one with --voxel-spacing-folder: {listed}")
 
 
 def _picks_folder(part: pathlib.Path, name: str) -> pathlib.Path | None:

@@ -22,18 +22,18 @@ _SLICES = 32
 def open_mask(path: str | pathlib.Path, run: str, grid: VoxelGrid) -> Volume:
     """The mask of a run: the volume at `path`, or the one of the run's name in a folder of volumes.
 
-    A mask of the tomogram's shape lies on its grid whatever its header says; another one on its own, over the same
-    box.
+    A mask of the tomogram's shape is taken to lie on its grid, whatever its header says. Any other mask keeps its own
+    grid, over the same box.
 
     Raises:
-        InputError: the folder has none of this run, or it cannot be opened.
+        InputError: the folder has none for this run, or it cannot be opened.
     """
     path = pathlib.Path(path)
     place: Location = path
     if path.is_dir() and not is_tomogram(path):
         (place,) = (r.volume_path for r in find_runs(path, names=[run]))
     name = f"mask of {run}"
-    # Bytes of a mask have no sign: 255 is as much above 0 as 1.
+    # Bytes of a mask are unsigned: 255 is above 0, as 1 is.
     mask = open_volume(place, name=name, spacing_angstrom=grid.spacing_angstrom, bytes_are="unsigned")
     mask = turned(mask, grid.axes)
     if mask.grid.shape_zyx == grid.shape_zyx:
@@ -42,7 +42,7 @@ def open_mask(path: str | pathlib.Path, run: str, grid: VoxelGrid) -> Volume:
 
 
 def inside(picks: Picks, mask: Volume) -> Picks:
-    """The picks whose nearest voxel of the mask is above 0; outside of the mask's volume there are none.
+    """The picks whose nearest voxel of the mask is above 0; picks outside the mask's volume are dropped.
 
     Reads only the slices around picks, a few at a time.
 
@@ -75,7 +75,7 @@ def inside_on_grid(mask: Volume, grid: VoxelGrid) -> Volume:
 class _Seen:
     mask: Volume
     own: tuple[NDArray[np.int64], ...]
-    """The mask's voxel at each voxel of the grid, along each axis; outside of the mask's volume there is none."""
+    """The mask's voxel at each voxel of the grid, along each axis; none outside the mask's volume."""
 
     def __getitem__(self, key: tuple[slice, slice, slice]) -> Float[NDArray[np.float32], "z y x"]:
         z, y, x = (own[s] for own, s in zip(self.own, key, strict=True))
@@ -90,6 +90,6 @@ class _Seen:
 
 
 def check_mask(path: str | pathlib.Path) -> None:
-    """Raises InputError where nothing is at the path."""
+    """Raises InputError if nothing exists at the path."""
     if not pathlib.Path(path).exists():
         raise InputError(f"{path}: does not exist; expected a mask: a tomogram's file, or a folder of one for each run")

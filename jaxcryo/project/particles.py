@@ -1,4 +1,4 @@
-"""Which particles to look for: from a copick config, or from a short file of one's own.
+"""Which particles to look for: from a copick config, or from a short file that users write.
 
 The short file is TOML with a table for each particle, in the order of the heatmaps' channels:
 
@@ -13,8 +13,8 @@ The short file is TOML with a table for each particle, in the order of the heatm
     color = [0, 255, 0]
     structure = "6pxm.cif"    # PDB, mmCIF or MRC map, beside this file; phantoms are made from it
 
-In a copick config a structure is `metadata.structure`. A particle that names one may do without a radius where phantoms
-are made, which measures it.
+In a copick config a structure is `metadata.structure`. Where phantoms are made, a particle with a structure needs no
+radius: it is measured.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from jaxcryo.picks.formats import check_names
 from jaxcryo.serialize import from_plain
 
 _MAX_BYTES = 2**20
-# Dotted keys nest a table at each dot, which takes quadratic time.
+# Each dot of a dotted key nests another table, which takes quadratic time.
 _MAX_TOML_BYTES = 2**16
 _MAX_TYPES = 1000
 
@@ -52,11 +52,11 @@ Measure = Callable[[str], float]
 def read_particles(path: str | pathlib.Path) -> tuple[ParticleType, ...]:
     """The particle types of a short file (`.toml`) or of a copick `config.json`, in its order.
 
-    Of copick's `pickable_objects` only particles are taken; `metadata.score_weight` and `metadata.score_threshold` are
+    Copick's `pickable_objects` count if they are particles; `metadata.score_weight` and `metadata.score_threshold` are
     used where they are given.
 
     Raises:
-        InputError: the file cannot be read, names no particle, one twice, or one without a radius.
+        InputError: the file cannot be read, names no particle, or names one twice or without a radius.
     """
     return tuple(s.type for s in read_structured_particles(path, measure=None))
 
@@ -64,8 +64,8 @@ def read_particles(path: str | pathlib.Path) -> tuple[ParticleType, ...]:
 def read_structured_particles(path: str | pathlib.Path, *, measure: Measure | None) -> tuple[StructuredType, ...]:
     """The particle types as `read_particles` reads them, with the structures that they name.
 
-    A type without a radius gets what `measure` says of its structure. A structure is a path from the file's folder, or
-    the name of one that comes with the package.
+    A type without a radius gets what `measure` finds for its structure. A structure is a path from the file's folder,
+    or the name of one that comes with the package.
 
     Raises:
         InputError: as `read_particles` does.
@@ -80,7 +80,7 @@ def read_structured_particles(path: str | pathlib.Path, *, measure: Measure | No
 
 
 def _structure(path: pathlib.Path, name: str, value: Any) -> str:
-    """The structure as a path that holds from anywhere; a bare word that is no file is a packaged one's name."""
+    """The structure as a path that is valid from anywhere; a word that is not a file names a packaged one."""
     if not isinstance(value, str) or not value:
         raise InputError(f"{path}: {name[:80]}: the structure is {str(value)[:80]!r}; expected a file's name")
     beside = path.parent / value
@@ -106,7 +106,7 @@ def _from_toml(path: pathlib.Path, measure: Measure | None) -> tuple[StructuredT
     types = []
     for name, table in content.items():
         if not isinstance(table, dict):
-            raise InputError(f"{path}: {name[:80]!r} is no table; {expected}")
+            raise InputError(f"{path}: {name[:80]!r} is not a table; {expected}")
         fields = {**table, "name": name}
         structure = _structure(path, name, fields.pop("structure")) if "structure" in fields else ""
         if structure and "radius_angstrom" not in fields:

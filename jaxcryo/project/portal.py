@@ -1,6 +1,6 @@
 """Datasets of the CryoET Data Portal: their runs and tomograms, which stay there, and their picks.
 
-What there is comes from the portal's own client; files come from its public bucket. Positions on the portal are voxels
+Listings come from the portal's own client, files from its public bucket. Positions on the portal are voxels
 of the annotation's voxel spacing.
 """
 
@@ -27,9 +27,9 @@ from jaxcryo.stores.address import Address, Location, location
 from jaxcryo.stores.objects import read_object
 
 URL: str | None = None
-"""Where the portal's API is; None for where it usually is."""
+"""The address of the portal's API; None for the usual one."""
 _POINTS = ("OrientedPoint", "Point")
-"""Shapes that are read; the first is taken where an annotation has both."""
+"""Shapes that are read; if an annotation has both, the first is taken."""
 _AT_ONCE = 16
 _MOST_NAMED = 12
 
@@ -40,11 +40,11 @@ class PortalTomogram:
 
     run: str
     kind: str
-    """How it was made, as copick calls it: `wbp-denoised-denoiset-ctfdeconv`."""
+    """How it was made, in copick's terms: `wbp-denoised-denoiset-ctfdeconv`."""
     spacing_angstrom: float
     address: Address
     alignment: int | None
-    """Of the tilt series: positions of another one are other places."""
+    """The alignment of the tilt series; in another one the same position is another place."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class PortalPoints:
 
     run: str
     particle: str
-    """As the portal calls it."""
+    """The portal's name for it."""
     address: Address
     spacing_angstrom: float
     shape: str
@@ -66,7 +66,7 @@ class PortalPoints:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Portal:
-    """What the portal has of some datasets."""
+    """The portal's listing of some datasets."""
 
     title: str
     runs: tuple[str, ...]
@@ -75,11 +75,11 @@ class Portal:
 
 
 def open_portal(datasets: Sequence[int], *, by_id: bool = False) -> Portal:
-    """Asks the portal. Runs go by their names, or as copick has them by their numbers.
+    """Asks the portal. Runs are called by their names, or by their numbers as in copick.
 
     Raises:
-        InputError: the client is not installed, the portal does not answer or has no such dataset, or two runs have one
-            name.
+        InputError: the client is not installed, the portal does not answer or has no such dataset, or two runs have the
+            same name.
     """
     title = f"portal:{','.join(map(str, datasets))}"
     module = _client_package(title)
@@ -96,7 +96,7 @@ def open_portal(datasets: Sequence[int], *, by_id: bool = False) -> Portal:
     runs = [run for part in parts for run in part.runs]
     twice = sorted({run for run in runs if runs.count(run) > 1})
     if twice:
-        raise InputError(f"{title}: several of these datasets have a run {twice[0]}; give them one at a time")
+        raise InputError(f"{title}: several of these datasets have a run {twice[0]}; pass them one at a time")
     check_names(runs, "run", title)
     return Portal(
         title=title,
@@ -117,11 +117,11 @@ def portal_runs(
 ) -> list[Run]:
     """The runs that have the tomogram, or those named, in the order of their names.
 
-    A tomogram is of a type whose parts its own has all, in their order: `denoised`, `wbp-denoised`. Of several
-    spacings the one of `voxel_spacing_folder` is taken, else the nearest to `near_angstrom`.
+    A tomogram has a type if its own type has all parts of it in the same order: `denoised`, `wbp-denoised`. Among
+    several spacings, that of `voxel_spacing_folder` is taken, else the one nearest to `near_angstrom`.
 
     Raises:
-        InputError: there is no such run or tomogram, or which one is meant is not clear.
+        InputError: there is no such run or tomogram, or it is not clear which one is meant.
     """
     unknown = [n for n in names or () if n not in portal.runs]
     if unknown:
@@ -168,14 +168,14 @@ def portal_picks(
     deposition: int | None = None,
     note: Note = ignore,
 ) -> dict[str, Picks]:
-    """The picks of these types of the runs that have any: a deposition's, else those that are ground truth, else what
-    there is, which is said, as are annotations of other particles.
+    """The picks of these types in the runs that have any: those of a deposition, else the ground truth, else all there
+    are. Notes tell of picks that are not ground truth, and of annotations of other particles.
 
-    Of a run given with its tomogram only those count that are in its alignment.
+    For a run given with its tomogram, only picks in the tomogram's alignment count.
 
     Raises:
-        InputError: a run has several annotations of a particle, its picks are in several alignments, or a file does not
-            come.
+        InputError: a run has several annotations of a particle, its picks are in several alignments, or a file cannot
+            be fetched.
     """
     wanted = {r if isinstance(r, str) else r.name: None if isinstance(r, str) else r.volume_path for r in runs}
     alignment_of: dict[Location | None, int | None] = {t.address: t.alignment for t in portal.tomograms}
@@ -200,9 +200,9 @@ def portal_picks(
     doubtful = [p for p, _ in chosen if not p.is_truth]
     if doubtful and deposition is None:
         named = sorted({f"{plain_name(p.particle)} ({p.method}, deposition {p.deposition})" for p in doubtful})
-        note(f"{portal.title}: not marked as ground truth, but there is nothing else: {_listed(named)}")
+        note(f"{portal.title}: no ground truth there; used instead: {_listed(named)}")
     if others:
-        note(f"{portal.title}: annotations of {_listed(list(others))} are of none of the particle types")
+        note(f"{portal.title}: annotations of other particles were left out: {_listed(list(others))}")
     with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
         texts = list(pool.map(lambda c: read_object(c[0].address).decode("utf-8", "replace"), chosen))
     tables = []
@@ -221,7 +221,7 @@ def portal_picks(
 
 
 def _one(portal: Portal, run: str, found: Sequence[PortalPoints]) -> PortalPoints:
-    """The annotation that is meant, in its richest shape."""
+    """The one annotation, in the shape that holds most."""
     truth = _meant(found)
     if len({p.annotation for p in truth}) > 1:
         listed = _listed(sorted({f"{p.deposition} ({p.method})" for p in truth}))
@@ -237,7 +237,7 @@ def _meant(found: Sequence[PortalPoints]) -> Sequence[PortalPoints]:
 
 
 def _check_alignment(portal: Portal, run: str, points: Sequence[PortalPoints]) -> None:
-    """Positions in different alignments are different places, which no one tomogram has."""
+    """Raises InputError for picks in several alignments: no single tomogram shows them all."""
     by_alignment: defaultdict[int, set[str]] = defaultdict(set)
     for p in points:
         if p.alignment is not None:
@@ -263,14 +263,14 @@ def _client_package(title: str) -> ModuleType:
 
 @functools.cache
 def _client(url: str | None) -> Any:
-    """Takes a second, for it reads the portal's whole schema."""
+    """Takes a second: it reads the portal's whole schema."""
     import cryoet_data_portal
 
     return cryoet_data_portal.Client(url)
 
 
 def _of_dataset(module: ModuleType, client: Any, number: int, by_id: bool) -> Portal:
-    """Six questions, whatever the number of runs."""
+    """Six requests, whatever the number of runs."""
     found = module.Run.find(client, [module.Run.dataset_id == number])
     if not found:
         raise InputError(f"portal:{number}: the CryoET Data Portal has no such dataset, or it has no runs")
@@ -341,7 +341,7 @@ def _is_kind(kind: str, wanted: str) -> bool:
 def _address(text: str) -> Address:
     place = location(text)
     if not isinstance(place, Address):
-        raise InputError(f"{text!r}: is no address; expected s3://… from the CryoET Data Portal")
+        raise InputError(f"{text!r}: is not an address; expected s3://… from the CryoET Data Portal")
     return place
 
 

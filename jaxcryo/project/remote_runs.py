@@ -18,11 +18,11 @@ _EXPECTED = "expected an OME-Zarr, or in a bucket a folder of some (.zarr)"
 
 
 def remote_runs(root: Address, names: Sequence[str] | None, note: Note) -> list[Run]:
-    """The runs in the order of their names, or those of `names`; what lies beside them is told to `note`.
+    """The runs in the order of their names, or those of `names`; `note` is told what else lies beside them.
 
     Raises:
-        InputError: there are none, `names` has others, a name cannot be a folder's, the server cannot be reached, or is
-            a web server and the address no tomogram's.
+        InputError: there are none, `names` has others, a name cannot be a folder's, the server cannot be reached, or it
+            is a web server and the address is not a tomogram's.
     """
     objects = Objects(root)
     try:
@@ -31,8 +31,8 @@ def remote_runs(root: Address, names: Sequence[str] | None, note: Note) -> list[
         found = {tomogram_name(root): root} if _is_zarr(objects) else {}
         if not found:
             raise InputError(
-                f"{root}: is no OME-Zarr (it has none of {', '.join(METADATA_FILES)}), and its server does not list "
-                "folders: give the address of a single tomogram, which mostly ends in .zarr"
+                f"{root}: is not an OME-Zarr (it has none of {', '.join(METADATA_FILES)}), and its server does not "
+                "list folders: pass the address of a single tomogram, which usually ends in .zarr"
             ) from None
     else:
         if set(inside.objects) & set(METADATA_FILES):
@@ -59,11 +59,11 @@ def _in_folder(root: Address, folders: Sequence[str], note: Note) -> dict[str, A
         if not folder.lower().endswith(".zarr"):
             passed_over.append(f"{folder}/")
         elif name in found:
-            raise InputError(f"{root}: {found[name].name} and {folder} give one run name, {name}: rename one")
+            raise InputError(f"{root}: {found[name].name} and {folder} would both be run {name}: rename one")
         else:
             found[name] = place
     if passed_over and found:
-        note(f"{root}: passed over {', '.join(passed_over[:_MOST_NAMED])}, which do not end in .zarr")
+        note(f"{root}: skipped {', '.join(passed_over[:_MOST_NAMED])}, which do not end in .zarr")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Known picks of a dataset, whether or not its tomograms are there."""
+"""Known picks of a dataset, with or without its tomograms."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _PLACES = ("train/overlay", "test-truth", "overlay", ".")
 def read_truth(
     root: str | pathlib.Path, types: tuple[ParticleType, ...], runs: Sequence[str] | None = None
 ) -> dict[str, Picks]:
-    """The picks of each run below a dataset's folder: of its training runs, and of test runs where they are known.
+    """The picks of each run below a dataset's folder: of its training runs, and of test runs if they are known.
 
     Raises:
         InputError: there are none, a run of `runs` has none, or they cannot be used.
     """
     folder = location(root)
     if isinstance(folder, Address):
-        raise InputError(f"{folder}: picks are read from this machine's disks only; give a folder that has them")
+        raise InputError(f"{folder}: picks are read from this machine's disks only; pass a folder that has them")
     places = [folder / p for p in _PLACES if any((folder / p / "ExperimentRuns").glob("*/Picks"))]
     if not places:
         raise InputError(
@@ -37,5 +37,5 @@ def read_truth(
         return dict(sorted(found.items()))
     unknown = [r for r in runs if r not in found]
     if unknown:
-        raise InputError(f"{root}: no known picks of {', '.join(unknown)}; there are of {', '.join(sorted(found))}")
+        raise InputError(f"{root}: no known picks of {', '.join(unknown)}; it has those of {', '.join(sorted(found))}")
     return {r: found[r] for r in sorted(set(runs))}

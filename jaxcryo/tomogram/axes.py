@@ -45,7 +45,7 @@ def advice(volume: Volume) -> str | None:
     order = "xzy" if name == "y" else "zyx"
     return (
         f"{volume.name}: its shortest axis is {name} ({x} × {y} × {z} voxels, x, y, z), as in a reconstruction that "
-        f"was not turned: if its thickness lies along {name}, give --axes {order} (picks stay in the file's own "
+        f"was not turned: if its thickness lies along {name}, pass --axes {order} (picks stay in the file's own "
         "coordinates; --axes xyz says that it is right as it is)"
     )
 

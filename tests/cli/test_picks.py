@@ -134,7 +134,7 @@ def test_other_particles(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[s
     assert file.name == "jaxcryo_0_actin.json"
     file.with_name("jaxcryo_0_ribosome.json").write_text('{"points": []}')
     assert run("convert", tmp_path / "out", tmp_path / "b.csv", "--to", "csv") == 0
-    assert "passed over picks of ['actin']" in capsys.readouterr().err
+    assert "skipped picks of ['actin']" in capsys.readouterr().err
 
 
 def test_thresholds(found: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:

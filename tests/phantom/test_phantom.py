@@ -176,7 +176,7 @@ def test_nothing_is_overwritten_without_force(tmp_path: pathlib.Path) -> None:
     write_dataset(tmp_path, config, runs=2)
     real = tmp_path / "train" / "static" / "ExperimentRuns" / "TS_5_4"
     real.mkdir()
-    with pytest.raises(InputError, match="holds train already; choose another folder, or give --force"):
+    with pytest.raises(InputError, match="holds train already; choose another folder, or pass --force"):
         write_dataset(tmp_path, config, runs=1)
     write_dataset(tmp_path, config, runs=1, force=True)
     assert sorted(p.name for p in real.parent.iterdir()) == ["PH_000", "TS_5_4"]

@@ -239,7 +239,7 @@ def test_a_single_file_of_copick_or_kaggle(tmp_path: pathlib.Path) -> None:
     assert read_picks(kaggle, TYPES)["TS_1"].xyz_angstrom.tolist() == [[1, 2, 3]]
     outside = tmp_path / "ribosome.json"
     outside.write_text(kaggle.read_text())
-    with pytest.raises(InputError, match="does not say its run"):
+    with pytest.raises(InputError, match="run_name"):
         read_picks(outside, TYPES)
     with pytest.raises(InputError, match="is about 'ribosome'; the types are apo-ferritin"):
         read_picks(kaggle, TYPES[:1])
@@ -364,7 +364,7 @@ def test_formats_that_are_not_clear(tmp_path: pathlib.Path) -> None:
     write_picks(two_runs(), tmp_path / "a.csv", format_of("csv"))
     with pytest.raises(InputError, match=r"its format is not clear .*dynamo"):
         detect(tmp_path)
-    with pytest.raises(InputError, match="say it with --to"):
+    with pytest.raises(InputError, match="--to"):
         format_for("a.star", None)
     with pytest.raises(InputError, match="'mod' is not a format"):
         format_for("a.star", "mod")
@@ -378,7 +378,7 @@ def test_a_folder_with_other_particles(tmp_path: pathlib.Path) -> None:
     notes: list[str] = []
     picks = read_picks(tmp_path, TYPES[2:], GEOMETRIES, note=notes.append)
     assert sum(map(len, picks.values())) == sum(len(p.of_type(2)) for p in two_runs().values())
-    assert "passed over apo-ferritin.star, beta-galactosidase.star" in notes[0]
+    assert "skipped apo-ferritin.star, beta-galactosidase.star" in notes[0]
     (tmp_path / "ribosome.star").unlink()
     with pytest.raises(InputError, match=r"has no <particle>\.star of ribosome"):
         read_picks(tmp_path, TYPES[2:], GEOMETRIES)

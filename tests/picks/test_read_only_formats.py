@@ -72,7 +72,7 @@ def test_points_of_imod(tmp_path: pathlib.Path) -> None:
     notes: list[str] = []
     picks = read_picks(file, TYPES, GEOMETRIES, note=notes.append)["TS_1"]
     assert picks.xyz_angstrom.tolist() == [[0, 0, 0], [30, 40, 50]] and picks.type_index.tolist() == [2, 2]
-    assert notes == [f"{file}: passed over dust"]
+    assert notes == [f"{file}: skipped dust"]
 
 
 def test_imods_own_voxel_size(tmp_path: pathlib.Path) -> None:

@@ -122,7 +122,7 @@ def test_picks_are_written_to_the_overlay_alone_and_nothing_is_replaced(project:
         check_no_own_files(project, ["R1"])
     check_no_own_files(project, ["R2"])
     write_project_picks(project, {"R1": picks_of("R1", score=0.5)}, force=False)  # the same once more
-    with pytest.raises(InputError, match=r"by another inference.*--force"):
+    with pytest.raises(InputError, match=r"already exists.*--force"):
         write_project_picks(project, {"R1": picks_of("R1", score=0.75)}, force=False)
     write_project_picks(project, {"R1": picks_of("R1", score=0.75)}, force=True)
     assert {p: p.read_bytes() for p in before} == before
@@ -136,11 +136,11 @@ def test_picks_are_written_to_the_overlay_alone_and_nothing_is_replaced(project:
         ({"config_type": "cryoet_data_portal"}, "dataset_ids"),
         ({"overlay_root": "s3://bucket/x"}, r"only local:// and file:// are read, not s3://"),
         ({"overlay_root": "ssh:///x"}, "not ssh://"),
-        ({"static_root": 7}, "'7' is no root"),
+        ({"static_root": 7}, "'7'"),
         ({"static_root": "local://relative"}, "expected an absolute path"),
         ({"overlay_root": "relative"}, "expected an absolute path"),
         ({"overlay_root": None}, "has no 'overlay_root'"),
-        ({"overlay_root": "/a\0b"}, "NUL|is no root"),
+        ({"overlay_root": "/a\0b"}, r"NUL|/a"),
     ],
 )
 def test_projects_that_are_not_here(tmp_path: pathlib.Path, changes: dict[str, Any], message: str) -> None:

@@ -83,7 +83,7 @@ def test_the_reconstruction_has_to_be_clear(tmp_path: pathlib.Path) -> None:
     for spacing in ("VoxelSpacing10.000", "VoxelSpacing5.000"):
         put_tomogram(tmp_path, "R1", spacing=spacing)
     put_tomogram(tmp_path, "R1", kind="wbp")
-    with pytest.raises(InputError, match=r"not unique.*VoxelSpacing5\.000/denoised\.zarr"):
+    with pytest.raises(InputError, match=r"--voxel-spacing-folder: .*VoxelSpacing5\.000/denoised\.zarr"):
         find_runs(tmp_path)
     (run,) = find_runs(tmp_path, voxel_spacing_folder="VoxelSpacing5.000")
     assert run.volume_path.parent.name == "VoxelSpacing5.000"

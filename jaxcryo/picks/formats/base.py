@@ -36,11 +36,11 @@ class PickFormat:
     encode: Encode | None = None
     """The texts of files that hold the picks, without writing any; None where the format is only read."""
     suffix: str | None = None
-    """Of an output that can be nothing else."""
+    """A suffix that only this format is written with."""
     in_angstrom: bool = False
     """Whether positions are ångströms from the tomogram's corner, so that no geometry is needed."""
     place: str | None = None
-    """What inference calls the output beside its own; the format's name where it is None."""
+    """What inference calls this output; the format's name if None."""
     holds_scores: bool = True
     holds_probabilities: bool = False
     holds_orientations: bool = False
@@ -72,7 +72,7 @@ class Rows:
 def picks_by_run(types: Types, tables: Iterable[Rows], note: Note) -> dict[str, Picks]:
     """The picks of each run, in the files' order.
 
-    A run keeps its scores where every pick has one; that others are left out is noted.
+    A run keeps its scores if every pick has one; otherwise they are left out, with a note.
     """
     tables = [table for table in tables if len(table.runs)]
     names = dict.fromkeys(run for table in tables for run in table.runs)
@@ -122,7 +122,7 @@ def _whole(
         return own
     if not good.all():
         without = len(own) - int(good.sum())
-        note(f"{where}: {without} of {len(own)} picks have no {name} that is a number; the others' are not kept")
+        note(f"{where}: {without} of {len(own)} picks have no {name} that is a number; no {name} is kept for this run")
         return None
     return own
 
@@ -140,7 +140,7 @@ def orientations(
 
 
 def files_of(path: pathlib.Path, suffix: str, types: Types, note: Note) -> list[pathlib.Path]:
-    """The file itself, or the files `<particle><suffix>` of a folder by types; others of the suffix are noted.
+    """The file itself, or a folder's files `<particle><suffix>` by type; a note names others with the suffix.
 
     Raises:
         InputError: the folder has none of these types.
@@ -152,15 +152,15 @@ def files_of(path: pathlib.Path, suffix: str, types: Types, note: Note) -> list[
     if not mine:
         raise InputError(
             f"{path}: has no <particle>{suffix} of {', '.join(t.name for t in types)}; it has "
-            f"{', '.join(f.name for f in every) or f'no {suffix} file'}: rename them, or give --particles"
+            f"{', '.join(f.name for f in every) or f'no {suffix} file'}: rename them, or pass --particles"
         )
     if len(mine) < len(every):
-        note(f"{path}: passed over {', '.join(f.name for f in every if f not in mine)}")
+        note(f"{path}: skipped {', '.join(f.name for f in every if f not in mine)}")
     return mine
 
 
 def particle_of_file(path: pathlib.Path, types: Types) -> int | None:
-    """The index of the type that a file is named after, or of the only type; None where it is not clear."""
+    """The index of the type that a file is named after, or of the only type; None if neither."""
     for index, type_ in enumerate(types):
         if path.stem == type_.name:
             return index
@@ -181,7 +181,7 @@ def head_of(path: pathlib.Path, size: int = 2**18) -> bytes:
 def check_names(names: Iterable[str], what: str, where: str) -> None:
     """Raises InputError where a name cannot safely be a file's or a folder's name.
 
-    Refused are empty and overlong names, a leading dot (so also `.` and `..`), separators, control characters and
+    Refuses empty and overlong names, a leading dot (so also `.` and `..`), separators, control characters and
     surrounding space. `what` and `where` complete the message.
     """
     for name in names:

@@ -1,6 +1,6 @@
 """Plain lists of x, y, z in voxels of the tomogram from 0: `.coords` of crYOLO and TomoTwin, `.xyz`, read only.
 
-A file is about the tomogram and the particle that its name says: `<run>.coords` where there is one type,
+A file's name says which tomogram and particle it is about: `<run>.coords` where there is one type,
 `<run>_<particle>.coords` and `<particle>/<run>.coords` otherwise.
 """
 
@@ -60,7 +60,7 @@ def _about(file: pathlib.Path, types: Types) -> tuple[str, int]:
             return file.stem, index
     raise InputError(
         f"{file}: which particle it holds is not clear; call it <run>_<particle>{file.suffix} with one of "
-        f"{', '.join(t.name for t in types)}, or give --particles with one particle"
+        f"{', '.join(t.name for t in types)}, or pass --particles with one particle"
     )
 
 

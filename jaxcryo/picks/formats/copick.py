@@ -39,26 +39,28 @@ def _read(
     names = {t.name for t in types}
     others = {particle_of(f) for f in path.glob("ExperimentRuns/*/Picks/*.json")} - names
     if others:
-        note(f"{path}: passed over picks of {reprlib.repr(sorted(others))}; --particles can name them")
+        note(f"{path}: skipped picks of {reprlib.repr(sorted(others))}; --particles can name them")
     return read_copick_folder(path, types, user=user, session=session, note=note)
 
 
 def _read_file(path: pathlib.Path, types: Types, note: Note) -> dict[str, Picks]:
-    """One file; its run is the one it names, or that of the folders around it."""
+    """One file; it names its run, or the folders around it do."""
     content = read_json(path, "expected picks of copick or Kaggle as JSON")
     said = content if isinstance(content, dict) else {}
     particle = said.get("pickable_object_name") or particle_of(path)
     index = next((i for i, t in enumerate(types) if t.name == particle), None)
     if index is None:
         raise InputError(
-            f"{path}: is about {reprlib.repr(particle)}; the types are {', '.join(t.name for t in types)}: give "
+            f"{path}: is about {reprlib.repr(particle)}; the types are {', '.join(t.name for t in types)}: pass "
             "--particles with this particle"
         )
     run = said.get("run_name")
     if run is None and path.absolute().parent.name == "Picks":
         run = path.absolute().parents[1].name
     if not isinstance(run, str):
-        raise InputError(f"{path}: does not say its run; expected 'run_name', or a place in ExperimentRuns/<run>/Picks")
+        raise InputError(
+            f"{path}: does not name its run; expected 'run_name', or a place in ExperimentRuns/<run>/Picks"
+        )
     own = read_picks_json(path, types[index], types=types, note=note)
     kinds = np.full(len(own.xyz_angstrom), index, np.int64)
     return {run: Picks(run=run, types=types, type_index=kinds, **vars(own))}

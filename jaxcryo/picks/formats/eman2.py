@@ -33,7 +33,7 @@ def _read(path: pathlib.Path, types: Types, geometries: Geometries, note: Note) 
     if path.is_dir():
         without = [file.name for file, table in zip(files, tables, strict=True) if not len(table.runs)]
         if without:
-            note(f"{path}: {reprlib.repr(without)} have no boxes of these particles")
+            note(f"{path}: no boxes of these particles in {reprlib.repr(without)}")
     return picks_by_run(types, tables, note)
 
 
@@ -43,7 +43,7 @@ def _rows(file: pathlib.Path, types: Types, geometries: Geometries, note: Note) 
         raise InputError(f"{file}: holds no object; {_EXPECTED}")
     boxes, run = content.get("boxes_3d") or [], file.name.removesuffix(_SUFFIX).removesuffix("__bin4")
     if not isinstance(boxes, list):
-        raise InputError(f"{file}: its boxes_3d are no list; {_EXPECTED}")
+        raise InputError(f"{file}: its boxes_3d is not a list; {_EXPECTED}")
     kind_of = _kinds(content.get("class_list"), types, file)
     xyz, kinds, scores = [], [], []
     for i, box in enumerate(boxes, 1):
@@ -61,7 +61,7 @@ def _rows(file: pathlib.Path, types: Types, geometries: Geometries, note: Note) 
             kinds.append(kind_of[kind])
             scores.append(score)
     if len(xyz) < len(boxes):
-        note(f"{file}: passed over {len(boxes) - len(xyz)} boxes of other particles")
+        note(f"{file}: skipped {len(boxes) - len(xyz)} boxes of other particles")
     positions = np.asarray(xyz, np.float64).reshape(-1, 3)
     return Rows(
         where=str(file),
@@ -82,7 +82,7 @@ def _angstrom(
         raise InputError(f"{file}: its apix_unbin is {reprlib.repr(pixel_size)}; expected the pixel size in ångströms")
     if geometry.shape_xyz is None:
         raise InputError(
-            f"{file}: its boxes are counted from the middle of the tomogram, and the size of {run} is not known; give "
+            f"{file}: its boxes are counted from the middle of the tomogram, and the size of {run} is not known; pass "
             "--data DIR with the tomograms"
         )
     middle = np.asarray(geometry.shape_xyz) // 2 * geometry.voxel_spacing(run)
@@ -90,7 +90,7 @@ def _angstrom(
 
 
 def _kinds(class_list: Any, types: Types, file: pathlib.Path) -> dict[int, int]:
-    """The index of the type by EMAN2's class, by name or because there is one of each."""
+    """The index of the type for each of EMAN2's classes: by name, or because there is only one of each."""
     entries = class_list if isinstance(class_list, dict) else {}
     names = {}
     for key, entry in entries.items():
@@ -104,7 +104,7 @@ def _kinds(class_list: Any, types: Types, file: pathlib.Path) -> dict[int, int]:
     if not found:
         raise InputError(
             f"{file}: its particles are {', '.join(names.values()) or 'not named'}; the types are "
-            f"{', '.join(index_of)}: rename the set in EMAN2, or give --particles with one particle"
+            f"{', '.join(index_of)}: rename the set in EMAN2, or pass --particles with one particle"
         )
     return found
 

@@ -2,7 +2,7 @@
 
 The middle of the first voxel is at 0.5, 0.5, 0 (IMOD's model coordinates; its z counts sections, x and y edges). The
 file is chunks of big-endian numbers (bio3d.colorado.edu/imod/doc/binspec.html), of which the points of contours and
-the pixel size in MINX matter here. The package imodmodel reads more, and never ends on a file that is cut off.
+the pixel size in MINX are read here. The package imodmodel reads more, and never ends on a file that is cut off.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jaxcryo.picks.formats.base import PickFormat, Rows, Types, head_of, picks_b
 from jaxcryo.picks.geometry import Geometries, Note, differ
 from jaxcryo.tomogram.volumes import tomogram_name
 
-_EXPECTED = "expected a model of IMOD"
+_EXPECTED = "expected an IMOD model"
 _MODEL_HEADER, _OBJECT_HEADER, _CONTOUR_HEADER, _MESH_HEADER = 232, 176, 16, 16
 _LARGEST = 2**28
 _FIRST_VOXEL = (0.5, 0.5, 0.0)
@@ -53,7 +53,7 @@ def _rows(file: pathlib.Path, types: Types, geometries: Geometries, note: Note) 
         raise InputError(f"{file}: has points that are not finite; {_EXPECTED}")
     geometry = geometries.of(run)
     if geometry.voxel_spacing_xyz_angstrom is None and pixel_size is not None:
-        note(f"{file}: its own voxel spacing of {pixel_size:g} Å was used; give --data or --voxel-spacing otherwise")
+        note(f"{file}: its own voxel spacing of {pixel_size:g} Å was used; pass --data or --voxel-spacing otherwise")
         spacing = np.full(3, pixel_size)
     else:
         spacing = geometry.voxel_spacing(run)
@@ -110,13 +110,13 @@ def _kinds(file: pathlib.Path, objects: list[tuple[str, Points]], types: Types, 
             if kind < 0 and len(own)
         ]
         if others:
-            note(f"{file}: passed over {', '.join(others)}")
+            note(f"{file}: skipped {', '.join(others)}")
         return named
     by_file = next((i for name, i in index_of.items() if file.stem == name or file.stem.endswith(f"_{name}")), None)
     if by_file is None and len(types) != 1:
         raise InputError(
             f"{file}: its objects are {', '.join(name or 'unnamed' for name, _ in objects) or 'none'}; name them, or "
-            f"the file <run>_<particle>.mod, after {', '.join(index_of)}, or give --particles with one particle"
+            f"the file <run>_<particle>.mod, after {', '.join(index_of)}, or pass --particles with one particle"
         )
     return [by_file or 0] * len(objects)
 

@@ -30,7 +30,7 @@ _EXPECTED = "expected points of the CryoET Data Portal, a JSON object a line"
 _NAME = re.compile(r"(?P<particle>.+?)(?:-\d+(?:\.\d+)?)?(?:_(?:oriented|instance)?point)?", re.IGNORECASE)
 _SPACING = re.compile(r"VoxelSpacing(\d{1,6}(?:\.\d{1,6})?)")
 _ROUNDING = 1e-3
-"""Å, of a folder's name."""
+"""Å, by which a folder's name may be rounded."""
 
 Points = tuple[Float[NDArray[np.float64], "n 3"], Float[NDArray[np.float64], "n 3 3"] | None]
 
@@ -39,7 +39,7 @@ def points_of(text: str, where: str, note: Note) -> Points:
     """The positions of a file in voxels (x, y, z), and their rotations where they have any.
 
     Raises:
-        InputError: a line is no point, or a number is not finite.
+        InputError: a line is not a point, or a number is not finite.
     """
     positions, rotations = [], []
     for number, line in enumerate(text.split("\n"), 1):
@@ -73,10 +73,10 @@ def _read(path: pathlib.Path, types: Types, geometries: Geometries, note: Note) 
     if not tables:
         raise InputError(
             f"{path}: its particles are {', '.join(others[:20])}; the types are {', '.join(t.name for t in types)}: "
-            "rename a file, or give --particles"
+            "rename a file, or pass --particles"
         )
     if others:
-        note(f"{path}: passed over {', '.join(others[:20])}, which are none of the particle types")
+        note(f"{path}: skipped {', '.join(others[:20])}, which are none of the particle types")
     return picks_by_run(types, tables, note)
 
 
@@ -107,12 +107,12 @@ def _rows(file: pathlib.Path, kind: int, geometries: Geometries, note: Note) -> 
 def _spacing_of_folder(
     file: pathlib.Path, named: str, tomogram: TomogramGeometry, note: Note
 ) -> Float[NDArray[np.float64], "3"]:
-    """The file's voxels are those of its own folder, whichever of the run's tomograms is at hand."""
+    """The voxel spacing of the file's own folder, whichever tomogram of the run is given."""
     folder, known = np.full(3, float(named)), tomogram.voxel_spacing_xyz_angstrom
     if known is not None and np.abs(folder - known).max() <= _ROUNDING:
         return np.asarray(known, np.float64)
     beside = "" if known is None else f", not the tomogram's of {' × '.join(f'{v:.3f}' for v in known)} Å"
-    note(f"{file}: its folder's voxel spacing of {named} Å was used{beside}; give --voxel-spacing otherwise")
+    note(f"{file}: its folder's voxel spacing of {named} Å was used{beside}; pass --voxel-spacing otherwise")
     return folder
 
 

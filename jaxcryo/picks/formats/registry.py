@@ -1,4 +1,4 @@
-"""Which formats of picks there are: one that the project brings is a file beside this one and a line here.
+"""The known formats of picks. Each of the project's own is a file beside this one and a line here.
 
 Others come from outside: an installed package names one in its entry points (group `jaxcryo.pick_formats`), or a
 program calls `register` (docs/extending.md).
@@ -32,24 +32,24 @@ from jaxcryo.picks.geometry import Geometries, Note, ignore
 from jaxcryo.picks.run_names import renamed
 
 _BUILT_IN = (PLAIN, KAGGLE, COPICK, RELION4, RELION5, DYNAMO, NAPARI, EMAN2, IMOD, COORDINATES, WARP_M, PORTAL)
-"""A file may look like several; the later one in this order is the more special."""
+"""A file may look like several formats; the later one in this order is the more specific."""
 _GROUP = "jaxcryo.pick_formats"
 _registered: dict[str, PickFormat] = {f.name: f for f in _BUILT_IN}
 
 _FARTHEST_ANGSTROM = 1e7
-"""A millimeter: what is farther from the corner is not a position in a tomogram."""
+"""A millimeter: anything farther from the corner is not a position in a tomogram."""
 _FOREIGN = {
     ".em": "a motive list of TOM or ArtiaX; save the particles as a RELION STAR file there",
     ".cbox": "boxes of crYOLO; its folder COORDS beside it has them as .coords",
     ".cmm": "markers of ChimeraX; save their coordinates as a table run,particle,x,y,z",
     ".xml": "a particle list of PyTom; convert it there to a STAR file (convert.py -o star)",
-    ".pkl": "of Python, which is not read for safety; save a table run,particle,x,y,z",
+    ".pkl": "a Python pickle, which is not read for safety; save a table run,particle,x,y,z",
 }
-"""Formats that are met but not read, and the way out."""
+"""Formats that users have but that are not read, and what to do instead."""
 
 
 def register(added: PickFormat) -> None:
-    """Makes a format known to this process, also to the commands; one of the same name is replaced."""
+    """Makes a format known in this process, also to the commands; replaces one of the same name."""
     _registered[added.name] = added
 
 
@@ -82,10 +82,10 @@ def _installed() -> dict[str, PickFormat]:
 
 
 def detect(path: str | pathlib.Path) -> PickFormat:
-    """The format of picks that are there, by suffix and first lines; a folder's by its files.
+    """The format of existing picks, by suffix and first lines; of a folder, by its files.
 
     Raises:
-        InputError: nothing is there, or it is not clear.
+        InputError: nothing is there, or the format is not clear.
     """
     path = pathlib.Path(path)
     if not path.exists():
@@ -99,9 +99,9 @@ def detect(path: str | pathlib.Path) -> PickFormat:
     if len(kinds) != 1:
         foreign = next((f for f in (path, *inside) if f.suffix.lower() in _FOREIGN), None)
         if foreign is not None and not kinds:
-            raise InputError(f"{foreign}: is not read: it looks like {_FOREIGN[foreign.suffix.lower()]}")
+            raise InputError(f"{foreign}: cannot be read: it looks like {_FOREIGN[foreign.suffix.lower()]}")
         raise InputError(
-            f"{path}: its format is not clear ({' or '.join(kinds) or 'none is recognised'}); say which with --from: "
+            f"{path}: its format is not clear ({' or '.join(kinds) or 'none is recognised'}); choose it with --from: "
             f"{', '.join(formats())}"
         )
     return kinds.popitem()[1]
@@ -128,7 +128,7 @@ def format_for(path: str | pathlib.Path, name: str | None) -> PickFormat:
     fitting = [f for f in known.values() if f.suffix == suffix and suffix]
     if len(fitting) == 1:
         return fitting[0]
-    raise InputError(f"{path}: which format to write is not clear; say it with --to: {', '.join(known)}")
+    raise InputError(f"{path}: which format to write is not clear; choose it with --to: {', '.join(known)}")
 
 
 def read_picks(
@@ -142,11 +142,11 @@ def read_picks(
 ) -> dict[str, Picks]:
     """Picks by run, sorted by name, from any of the formats; detected where `format_` is None.
 
-    Runs that mean one of `runs`, or of the tomograms in `geometries`, but are called by another program's variant of
-    the name, get that name.
+    Runs whose name is another program's variant of one of `runs`, or of the tomograms in `geometries`, get that
+    name.
 
     Raises:
-        InputError: they cannot be read, a geometry lacks what the format needs, or a name or a position is not one.
+        InputError: they cannot be read, a geometry lacks what the format needs, or a name or a position is not valid.
     """
     path = pathlib.Path(path)
     geometries = Geometries() if geometries is None else geometries
@@ -217,7 +217,7 @@ def _encoded(
 
 
 def losses(picks: PicksByRun, format_: PickFormat) -> list[str]:
-    """What of these picks the format cannot hold, in phrases."""
+    """Phrases for what the format cannot hold of these picks."""
     lost = []
     held = {
         "score": format_.holds_scores,

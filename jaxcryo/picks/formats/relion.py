@@ -47,7 +47,7 @@ _SUBTOMOGRAM = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubto
 _ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 PROBABILITY = "jaxcryoProbability"
 _MEASURES = (star.SECOND_TYPE, "jaxcryoSecondScore", "jaxcryoBorderDistanceAngst", "jaxcryoSurfaceDistanceAngst")
-"""As `MEASURES`; RELION keeps columns that it does not know."""
+"""Columns for `MEASURES`; RELION keeps columns that it does not know."""
 _DIGITS = "%.15g"
 
 
@@ -111,7 +111,7 @@ def _type_index(blocks: star.Blocks, table: Any, path: pathlib.Path, types: Type
         if index is None:
             raise InputError(
                 f"{path}: which particle it holds is not clear; name it <particle>.star with one of "
-                f"{', '.join(t.name for t in types)}, or give --particles with one particle"
+                f"{', '.join(t.name for t in types)}, or pass --particles with one particle"
             )
         return np.full(len(table), index, np.int64)
     if not {CLASS, star.NAME} <= set(listed.columns):
@@ -157,7 +157,7 @@ def _encode(
     index = np.concatenate([np.zeros(0, np.int64), *(own.type_index for own in picks.values())])
     xyz = np.concatenate([np.zeros((0, 3)), *(coordinates[run] for run in picks)])
     table = {name: xyz[:, i] for i, name in enumerate(names)}
-    # A tomogram called data_… at the start of a line would look like a new table, so names do not come first.
+    # A tomogram called data_… at the start of a line would look like a new table, so names are not the first column.
     table[star.TOMOGRAM] = np.asarray([run for run, own in picks.items() for _ in range(len(own))], dtype=object)
     if any(own.orientation is not None for own in picks.values()):
         angles = [

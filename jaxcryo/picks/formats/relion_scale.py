@@ -1,7 +1,7 @@
-"""What the coordinates of a STAR file's particles become in ångströms.
+"""How the coordinates of a STAR file's particles become ångströms.
 
-A file, `tomograms.star`, the tomograms and options may all say how large a pixel is; which of them counts is decided
-here, and where they disagree it is said.
+The file, `tomograms.star`, the tomograms and options may all give a pixel size. Which of them counts is decided here,
+and a note says where they disagree.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _ORIGIN_PIXELS = ("rlnOriginX", "rlnOriginY", "rlnOriginZ")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scale:
-    """What a file's coordinates become in ångströms: one source for a tomogram's pixel size and its size in pixels.
+    """How a file's coordinates become ångströms: one source for a tomogram's pixel size and its size in pixels.
 
-    An option goes before tomograms.star, and that before the file's own optics groups; where they disagree it is said.
+    An option goes before tomograms.star, and that before the file's own optics groups; notes say where they disagree.
     """
 
     file: pathlib.Path
@@ -42,7 +42,7 @@ class Scale:
     note: Note
 
     def own(self, name: str) -> Float[NDArray[np.float64], " n"] | None:
-        """What the file says of each particle."""
+        """The pixel size that the file gives for each particle."""
         return star.by_optics_group(self.blocks, self.table, name, self.file)
 
     def geometry(self, run: str, own_pixel_size: float | None) -> TomogramGeometry:
@@ -68,15 +68,15 @@ class Scale:
         for file_says, used in sorted(other)[:3]:
             self.note(
                 f"{self.file}: its optics groups have pixels of {file_says:g} Å ({PIXEL_SIZE}), and {used:g} Å was "
-                f"given and used; give --pixel-size {file_says:g} if the file is right"
+                f"given and used; pass --pixel-size {file_says:g} if the file is right"
             )
         return found
 
     def _pixel_size(self) -> Float[NDArray[np.float64], " n"] | None:
-        """Of the unbinned tilt series, or of the tomogram whose voxels the coordinates count.
+        """The pixel size of the unbinned tilt series, or of the tomogram whose voxels the coordinates count.
 
         pytom puts the tomogram's voxel size into the particles' rlnDetectorPixelSize, without a magnification, and
-        into their rlnTomoTiltSeriesPixelSize for RELION 5, where it is not what the center is counted in.
+        into their rlnTomoTiltSeriesPixelSize for RELION 5, where it is not the unit of the center.
         """
         if PIXEL_SIZE in self.table.columns and not any(n in self.table.columns for n in _COORDINATES):
             return None
@@ -109,7 +109,7 @@ class Scale:
         return given * self.pixel_sizes()[:, None]
 
     def pixel_sizes(self) -> Float[NDArray[np.float64], " n"]:
-        """Of the coordinates' pixels, for each particle."""
+        """The size of the coordinates' pixels, for each particle."""
         image = self._of_warp()
         if image is not None:
             return image
@@ -117,7 +117,7 @@ class Scale:
         return np.asarray([sizes[run] for run in self.runs], np.float64)
 
     def _of_warp(self) -> Float[NDArray[np.float64], " n"] | None:
-        """The pixel size of the particles where Warp exported them, whose coordinates count such pixels.
+        """The pixel size of particles that Warp exported, which is the unit of their coordinates.
 
         Up to July 2026 it put the unbinned pixel size into the optics groups beside them (warpem/warp, 7ad2dcc).
         """
@@ -130,13 +130,13 @@ class Scale:
             if binning is not None and np.any(binning != 1):
                 raise InputError(
                     f"{self.file}: is of Warp ({self._written_names()[0]}), with a binning of {binning[0]:g} and no "
-                    f"{_IMAGE_PIXEL_SIZE}: which pixels its coordinates count is not clear; give --pixel-size ANGSTROM"
+                    f"{_IMAGE_PIXEL_SIZE}: which pixels its coordinates count is not clear; pass --pixel-size ANGSTROM"
                 )
             return None
         if unbinned is not None and len(image) and differ(float(image[0]), float(unbinned[0])):
             self.note(
                 f"{self.file}: is of Warp ({self._written_names()[0]}), and its coordinates were read as pixels of "
-                f"{image[0]:g} Å ({_IMAGE_PIXEL_SIZE}), not of {unbinned[0]:g} Å ({PIXEL_SIZE}); give --pixel-size if "
+                f"{image[0]:g} Å ({_IMAGE_PIXEL_SIZE}), not of {unbinned[0]:g} Å ({PIXEL_SIZE}); pass --pixel-size if "
                 "that is wrong"
             )
         return image
@@ -146,7 +146,7 @@ class Scale:
         return [str(n) for n in self.table[name].tolist()]
 
     def _is_normalized(self, given: Float[NDArray[np.float64], "n 3"]) -> bool:
-        """Whether coordinates are shares of the tomogram, as Warp's template matching writes them."""
+        """Whether coordinates are fractions of the tomogram, as Warp's template matching writes them."""
         return bool(
             star.TOMOGRAM not in self.table.columns and np.all((given >= 0) & (given <= 1)) and np.any(given % 1)
         )
@@ -157,16 +157,16 @@ class Scale:
             extent = self.geometry(run, None).extent_xyz_angstrom()
             if extent is None:
                 raise InputError(
-                    f"{self.file}: its coordinates are shares of the tomogram, from 0 to 1, as Warp's template "
-                    f"matching writes them, and the size of {run} is not known; give --data DIR with the tomograms"
+                    f"{self.file}: its coordinates are fractions of the tomogram, from 0 to 1, as Warp's template "
+                    f"matching writes them, and the size of {run} is not known; pass --data DIR with the tomograms"
                 )
             extents[run] = extent
-        self.note(f"{self.file}: its coordinates were read as shares of the tomogram (Warp's template matching)")
+        self.note(f"{self.file}: its coordinates were read as fractions of the tomogram (Warp's template matching)")
         return given * np.asarray([extents[run] for run in self.runs], np.float64)
 
 
 def shift_xyz_angstrom(scale: Scale, subtomogram: Rotation | None) -> Float[NDArray[np.float64], "n 3"]:
-    """What refinement moved the particles by: to be subtracted from their coordinates.
+    """The shifts from refinement, to be subtracted from the particles' coordinates.
 
     The shift is given along the axes of the subtomogram (3dem/relion 5.0.1, get_particle_poses/particles.py,
     `rlnOrigin_to_rlnCoordinate_row`), in RELION 3 in pixels of the particles' images.
@@ -182,8 +182,8 @@ def shift_xyz_angstrom(scale: Scale, subtomogram: Rotation | None) -> Float[NDAr
 
 
 def _image_pixel_sizes(scale: Scale) -> Float[NDArray[np.float64], " n"]:
-    """Of the images that RELION 3 gives shifts in: of the optics groups, of detector and magnification, or else of
-    the coordinates.
+    """The pixel size of RELION 3's shifts: from the optics groups, from detector and magnification, or else that of the
+    coordinates.
     """
     for name in (_IMAGE_PIXEL_SIZE, "rlnPixelSize"):
         sizes = scale.own(name)

@@ -22,7 +22,7 @@ TOMOGRAM = "rlnTomoName"
 MICROGRAPH = "rlnMicrographName"
 NAMES_BLOCK, NAME = "jaxcryo_particle_types", "jaxcryoParticleType"
 SECOND_TYPE, NO_TYPE = "jaxcryoSecondType", "none_"
-"""The best other type at a place; the name of none, which no type can have."""
+"""The best other type at a position; "none", which no type can be called, if there is none."""
 _TEXTS = [TOMOGRAM, MICROGRAPH, NAME, SECOND_TYPE, "wrpSourceName"]
 _EXPECTED = "expected a STAR file of particles"
 
@@ -35,7 +35,7 @@ def read_blocks(path: pathlib.Path, expected: str = _EXPECTED) -> Blocks:
     Raises:
         InputError: the file cannot be read or is not STAR.
     """
-    # pandas takes half a second to import; commands that read no STAR file do without.
+    # pandas takes half a second to import; commands that read no STAR file do not need it.
     import pandas
     import starfile
 
@@ -63,7 +63,7 @@ def read_blocks(path: pathlib.Path, expected: str = _EXPECTED) -> Blocks:
         linecache.clearcache()
     if not tables:
         raise InputError(f"{path}: holds no table; {expected}")
-    # pytom-match-pick gives what RELION has no column for, in some versions every column, a prefix of its own.
+    # pytom-match-pick gives columns that RELION does not have, in some versions all columns, a prefix of its own.
     return {
         name: table.rename(columns={c: f"rln{c[3:]}" for c in map(str, table.columns) if c.startswith("ptm")})
         for name, table in tables.items()
@@ -71,7 +71,7 @@ def read_blocks(path: pathlib.Path, expected: str = _EXPECTED) -> Blocks:
 
 
 def particles_of(blocks: Blocks, path: pathlib.Path, coordinates: Sequence[str], names: Sequence[str]) -> Any:
-    """The table of particles: the one called so, or the only one with the coordinates and one of the names.
+    """The table of particles: the one with this name, or the only one with the coordinates and one of the names.
 
     Raises:
         InputError: there is none, or it lacks columns.
@@ -92,7 +92,7 @@ def particles_of(blocks: Blocks, path: pathlib.Path, coordinates: Sequence[str],
 
 
 def numbers(table: Any, name: str) -> Float[NDArray[np.float64], " n"]:
-    """The numbers of a column, NaN for what is none or not finite."""
+    """The numbers of a column, NaN where a cell is not a finite number."""
     values = np.full(len(table), np.nan)
     for i, value in enumerate(table[name].tolist() if list(table.columns).count(name) == 1 else []):
         try:
@@ -104,7 +104,7 @@ def numbers(table: Any, name: str) -> Float[NDArray[np.float64], " n"]:
 
 
 def column(table: Any, name: str, path: pathlib.Path) -> Float[NDArray[np.float64], " n"]:
-    """Finite numbers of a column. Raises InputError with the row of what is none."""
+    """Finite numbers of a column. Raises InputError with the row of a cell that is not one."""
     values = numbers(table, name)
     bad = np.flatnonzero(np.isnan(values))
     if len(bad):
@@ -124,7 +124,7 @@ def columns(table: Any, names: Sequence[str], path: pathlib.Path) -> Float[NDArr
 def triple(
     table: Any, names: Sequence[str], path: pathlib.Path, note: Note
 ) -> Float[NDArray[np.float64], "n 3"] | None:
-    """Three columns that belong together, or None where the table has none of them; one that lacks counts as 0."""
+    """Three columns that belong together, or None where the table has none of them; a missing one counts as 0."""
     missing = [name for name in names if name not in table.columns]
     if len(missing) == len(names):
         return None
@@ -139,7 +139,7 @@ def orientation_of(
     """The orientations that three columns of RELION's or Warp's Euler angles give, turned by `outer`.
 
     Rot, tilt and psi turn about z, the new y and the new z, and align the particle with the reference
-    (`Euler_angles2matrix`); a pick's orientation is the inverse. A row with an angle that is no number has none.
+    (`Euler_angles2matrix`); a pick's orientation is the inverse. A row with an angle that is not a number has none.
     """
     present = [name for name in names if name in table.columns]
     if not len(table) or (not present and outer is None):
@@ -175,10 +175,10 @@ def names_of(table: Any, name: str, path: pathlib.Path) -> list[str]:
 def by_optics_group(
     blocks: Blocks, table: Any, name: str, path: pathlib.Path
 ) -> Float[NDArray[np.float64], " n"] | None:
-    """What the particles' own column or their optics groups say of each; None where neither has the column.
+    """The value for each particle from its own column or its optics group; None if neither has the column.
 
     Raises:
-        InputError: groups differ, and which one a particle belongs to is not said.
+        InputError: groups differ, and a particle's group is not given.
     """
     if name in table.columns:
         return column(table, name, path)

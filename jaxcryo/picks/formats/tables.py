@@ -1,4 +1,4 @@
-"""CSV tables: reading rows of any, and the two formats that are one table for all runs.
+"""CSV tables: reading their rows, and the two formats that are one table for all runs.
 
 `csv` is the plain table `run,particle,x,y,z,score` and further columns, which holds all that picks have; `kaggle` the
 challenge's submission `id,experiment,particle_type,x,y,z`. Both are ångströms from the corner.
@@ -42,9 +42,9 @@ _KAGGLE_EXPECTED = f"expected Kaggle's table with the columns {', '.join(_KAGGLE
 def read_rows(
     path: pathlib.Path, expected: str, needed: Sequence[Sequence[str]]
 ) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """The place (file and line) and the cells of each row by the names of the first line.
+    """The place (file and line) and the cells of each row, by the names in the first line.
 
-    `needed` lists the columns that there must be, each by the names it may have.
+    `needed` lists the required columns, each by the names it may have.
 
     Raises:
         InputError: the file cannot be read, lacks a column or has it twice, or a row is of another length.
@@ -86,7 +86,7 @@ def number(text: str, what: str, where: str) -> float:
 
 
 def number_or_nan(text: str) -> float:
-    """A number from a cell, NaN for what is none or not finite."""
+    """A number from a cell, NaN if it is not a finite number."""
     try:
         value = float(text) if "_" not in text else math.nan
     except ValueError:
@@ -104,12 +104,12 @@ def to_csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def translation_of(cells: Mapping[str, str]) -> list[float]:
-    """What copick's tables add to a position: the last column of its transformation, 0 where there is none."""
+    """What copick's tables add to a position: the last column of its transformation, 0 if missing."""
     return [0.0 if np.isnan(v) else v for v in (number_or_nan(cells.get(f"transform_{i}3", "")) for i in range(3))]
 
 
 def optional_columns(cells: Mapping[str, str], types: Types) -> list[float]:
-    """Score, probability, the nine numbers of the orientation and the measures of a row, NaN for what it has not.
+    """Score, probability, the nine numbers of the orientation and the measures of a row, NaN for what is missing.
 
     The orientation is in columns of this format, or of copick's (transform_00, …).
     """
@@ -121,7 +121,7 @@ def optional_columns(cells: Mapping[str, str], types: Types) -> list[float]:
 
 
 def optional_arrays(values: Sequence[Sequence[float]], where: str, note: Note) -> dict[str, Any]:
-    """What `optional_columns` gave of all rows, as `Rows` takes it."""
+    """The results of `optional_columns` for all rows, as `Rows` takes them."""
     table = np.asarray(values, np.float64).reshape(-1, 2 + len(_MATRIX) + len(MEASURES))
     score, probability, matrices, measures = np.split(table, (1, 2, 2 + len(_MATRIX)), axis=1)
     matrices = matrices.reshape(-1, 3, 3)
@@ -130,7 +130,7 @@ def optional_arrays(values: Sequence[Sequence[float]], where: str, note: Note) -
     good[good] = np.abs(turned[good] - np.eye(3)).max(axis=(1, 2)) < 1e-3
     strange = int((np.isfinite(matrices).any(axis=(1, 2)) & ~good).sum())
     if strange:
-        note(f"{where}: {strange} picks have an orientation that is no rotation, which is not kept")
+        note(f"{where}: {strange} picks have an orientation that is not a rotation; it is not kept")
     matrices[~good] = np.nan
     return {
         "score": score[:, 0],
@@ -141,7 +141,7 @@ def optional_arrays(values: Sequence[Sequence[float]], where: str, note: Note) -
 
 
 def optional_cells(own: Picks) -> tuple[list[str], list[list[Any]]]:
-    """The names and the cells of what these picks have beyond a position."""
+    """The names and the cells of all that these picks have besides a position."""
     names: list[str] = []
     arrays = []
     for name, values in (("score", own.score), ("probability", own.probability)):
@@ -207,7 +207,7 @@ def _encode(picks: PicksByRun, path: pathlib.Path, geometries: Geometries) -> di
 
 
 def read_submission(path: str | pathlib.Path, types: Types, *, note: Note = ignore) -> dict[str, Picks]:
-    """Picks by run from a table with the columns `experiment,particle_type,x,y,z`; others are passed over.
+    """Picks by run from a table with the columns `experiment,particle_type,x,y,z`; others are skipped.
 
     Raises:
         InputError: the file cannot be read, lacks a column, names an unknown particle, or holds a bad number.

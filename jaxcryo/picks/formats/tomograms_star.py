@@ -1,4 +1,4 @@
-"""RELION's `tomograms.star`, and the geometries that all sources together give."""
+"""RELION's `tomograms.star`, and the geometries from all sources together."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def known_geometries(
     runs: Sequence[Run] = (),
     note: Note = ignore,
 ) -> Geometries:
-    """What options say (`default`), then `tomograms.star`, then the tomograms' own files for what these lack.
+    """The geometry from options (`default`), then from `tomograms.star`, then from the tomograms' own files.
 
     Raises:
         InputError: tomograms.star cannot be read.

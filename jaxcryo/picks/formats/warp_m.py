@@ -1,7 +1,7 @@
 """Particles of M (`*_particles.star` of a species): ångströms from the corner, with angles, read only.
 
-Positions and angles may change during the exposure (`wrpCoordinateX1`, `X2`, …); what stands for all of it is the
-mean position and the first orientation.
+Positions and angles may change during the exposure (`wrpCoordinateX1`, `X2`, …); the mean position and the first
+orientation are used.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _rows(file: pathlib.Path, types: Types, note: Note) -> Rows:
     if index is None:
         raise InputError(
             f"{file}: which particle it holds is not clear; name it <particle>.star with one of "
-            f"{', '.join(t.name for t in types)}, or give --particles with one particle"
+            f"{', '.join(t.name for t in types)}, or pass --particles with one particle"
         )
     steps = 1
     while f"wrpCoordinateX{steps + 1}" in table.columns:
