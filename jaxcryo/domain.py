@@ -102,7 +102,7 @@ class VoxelGrid:
         if not all(np.isfinite(s) and s > 0 for s in self.spacing_zyx_angstrom):
             raise InputError(
                 f"the voxel spacing is {self.spacing_zyx_angstrom} Å; expected values above 0: "
-                "give the true one with --voxel-spacing"
+                "pass the true one with --voxel-spacing"
             )
         if sorted(self.axes) != ["x", "y", "z"]:
             raise InputError(f"axes are {self.axes[:20]!r}; expected x, y and z in some order, such as xzy")

@@ -66,7 +66,7 @@ def marked(
     if picks is None:
         if corrections.complete:
             raise InputError(
-                f"{run}: its corrections have complete regions, in which all particles are needed; give the corrected "
+                f"{run}: its corrections have complete regions, in which all particles are needed; pass the corrected "
                 "picks with --picks"
             )
         return corrected(none, _named(corrections)), Marks(none=_rejected(none, corrections))

@@ -166,7 +166,7 @@ def _prepared(options: TrainOptions) -> _Prepared:
     # A decision marks a particle without picks.
     alone = partial and bool(decided) and options.picks is None
     if alone and (without := [r.name for r in runs if r.name not in decided]):
-        raise InputError(f"--corrections has none of {', '.join(without)}; give their picks with --picks")
+        raise InputError(f"--corrections has none of {', '.join(without)}; pass their picks with --picks")
     given = {} if alone else picks_to_train_on(options.picks, source, types, options.truth, options.geometry, spacing)
     reading = reading_of(options.input)
     examples = [_example(r, types, reading, given.get(r.name), decided.get(r.name), partial, alone) for r in runs]

@@ -56,7 +56,7 @@ def build_engine(onnx_path: pathlib.Path, options: BuildOptions, timing_cache: b
     if plan is None:
         raise InputError(
             f"{onnx_path}: TensorRT {trt.__version__} cannot build an engine of it ({reported()}); if memory is "
-            "short, end other programs on the card, or give another --workspace"
+            "short, end other programs on the card, or choose another --workspace"
         )
     return BuiltEngine(plan=bytes(plan), timing_cache=bytes(cache.serialize()))
 

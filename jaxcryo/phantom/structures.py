@@ -163,7 +163,7 @@ def map_to_beads(
         )
     inside = np.argwhere(density > max(level, 0.0))
     if len(inside) < 8:
-        raise InputError(f"{path}: {len(inside)} voxels lie above the contour {level:.3g}; give a lower one")
+        raise InputError(f"{path}: {len(inside)} voxels lie above the contour {level:.3g}; choose a lower one")
     step = spacing / factor
     values = density[tuple(inside.T)].astype(np.float64)
     points = np.asarray(((inside + 0.5) * step)[:, ::-1], np.float64)

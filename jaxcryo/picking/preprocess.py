@@ -55,7 +55,7 @@ def fit_volume(
         volume = resampled(volume, spacing)
         note(
             f"{volume.name}: resampled from {before} to the models' {spacing:.3f} Å, picks stay in its own "
-            "coordinates (if the file's spacing is wrong, give the true one with --voxel-spacing)"
+            "coordinates (if the file's spacing is wrong, pass the true one with --voxel-spacing)"
         )
     for sentence in sorted({padding_needed(volume.name, volume.grid.shape_zyx, e.patch_zyx) or "" for e in entries}):
         if sentence:

@@ -1,4 +1,4 @@
-"""Tomograms whose axes stand in another order than x, y and the thickness along z."""
+"""Tomograms whose axes are in another order than x, y, and the thickness along z."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from jaxcryo.domain import Volume
 
 _MUCH = 1.5
-"""A tomogram this much thicker than it is wide lies on its side."""
+"""A tomogram whose z is this many times longer than its shortest axis lies on its side."""
 
 
 def turned(volume: Volume, axes: str) -> Volume:
@@ -20,7 +20,7 @@ def turned(volume: Volume, axes: str) -> Volume:
     `axes` says which of the file's axes become x, y and z: `xzy` for a reconstruction whose thickness lies along y.
 
     Raises:
-        InputError: `axes` is no order of x, y and z.
+        InputError: `axes` is not an order of x, y and z.
     """
     grid = dataclasses.replace(volume.grid, axes=axes)
     order = tuple(2 - "xyz".index(axis) for axis in axes[::-1])
@@ -37,7 +37,7 @@ def turned(volume: Volume, axes: str) -> Volume:
 
 
 def advice(volume: Volume) -> str | None:
-    """What to say of a volume whose shortest axis is not z; None where it seems to lie flat."""
+    """A sentence on a volume whose shortest axis is not z; None if it seems to lie flat."""
     z, y, x = volume.grid.shape_zyx
     name, shortest = min((("x", x), ("y", y)), key=lambda pair: pair[1])
     if z < _MUCH * shortest:

@@ -1,8 +1,8 @@
-"""Whether the chunks of a zarr array hold what the array says, before they are unpacked, and which are absent.
+"""Checks the chunks of a zarr array before they are unpacked, and finds those that are absent.
 
-An absent chunk means the fill value: writers leave out chunks of zeros, and copying loses others. Blosc reads past the
-end of a chunk that lacks only a few bytes, and gives wrong voxels without an error. And a compressed chunk may
-unpack to a thousand times the size that the array announces.
+An absent chunk stands for the fill value: writers leave out chunks of zeros, but copying loses others. Blosc reads past
+the end of a chunk that lacks only a few bytes, and returns wrong voxels without an error. A compressed chunk may unpack
+to a thousand times the size that the array announces.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ class ChunkRule:
     """What the chunks of an array have to be; `chunk_rule` says it."""
 
     counts: tuple[int, ...]
-    """Of files along each axis."""
+    """Number of files along each axis."""
     size: int
-    """Bytes of an unpacked chunk."""
+    """Size of an unpacked chunk in bytes."""
     codec: str | None
-    """What packs them; None where nothing does, or shards are not looked into."""
+    """Their compression; None if there is none, or they are in shards, which are not looked into."""
     sharded: bool
 
     def fault(self, packed: int, opened: Callable[[], BinaryIO]) -> str | None:
-        """What is wrong with a chunk of so many bytes; it is opened where they have to be looked into."""
+        """What is wrong with a chunk of this many bytes; `opened` is used if its contents have to be checked."""
         if self.sharded:
             return None
         held = packed
@@ -63,7 +63,7 @@ def chunk_rule(path: Location, array: Any) -> ChunkRule:
     """The rule of an array that lies below `path`.
 
     Raises:
-        InputError: it is not of numbers, larger than any tomogram, or packed in a way that is not read.
+        InputError: it does not hold numbers, is larger than any tomogram, or has a compression that is not read.
     """
     codec = _codec(path, array)
     return ChunkRule(
@@ -75,13 +75,13 @@ def chunk_rule(path: Location, array: Any) -> ChunkRule:
 
 
 def check_chunks(path: pathlib.Path, array: Any) -> str | None:
-    """Looks at every chunk's file of an array that lies below `path`; of compressed ones, also inside.
+    """Checks the file of every chunk of an array below `path`, and the contents of compressed ones.
 
-    Returns what to say of absent chunks; None where all are there.
+    Returns a sentence on absent chunks; None if all are there.
 
     Raises:
-        InputError: as `chunk_rule` does; chunks are truncated, unreadable, or would unpack to another size than the
-            array says.
+        InputError: as `chunk_rule` does; chunks are truncated, unreadable, or would unpack to a size other than the
+            array's.
     """
     rule = chunk_rule(path, array)
     counts, faulty = rule.counts, defaultdict[str, list[pathlib.Path]](list)
@@ -114,7 +114,7 @@ def check_chunks(path: pathlib.Path, array: Any) -> str | None:
 
 
 def of_absent(absent: Bool[NDArray[np.bool_], "..."], array: Any) -> str | None:
-    """What to say of the chunks of an array that are absent; None where all are there."""
+    """A sentence on the absent chunks of an array; None if all are there."""
     if not absent.any():
         return None
     absent = absent.reshape(absent.shape[-3:])
@@ -122,7 +122,7 @@ def of_absent(absent: Bool[NDArray[np.bool_], "..."], array: Any) -> str | None:
     value = 0 if array.fill_value is None else array.fill_value
     sentence = f"{count} of its {absent.size} chunks are absent and read as the fill value ({value:g})"
     if absent.all():
-        return f"{sentence}, which are all there should be: copy the tomogram again"
+        return f"{sentence}, so nothing is left of it: copy the tomogram again"
     bodies, bodies_there = scipy.ndimage.label(absent)
     rim = np.ones(absent.shape, np.bool_)
     rim[:, 1:-1, 1:-1] = False
@@ -131,24 +131,24 @@ def of_absent(absent: Bool[NDArray[np.bool_], "..."], array: Any) -> str | None:
         return sentence
     z, y, x = np.argwhere(bodies == inner[0])[0].tolist()
     return (
-        f"{sentence}, some of them in the middle of others (such as {z}, {y}, {x}), as if they had been lost: if it "
-        "was copied or downloaded, do it again"
+        f"{sentence}, some of them in the middle of others (such as {z}, {y}, {x}), as if they had been lost: if "
+        "it was copied or downloaded, do that again"
     )
 
 
 def _codec(path: Location, array: Any) -> str | None:
-    """What packs the chunks' bytes; None where nothing does, or shards are not looked into."""
+    """The compression of the chunks; None if there is none, or they are in shards, which are not looked into."""
     dtype = array.dtype
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise InputError(f"{path}: its voxels are {dtype}; expected real numbers: convert them to float32")
     if getattr(array, "filters", ()):
         filters = ", ".join(_name(f) for f in array.filters)
-        raise InputError(f"{path}: its chunks went through filters ({filters}), which are not read: write it without")
+        raise InputError(f"{path}: its chunks use filters ({filters}), which are not read: write it without them")
     names = [_name(c) for c in array.compressors]
     if len(names) > 1 or any(n not in _READABLE for n in names):
         raise InputError(
-            f"{path}: its chunks are packed by {', '.join(names)}; expected one of {', '.join(_READABLE)}: write it "
-            "anew"
+            f"{path}: its chunks are compressed with {', '.join(names)}; expected one of {', '.join(_READABLE)}: "
+            "write it anew"
         )
     return names[0] if names and array.shards is None else None
 
@@ -158,7 +158,7 @@ def _name(codec: Any) -> str:
 
 
 def _counts(path: Location, array: Any) -> tuple[int, ...]:
-    """Of files along each axis."""
+    """The number of files along each axis."""
     files = array.shards or array.chunks
     counts = tuple(-(-n // c) for n, c in zip(array.shape, files, strict=True))
     if (
@@ -196,7 +196,7 @@ def _unpacked_size(stream: BinaryIO, packed: int, codec: str, expected: int) -> 
 
 
 def _zstd_size(data: bytes, expected: int) -> int:
-    """By the frame's own word, or by its blocks where it says nothing: none holds more than 128 KiB (RFC 8878)."""
+    """From the frame's header, or else from its blocks, none of which holds more than 128 KiB (RFC 8878)."""
     if len(data) < 6 or data[:4] != _ZSTD_MAGIC:
         return 0
     descriptor = data[4]

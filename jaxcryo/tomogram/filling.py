@@ -1,8 +1,8 @@
-"""Where a tomogram holds no data: what programs write beyond the tilted specimen, outside a mask, or for a lost chunk.
+"""Where a tomogram holds no data: the filling that programs write beyond the tilted specimen or outside a mask.
 
 Such filling is one exact value over a region: zero, the mean, the mean of the slice, the last voxel of a row repeated,
-or NaN. It is told from voxels that happen to be equal, as eight-bit ones often are, by long runs of equal voxels along
-a row or a column, which noise does not make, and what is equal and adjoins them. From here on, a voxel without data
+or NaN. Eight-bit voxels are often equal by chance; filling differs in its long runs of equal voxels along a row or a
+column, which noise does not make. Equal voxels that adjoin such runs belong to it. From here on, a voxel without data
 is NaN.
 """
 
@@ -17,9 +17,9 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 RUN = 16
-"""Equal voxels in a row or a column from which on they may be filling: longer than anything but a flat region makes."""
+"""So many equal voxels in a row or a column may be filling: only a flat region makes a run this long."""
 _REACH = 2 * RUN - 1
-"""How far in the plane the voxels lie that decide on one."""
+"""How far away in the plane voxels decide about another one."""
 _SHORTEST_AXIS = 8
 
 
@@ -52,7 +52,7 @@ def in_runs(voxels: Float[NDArray[np.float32], "z y x"]) -> Bool[NDArray[np.bool
 def grown(
     found: Bool[NDArray[np.bool_], "z y x"], voxels: Float[NDArray[np.float32], "z y x"]
 ) -> Bool[NDArray[np.bool_], "z y x"]:
-    """Runs with the equal voxels that adjoin them, as in the tip of a corner that is cut off aslant."""
+    """Runs with the equal voxels that adjoin them, as in the tip of a slanted corner."""
     pairs = []
     for axis in (1, 2):
         along = np.moveaxis(voxels, axis, -1)

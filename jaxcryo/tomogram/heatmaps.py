@@ -1,4 +1,4 @@
-"""Heatmaps on disk, written as they are finished: OME-Zarr 0.4 in half precision, a channel for each particle type."""
+"""Heatmaps on disk, written slab by slab: OME-Zarr 0.4 in half precision, a channel for each particle type."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from jaxcryo.files import atomic_path
 _CHUNK = (32, 128, 128)
 
 WriteSlices = Callable[[int, Float[ArrayLike, "c z y x"]], None]
-"""Takes the first slice's z in voxels of the volume, and the slices; from the first of the volume to the last."""
+"""Takes the z of the first slice, in voxels of the volume, and the slices; called in order through the volume."""
 
 
 @contextlib.contextmanager
 def heatmap_writer(path: str | pathlib.Path, grid: VoxelGrid, types: Sequence[ParticleType]) -> Iterator[WriteSlices]:
     """A function that writes slices; the folder appears when the block ends without an error.
 
-    Holds one row of chunks. Arrays are c, z, y, x; channels are named and coloured as the types.
+    Holds one row of chunks. Arrays are c, z, y, x; channels have the names and colors of the types.
 
     Raises:
         InputError: the folder cannot be written.

@@ -1,7 +1,7 @@
-"""MRC files as the programs of the field write them, which is not always as the standard says.
+"""MRC files as the field's programs write them, which is not always as the standard says.
 
-The voxels stay in the file until they are read. Where a header contradicts itself or the file, what can be decided is
-read right and said, and the rest is refused with the ways to say what is meant.
+The voxels stay in the file until they are read. If a header contradicts itself or the file, it is read correctly where
+that can be decided, with a note; otherwise it is refused, and the message names the options that settle it.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ _SAY_BYTES = "say what they are with --bytes signed or --bytes unsigned"
 def open_mrc(
     path: pathlib.Path, *, name: str, spacing_angstrom: float | None = None, bytes_are: Bytes = "auto"
 ) -> Volume:
-    """A tomogram in an MRC file. One packed by gzip or bzip2 is unpacked to a temporary file when it is first read.
+    """A tomogram in an MRC file. One compressed by gzip or bzip2 is unpacked to a temporary file when it is first read.
 
     `bytes_are` settles mode 0, which is signed by the standard and unsigned by IMOD and many before it; `auto` goes by
     IMOD's flag, the header's extremes and the voxels, in this order.
 
     Raises:
-        InputError: it is no MRC file of real numbers, incomplete, or without a credible spacing.
+        InputError: it is not an MRC file of real numbers, is incomplete, or has no credible spacing.
     """
     told: list[str] = []
     with _reported(path), _opener(path)(path) as stream:
@@ -103,7 +103,7 @@ def _say(path: pathlib.Path, told: list[str]) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Packed:
-    """The voxels of a packed file, unpacked where any is read."""
+    """The voxels of a compressed file, unpacked when one is read."""
 
     path: pathlib.Path
     header: Any
@@ -137,7 +137,7 @@ class _Packed:
 
 
 def _header(path: pathlib.Path, stream: Any, told: list[str]) -> Any:
-    """The header in the byte order in which it makes sense."""
+    """The header, in the byte order in which it makes sense."""
     start = stream.read(_HEADER_BYTES)
     if len(start) < _HEADER_BYTES:
         raise InputError(
@@ -175,7 +175,7 @@ def _voxels(path: pathlib.Path, stream: Any, header: Any, bytes_are: Bytes, told
         raise InputError(f"{path}: its voxels are {_REFUSED[mode]} (mode {mode}); expected real numbers: convert it")
     per_volume = int(header["sampling"][2])
     if int(header["group"]) >= 401 and 0 < per_volume < sections:
-        raise InputError(f"{path}: is a stack of {sections // per_volume} volumes; expected one: take them apart first")
+        raise InputError(f"{path}: is a stack of {sections // per_volume} volumes; expected one: split it first")
     if sections == 1 and min(columns, rows) > 1:
         raise InputError(f"{path}: has one section of {columns} × {rows}; expected three sizes (z, y, x) above 1")
     row_bytes = (columns + 1) // 2 if mode == _NIBBLES else columns * np.dtype(_MODES[mode]).itemsize
@@ -187,7 +187,7 @@ def _voxels(path: pathlib.Path, stream: Any, header: Any, bytes_are: Bytes, told
     if mode == 0:
         kind = np.dtype(_byte_kind(path, header, block.sample(offset), bytes_are, told))
     shape = (sections, rows, row_bytes) if mode == _NIBBLES else (sections, rows, columns)
-    # Mapped by the open file: its name may be gone, and a temporary copy has none.
+    # Mapped through the open file: its name may be gone, and a temporary copy has none.
     mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     voxels: Any = np.frombuffer(mapped, kind, math.prod(shape), offset).reshape(shape)
     if mode == _NIBBLES:
@@ -196,7 +196,7 @@ def _voxels(path: pathlib.Path, stream: Any, header: Any, bytes_are: Bytes, told
 
 
 def _array_axes(header: Any) -> list[int]:
-    """Of sections, rows and columns those along z, y and x."""
+    """Which of sections, rows and columns lie along z, y and x."""
     columns_rows_sections = [int(n) for n in header["map"]]
     if sorted(columns_rows_sections) != [1, 2, 3]:  # zeros of an old writer
         return [0, 1, 2]
@@ -205,7 +205,7 @@ def _array_axes(header: Any) -> list[int]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Block:
-    """Where in a file the voxels are."""
+    """Where the voxels begin in a file."""
 
     path: pathlib.Path
     stream: Any
@@ -215,7 +215,7 @@ class _Block:
     header: Any
 
     def offset(self, told: list[str]) -> int:
-        """Raises InputError where that is not clear, or the file is too short."""
+        """Raises InputError if that is not clear, or the file is too short."""
         extended = int(self.header["extended"])
         announced = _HEADER_BYTES + extended + self.needed
         if extended >= 0 and self.size == announced:
@@ -242,9 +242,9 @@ class _Block:
         return self._of_longer_file(extended, announced, told)
 
     def _of_longer_file(self, extended: int, announced: int, told: list[str]) -> int:
-        """Either the voxels end where the file ends, after a header that is not announced, or something follows them.
+        """Either the voxels end with the file, after an unannounced extended header, or something follows them.
 
-        What lies between the two places tells: voxels look like the others.
+        The bytes in question decide: if they are voxels, they look like the others.
         """
         early, late = _HEADER_BYTES + extended, self.size - self.needed
         excess = self.size - announced
@@ -256,10 +256,10 @@ class _Block:
         section = self.needed // int(self.header["size"][2])
         longer = f"its file is {excess} bytes longer than its header announces"
         if at_end and not at_start:
-            told.append(f"{longer}: an extended header of {late - _HEADER_BYTES} bytes was taken for granted")
+            told.append(f"{longer}: an extended header of {late - _HEADER_BYTES} bytes was assumed")
             return late
         if at_start and not at_end:
-            told.append(f"{longer}: what follows the voxels is left out")
+            told.append(f"{longer}: the bytes after the voxels are left out")
             return early
         if at_start and excess % section == 0:
             told.append(f"{longer}, as if it held {excess // section} more sections: those are left out")
@@ -279,7 +279,7 @@ class _Block:
         return self._read(start + (length - taken) // 2, length=taken, near=start)
 
     def _read(self, start: int, *, length: int, near: int) -> NDArray[Any]:
-        """At most a sample's values from `start` on, or from the next place that is a whole number of them from `near`;
+        """At most a sample of values from `start` on, or from the next place a whole number of values away from `near`;
         from the end of the file if there are fewer."""
         length = min(length, _SAMPLE * self.kind.itemsize)
         start = max(min(start, self.size - length), near)
@@ -290,7 +290,7 @@ class _Block:
 
 
 def _are_alike(values: NDArray[Any], others: NDArray[Any]) -> bool:
-    """Whether values spread as others do."""
+    """Whether values are distributed like others."""
     one, two = values.astype(np.float64), others.astype(np.float64)
     if not len(one) or not len(two) or not np.isfinite(one).all() or not np.isfinite(two).all():
         return False
@@ -320,16 +320,16 @@ def _byte_kind(
         kind: Literal["i1", "u1"] = "i1" if int(header["imod_flags"]) & 1 else "u1"
         if by_voxels not in (None, kind) and by_extremes not in (None, kind):
             told.append(
-                f"its bytes are {names[kind]} by IMOD's flag, and {names[by_voxels]} by the look of them: read as "
+                f"its bytes are {names[kind]} by IMOD's flag, but look {names[by_voxels]}: read as "
                 f"{names[kind]}; {_SAY_BYTES}"
             )
         return kind
     if by_extremes is not None and by_voxels in (None, by_extremes):
         return by_extremes  # type: ignore[return-value]
     if by_voxels is not None:
-        told.append(f"its bytes are read as {names[by_voxels]}, by the look of them; if that is wrong, {_SAY_BYTES}")
+        told.append(f"its bytes look {names[by_voxels]} and are read so; if that is wrong, {_SAY_BYTES}")
         return by_voxels  # type: ignore[return-value]
-    told.append(f"its bytes are read as signed, as the standard has it; if that is wrong, {_SAY_BYTES}")
+    told.append(f"its bytes are read as signed, as in the standard; if that is wrong, {_SAY_BYTES}")
     return "i1"
 
 
@@ -339,7 +339,7 @@ def _lengths_zyx(header: Any) -> tuple[float, float, float]:
 
 
 def _spacing_zyx(header: Any) -> tuple[float, float, float]:
-    """Cell size over sampling, to the precision of the header's float32; 0 where the sampling is."""
+    """Cell size over sampling, to the precision of the header's float32; 0 if the sampling is 0."""
     samplings = [int(n) for n in header["sampling"]][::-1]
     z, y, x = (float(f"{a / n:.7g}") if n else 0.0 for a, n in zip(_lengths_zyx(header), samplings, strict=True))
     return z, y, x

@@ -1,4 +1,4 @@
-"""From a tomogram's intensities to what networks take: the one rule, for training and for picking."""
+"""From a tomogram's intensities to the networks' input: one rule, for training and picking."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Normalization:
 
 
 def normalization(volume: Volume, config: IntensityConfig) -> Normalization:
-    """What the config's rule makes of a volume, gone through first unless the rule is `fixed` or it was before.
+    """The volume normalized by the config's rule; its statistics are computed unless known or the rule is `fixed`.
 
     Raises:
         InputError: the volume cannot be read, holds no data, or all voxels are equal.
@@ -52,7 +52,7 @@ def scaled(volume: Volume, *, gain: float, offset: float = 0.0) -> Volume:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Scaled:
-    """An array as it is sliced and then scaled; slicing reads."""
+    """An array that is scaled when it is sliced; slicing reads."""
 
     array: Any
     gain: float

@@ -48,14 +48,14 @@ def open_ome_zarr(
 ) -> Volume:
     """One level of an OME-Zarr image of version 0.4 or 0.5, lazily.
 
-    The spacing is the level's `scale` times the multiscale's own, in the axes' unit (ångström where none is given).
-    `spacing_angstrom` replaces that of level 0, and by their ratio that of the others. Positions in a level are counted
-    from the corner of level 0: by the levels' `translation`, or where they give none from its own corner. Leading axes
-    of size 1 (time, channel) are dropped. Every chunk is looked for: absent ones are read as the
-    fill value, and said. Where a server does not list its folders, that is said when they are read.
+    The spacing is the level's `scale` times the multiscale's own, in the axes' unit (ångström if none is given).
+    `spacing_angstrom` replaces that of level 0, and those of the other levels in proportion. Positions in a level are
+    counted from the corner of level 0, by the levels' `translation`; without one, from the level's own corner. Leading
+    axes of size 1 (time, channel) are dropped. Every chunk is looked for; absent ones are read as the fill value, with
+    a note. If a server does not list its folders, the note comes when they are read.
 
     Raises:
-        InputError: no usable metadata, no such level, no spacing, not three axes, truncated chunks, no answer.
+        InputError: no usable metadata, no such level, no spacing, not three axes, truncated chunks, or no answer.
     """
     store = RemoteStore(path, cache) if isinstance(path, Address) else None
     group, multiscale = _multiscale(path, store)
@@ -92,7 +92,7 @@ def level_shape(path: pathlib.Path, level: int) -> tuple[int, ...]:
 
 
 def seen_at(address: Address) -> Seen:
-    """What tells whether an OME-Zarr at an address is still the same.
+    """A fingerprint that tells whether an OME-Zarr at an address is still the same.
 
     Raises:
         InputError: it cannot be reached or opened.
@@ -140,7 +140,7 @@ def _level(path: Location, group: Any, datasets: list[Any], level: int) -> Any:
 
 
 def _place(dataset: Any) -> str:
-    """The path of a level's array inside the folder; what leads out of it is none."""
+    """The path of a level's array inside the folder; a path that leads out of it is refused."""
     place = dataset.get("path") if isinstance(dataset, dict) else None
     parts = pathlib.PurePosixPath(place).parts if isinstance(place, str) else ()
     return "/".join(parts) if parts and not {"..", "/"} & set(parts) and "\\" not in str(place) else "?"
@@ -185,7 +185,7 @@ def _from_corner_of_level_0(
     shift, zero = (_vector(datasets[i], "translation", rank) for i in (level, 0))
     if shift is None or whole is None or min(whole) <= 0:
         return grid
-    # Where the first voxel's centre is, in voxels of level 0 from that level's first one, and in ångströms.
+    # The center of the first voxel: in voxels of level 0 from that level's first one, and in ångströms.
     between = [(a - b) / s for a, b, s in zip(shift, zero or (0.0,) * 3, whole, strict=True)]
     sizes = zip(between, first.spacing_zyx_angstrom, grid.spacing_zyx_angstrom, strict=True)
     z, y, x = (round((n + 0.5) * s - 0.5 * own_size, 6) for n, s, own_size in sizes)
@@ -232,7 +232,7 @@ def _multiscale(path: Location, store: RemoteStore | None = None) -> tuple[Any, 
     multiscales = _listed(attributes)
     if multiscales is not None:
         return group, multiscales[0]
-    # bioformats2raw writes an image as a group below: it is read where there is one.
+    # bioformats2raw writes an image as a group below, which is read if there is just one.
     within = [key for key in sorted(group.group_keys())[:_MOST_IMAGES] if _listed(dict(group[key].attrs)) is not None]
     if len(within) == 1:
         image = _listed(dict(group[within[0]].attrs))
@@ -240,7 +240,7 @@ def _multiscale(path: Location, store: RemoteStore | None = None) -> tuple[Any, 
         return group[within[0]], image[0]
     if within:
         raise InputError(
-            f"{path}: holds {len(within)} images ({', '.join(within[:20])}); give one of them, such as "
+            f"{path}: holds {len(within)} images ({', '.join(within[:20])}); pass one of them, such as "
             f"{path / within[0]}"
         )
     keys = ", ".join(sorted(str(k) for k in group)[:20]) or "none"
@@ -283,7 +283,7 @@ def _spacing_zyx_angstrom(
 
 
 def _whole_spacing(path: Location, multiscale: dict[str, Any]) -> tuple[float, float, float]:
-    """Of level 0, where it gives one: in other levels voxels need not be cubes."""
+    """The spacing of level 0, if it has one: in other levels voxels need not be cubes."""
     first = multiscale["datasets"][0]
     entry = first if isinstance(first, dict) else {}
     rank = next((n for n in (3, 4, 5) if _vector(entry, "scale", n) or _vector(multiscale, "scale", n)), 3)
@@ -318,7 +318,7 @@ def write_ome_zarr(
     """Writes a tomogram as OME-Zarr 0.4 (zarr format 2, float32, arrays `0`, `1`, …), atomically.
 
     Each level averages blocks of two voxels along every axis; an odd size loses its last slice on the way, an axis
-    of size 1 stays. A level's translation puts its first voxel at the middle of the block that it averages.
+    of size 1 stays. A level's translation puts its first voxel in the middle of the block that it averages.
 
     Raises:
         InputError: the voxels do not have three axes, or the folder cannot be written.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from jaxcryo.errors import InputError
 
 _LEAST_SHARE = 0.25
-"""Of a window along an axis: with less a network sees next to nothing but padding."""
+"""The least share of a window along an axis: with less, a network sees little but padding."""
 
 
 def padding_needed(name: str, shape_zyx: tuple[int, int, int], window_zyx: tuple[int, int, int]) -> str | None:
-    """What to say of a tomogram that is padded to a window, as any border is; None where it is as large as one.
+    """A sentence on a tomogram that is padded to a window, as borders are; None if it is as large as one.
 
     Raises:
         InputError: it is so small that nothing sensible is left.
@@ -21,7 +21,7 @@ def padding_needed(name: str, shape_zyx: tuple[int, int, int], window_zyx: tuple
             "network with smaller windows"
         )
     if any(n < w for n, w in zip(shape_zyx, window_zyx, strict=True)):
-        return f"{name}: has {sizes}: padded as borders are"
+        return f"{name}: has {sizes}: padded like a border"
     return None
 
 

@@ -1,4 +1,4 @@
-"""OME-Zarr on servers: its chunks come several at a time, ahead of where they are wanted, in bounded memory."""
+"""OME-Zarr on servers: chunks are fetched several at a time, ahead of their use, in bounded memory."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ from jaxcryo.tomogram.chunks import TRUNCATED, ChunkRule, chunk_rule, of_absent
 METADATA_FILES = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 _CONNECTIONS = 32
 _AHEAD_BYTES = 2**28
-"""Of unpacked chunks that are asked for before they are wanted, at most."""
+"""Most bytes of unpacked chunks that are requested ahead."""
 
 Future = concurrent.futures.Future[bytes | None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What is known of all files of a tomogram, or of some."""
+    """What is known of a tomogram's files, all or some of them."""
 
     bytes: int
     modified_ns: int
-    """Of the one changed last."""
+    """When the newest one was changed."""
     digest: str
 
 
 class RemoteStore(zarr.abc.store.Store):
-    """What zarr reads of an address.
+    """The store through which zarr reads an address.
 
-    A bucket is listed, so that what is absent is not asked for. `expect` says which chunks will be wanted.
+    A bucket is listed, so that absent chunks are not requested. `expect` says which chunks will be needed.
 
     Raises:
-        InputError: the address cannot be reached, or nothing is there. So does reading, where a chunk does not come
-            or is not what its array says.
+        InputError: the address cannot be reached, or nothing is there. Reading raises it too, if a chunk cannot be
+            fetched or does not fit its array.
     """
 
     supports_writes = False
@@ -63,13 +63,13 @@ class RemoteStore(zarr.abc.store.Store):
         self.address = address
         self.objects = Objects(address)
         self.refusal: RefusedError | None = None
-        """Why metadata may not be read, where that may be why none are found."""
+        """Why reading metadata was refused, which may be why none are found."""
         self.listing = _listing(self.objects)
         self.rule: ChunkRule | None = None
         self.missing: collections.deque[str] = collections.deque()
-        """Chunks that were asked for and are not there."""
+        """Chunks that were requested and do not exist."""
         self.version = ""
-        """Changes with the contents; chunks are kept under it."""
+        """A name that changes with the contents; chunks are cached under it."""
         self.cache = cache
         self._metadata: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -78,11 +78,11 @@ class RemoteStore(zarr.abc.store.Store):
 
     @property
     def supports_listing(self) -> bool:
-        """Of buckets that may be listed."""
+        """Known for buckets that may be listed."""
         return self.listing is not None
 
     def settle(self, array: Any) -> str | None:
-        """Takes in what the chunks of an array have to be, before any is read; what to say of those that are absent.
+        """Learns what the chunks of an array must be like, before any is read; returns a sentence on absent ones.
 
         Raises:
             InputError: as `chunk_rule` does.
@@ -96,7 +96,7 @@ class RemoteStore(zarr.abc.store.Store):
         return of_absent(~there.reshape(rule.counts), array)
 
     def seen(self, array: Any = None) -> Seen:
-        """All that is listed; without a listing the metadata that were read, and a few chunks of the array."""
+        """All listed files; without a listing, the metadata that were read and a few chunks of the array."""
         stats: dict[str, Stat | None] = dict(self.listing or {})
         if self.listing is None:
             counts = chunk_rule(self.address, array).counts
@@ -113,7 +113,7 @@ class RemoteStore(zarr.abc.store.Store):
         )
 
     def expect(self, keys: Iterable[str]) -> None:
-        """Asks for chunks in this order, so many at a time as memory allows, in place of what was expected before."""
+        """Requests chunks in this order, as many at a time as memory allows; replaces an earlier order."""
         with self._lock:
             self._wanted = collections.deque(k for k in keys if self.listing is None or k in self.listing)
             expected = set(self._wanted)
@@ -171,7 +171,7 @@ class RemoteStore(zarr.abc.store.Store):
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         coming = asyncio.wrap_future(self._take(key, _span(byte_range)))
-        # Of several that fail together one is heard of; asyncio would print the others.
+        # If several fail together, one is reported; asyncio would print the others.
         coming.add_done_callback(lambda done: done.cancelled() or done.exception())
         data = await coming
         return None if data is None else prototype.buffer.from_bytes(data)
@@ -218,9 +218,9 @@ class RemoteStore(zarr.abc.store.Store):
 
 
 class RemoteVoxels:
-    """An array whose next chunks come while the last ones are used; indexing reads, with slices for z, y and x.
+    """An array whose next chunks are fetched while the last ones are used; indexing reads, with slices for z, y and x.
 
-    What is found absent is warned of once.
+    Absent chunks are warned of once.
     """
 
     def __init__(self, voxels: Any, array: Any, store: RemoteStore) -> None:
@@ -229,7 +229,7 @@ class RemoteVoxels:
         self.shape: tuple[int, ...] = tuple(voxels.shape)
         self.dtype = voxels.dtype
         self.chunks: tuple[int, ...] = tuple(array.chunks[-3:])
-        """Of what is read at a time."""
+        """The size of one read."""
 
     def __getitem__(self, key: tuple[slice, slice, slice]) -> Any:
         z, y, x = (range(*one.indices(n)) for one, n in zip(key, self.shape, strict=True))
@@ -265,12 +265,12 @@ class RemoteVoxels:
 
 
 def chunk_key(array: Any, place: Sequence[int]) -> str:
-    """The key of a chunk's file (a shard's where there are) in the array's store."""
+    """The key of a chunk's file (of its shard, if there are shards) in the array's store."""
     return f"{array.path}/{array.metadata.encode_chunk_key(tuple(place))}".lstrip("/")
 
 
 def chunk_keys(array: Any, places: Sequence[range]) -> Iterable[str]:
-    """Those of a box of chunks."""
+    """The keys of a box of chunks."""
     return (chunk_key(array, place) for place in itertools.product(*places))
 
 
@@ -280,7 +280,7 @@ def _connections() -> concurrent.futures.ThreadPoolExecutor:
 
 
 def _listing(objects: Objects) -> dict[str, Stat] | None:
-    """All objects; None where the server does not list."""
+    """All objects; None if the server does not list them."""
     try:
         listing = objects.listing()
     except RefusedError:
@@ -291,7 +291,7 @@ def _listing(objects: Objects) -> dict[str, Stat] | None:
 
 
 def _stat_or_none(objects: Objects, key: str) -> Stat | None:
-    """None also where a server does not tell."""
+    """None also if the server does not tell."""
     try:
         return objects.stat(key)
     except InputError:

@@ -1,10 +1,10 @@
 """A volume on a grid of another voxel spacing, computed slab by slab as it is read.
 
 Both grids cover the same box: voxel j of the new one lies at (j + 1/2) · s' / s - 1/2 of the old one. Along each axis
-a new voxel is a weighted mean of old ones by `_kernel`, stretched where voxels become larger, so that nothing finer
-than the new voxels is folded into them. Positions are counted from the corner of that box, so a network trained on the
-new spacing gives those that its training had for the same physical place, whatever the old spacing is. Voxels without
-data have no weight; where they would have more than half of it, the new voxel has no data either.
+a new voxel is a weighted mean of old ones by `_kernel`, which is stretched if voxels become larger, to avoid aliasing.
+Positions are counted from the corner of that box, so a network trained at the new spacing finds the same physical
+positions whatever the old spacing is. Voxels without data have no weight; where they would have more than half of it,
+the new voxel has no data either.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jaxcryo.domain import Volume
 from jaxcryo.errors import InputError
 
 _SLICES = 8
-"""Of the old volume in memory at a time."""
+"""Most bytes of the old volume in memory at a time."""
 _SUPPORT = 2.0
 _LARGEST_FACTOR = 64.0
 
@@ -31,14 +31,14 @@ def resampled(volume: Volume, spacing_angstrom: float) -> Volume:
     """The volume at a voxel spacing, the same along all axes; voxels are computed when they are read.
 
     Raises:
-        InputError: the spacings are so far apart that one of them cannot be right.
+        InputError: the spacings are too far apart for both to be right.
     """
     grid = volume.grid
     factors = tuple(spacing_angstrom / s for s in grid.spacing_zyx_angstrom)
     if not all(1 / _LARGEST_FACTOR <= f <= _LARGEST_FACTOR for f in factors):
         raise InputError(
             f"{volume.name}: its voxels are {grid.spacing_angstrom:g} Å, which cannot be resampled to "
-            f"{spacing_angstrom:g} Å; expected a spacing of that order: give the true one with --voxel-spacing"
+            f"{spacing_angstrom:g} Å; expected a spacing of that order: pass the true one with --voxel-spacing"
         )
     z, y, x = (max(round(n / f), 1) for n, f in zip(grid.shape_zyx, factors, strict=True))
     fresh = dataclasses.replace(grid, shape_zyx=(z, y, x), spacing_zyx_angstrom=(spacing_angstrom,) * 3)
@@ -65,7 +65,7 @@ class _Resampled:
         return np.dtype(np.float32)
 
     def __getitem__(self, key: tuple[slice, slice, slice]) -> Float[NDArray[np.float32], "z y x"]:
-        """A box, from slices of step 1. What is read of the source is what the box needs."""
+        """A box, from slices of step 1. Only what the box needs is read from the source."""
         along = [self.weights[axis][slice(*s.indices(self.shape[axis]))] for axis, s in enumerate(key)]
         spans = [_span(m) for m in along]
         z, y, x = (m[:, span] for m, span in zip(along, spans, strict=True))
@@ -91,7 +91,7 @@ class _Resampled:
 
 
 def _weights(size: int, count: int, factor: float) -> Any:
-    """Rows of weights that add up to 1; what would lie beyond the volume has none."""
+    """Rows of weights that add up to 1; positions beyond the volume have none."""
     stretch = max(factor, 1.0)
     centers = (np.arange(count) + 0.5) * factor - 0.5
     reach = math.ceil(_SUPPORT * stretch)

@@ -1,6 +1,6 @@
-"""What a tomogram's voxels are like: found in one pass over its data, in bounded memory, the same wherever it is asked.
+"""Statistics of a tomogram's voxels: found in one pass over its data, in bounded memory, always with the same result.
 
-Filling (`filling.py`) is found in the same pass and takes no part in any figure.
+Filling (`filling.py`) is found in the same pass and left out of all figures.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from jaxcryo.tomogram.filling import Emptied, grown, in_runs
 Note = Callable[[str], object]
 
 _SLICES = 16
-"""Read at a time, or as many as make whole chunks."""
+"""Slices that are read at a time, rounded to whole chunks."""
 _SAMPLE = 2**22
-"""Voxels that quantiles are computed from: their error is below a thousandth of the deviation."""
+"""Number of voxels that quantiles are computed from: their error is below a thousandth of the standard deviation."""
 _LEAST_SHARE = 1e-3
-"""Of a volume: runs of equal voxels that make up less are left as they are."""
+"""The least share of a volume that filling makes up; smaller runs of equal voxels are kept as data."""
 _NORMAL_QUARTILES = 1.3489795
-"""Between the quartiles of a normal distribution of deviation 1."""
+"""The distance between the quartiles of a normal distribution with standard deviation 1."""
 _BLOCK_ANGSTROM = 120.0
-"""Means of blocks as large as a particle: what is smaller is mostly noise, whose distribution has no side."""
+"""Skewness is that of means over blocks as large as a particle: smaller details are mostly symmetric noise."""
 _LEAST_SKEWNESS = 0.3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """Of the voxels that hold data."""
+    """Figures of the voxels that hold data."""
 
     voxels: int
-    """All there are, with those that hold none."""
+    """All voxels, also those without data."""
     count: int
-    """Those that hold data."""
+    """Voxels with data."""
     mean: float
     std: float
     median: float
     deviation: float
-    """From the quartiles, scaled to be `std` for a normal distribution: bright or dark bodies hardly change it."""
+    """From the quartiles, scaled to equal `std` for a normal distribution: bright or dark objects hardly change it."""
     skewness: float
-    """Of the means of blocks as large as a particle: below 0 where dark things stand out."""
+    """Skewness of the means over blocks as large as a particle: below 0 if dark objects stand out."""
 
     @property
     def empty(self) -> float:
@@ -57,7 +57,7 @@ class Statistics:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What going through a volume once finds."""
+    """The result of one pass over a volume."""
 
     statistics: Statistics
     filling: tuple[tuple[int, tuple[float, ...]], ...]
@@ -66,18 +66,18 @@ class Survey:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Surveyed(Volume):
-    """A volume that was gone through: where it holds no data its voxels are NaN, and the statistics are of the rest."""
+    """A volume with its statistics; voxels without data are NaN and take no part in them."""
 
     survey: Survey
 
     @property
     def statistics(self) -> Statistics:
-        """Of the voxels that hold data."""
+        """The figures of the voxels that hold data."""
         return self.survey.statistics
 
 
 def surveyed(volume: Volume, *, note: Note = lambda sentence: None) -> Surveyed:
-    """The volume with its statistics, its filling as NaN, which is said to `note`; as it is where that was done before.
+    """The volume with its statistics and its filling as NaN, which `note` is told; unchanged if that was done before.
 
     Raises:
         InputError: it cannot be read, holds no data, or all voxels are equal.
@@ -95,15 +95,15 @@ def surveyed(volume: Volume, *, note: Note = lambda sentence: None) -> Surveyed:
         named += ["NaN"] if surveying.missing else []
         share = f"{100 * statistics.empty:.0f}" if statistics.empty >= 0.01 else f"{100 * statistics.empty:.2g}"
         note(
-            f"{volume.name}: {share} % of it is empty ({', '.join(named)}): left out of the statistics and never a "
-            "place for picks"
+            f"{volume.name}: {share} % of it is empty ({', '.join(named)}): left out of the statistics, and "
+            "never picked in"
         )
     values_of_slices = tuple((z, tuple(own.tolist())) for z, own in filling.items())
     return with_survey(volume, Survey(statistics=statistics, filling=values_of_slices))
 
 
 def with_survey(volume: Volume, survey: Survey) -> Surveyed:
-    """What `surveyed` made of the same volume before."""
+    """The volume as `surveyed` returned it before."""
     filling = {z: np.array(values, np.float32) for z, values in survey.filling}
     return Surveyed(
         name=volume.name,
@@ -115,7 +115,7 @@ def with_survey(volume: Volume, survey: Survey) -> Surveyed:
 
 
 def are_opposite(skewness: float, other: float) -> bool:
-    """Whether two tomograms clearly differ in what stands out, dark things or bright ones."""
+    """Whether two tomograms clearly differ in whether dark or bright objects stand out."""
     return min(abs(skewness), abs(other)) > _LEAST_SKEWNESS and skewness * other < 0
 
 
@@ -126,8 +126,8 @@ def of_opposite_contrast(skewness: Mapping[str, float]) -> list[str]:
 
 
 def quantiles(values: Float[NDArray[np.float32], " n"], shares: Sequence[float]) -> list[float]:
-    """Quantiles in which equal values count as spread evenly between their neighbours, so that they are smooth in
-    intensities of a few steps too."""
+    """Quantiles in which equal values count as spread evenly between their neighbors, so that they are smooth even if
+    intensities have few steps."""
     distinct, counts = np.unique(values, return_counts=True)
     if len(distinct) == 1:
         return [float(distinct[0])] * len(shares)
@@ -142,17 +142,17 @@ def quantiles(values: Float[NDArray[np.float32], " n"], shares: Sequence[float])
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Flat:
-    """What lies in the flat parts of a slice: runs of equal voxels, and the equal ones that adjoin them."""
+    """The flat parts of a slice: runs of equal voxels, and the equal ones that adjoin them."""
 
     counts: Mapping[float, int]
     """Voxels of each value."""
     in_runs: Mapping[float, int]
-    """Of them, those in runs."""
+    """Those of them that are in runs."""
     sample: Float[NDArray[np.float32], " n"]
 
 
 class _Surveying:
-    """One pass. What lies in runs of equal voxels is kept apart until it is known which of it is filling."""
+    """One pass. Runs of equal voxels are kept apart until it is known which of them are filling."""
 
     def __init__(self, volume: Volume) -> None:
         self.volume = volume
@@ -225,7 +225,7 @@ class _Surveying:
             np.add.at(self.sums, layers[used], by_block(np.where(data[used], voxels[used], np.float32(0))))
 
     def filling(self) -> dict[int, Float[NDArray[np.float32], " n"]]:
-        """The values of each slice that are found in runs more often than elsewhere in slices where they are."""
+        """The values of each slice that are more often in runs than elsewhere, over the slices that have them."""
         inside: defaultdict[float, int] = defaultdict(int)
         elsewhere: defaultdict[float, int] = defaultdict(int)
         for z, flat in self.flat.items():
@@ -242,7 +242,7 @@ class _Surveying:
         return {z: values for z, values in chosen.items() if len(values)}
 
     def statistics(self, filling: Mapping[int, Float[NDArray[np.float32], " n"]]) -> Statistics:
-        """Raises InputError where no data is left, or all of it is equal."""
+        """Raises InputError if no data is left, or all of it is equal."""
         nothing = np.zeros(0, np.float32)
         kept = [*self.sample]
         for z, flat in self.flat.items():
@@ -277,9 +277,9 @@ class _Surveying:
 
 @dataclasses.dataclass(kw_only=True)
 class _Moments:
-    """Mean and deviation of what is added part by part.
+    """Mean and standard deviation of values that are added part by part.
 
-    Chan's update: sums of squares would lose all digits where the mean is far from 0 and the deviation small.
+    Chan's update: sums of squares would lose all digits if the mean is far from 0 and the deviation small.
     """
 
     count: int = 0

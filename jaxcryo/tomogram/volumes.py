@@ -21,7 +21,7 @@ __all__ = ["MRC_SUFFIXES", "Reading", "is_tomogram", "open_volume", "tomogram_na
 
 MRC_SUFFIXES = SUFFIXES + tuple(suffix + packed for suffix in SUFFIXES for packed in PACKED)
 TILT_SERIES_SUFFIXES = tuple(s for s in MRC_SUFFIXES if s.startswith((".st", ".ali")))
-"""Names that hold a tilt series where a tomogram is beside them."""
+"""Names of files that hold a tilt series if a tomogram is beside them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,12 +33,12 @@ class Reading:
     level: int = 0
     invert: bool = False
     axes: str | None = None
-    """Which of the file's axes are x, y and z, such as xzy; None takes them as they are, with a word where z is not the
+    """Which of the file's axes are x, y and z, such as xzy; None takes them as they are, with a note if z is not the
     shortest."""
     bytes_are: Bytes = "auto"
-    """Signed or unsigned, of MRC files of bytes."""
+    """Whether bytes in MRC files are signed or unsigned."""
     cache: Cache | None = None
-    """Where chunks that come from servers are kept."""
+    """Where chunks from servers are cached."""
 
     def open(self, path: str | Location, name: str) -> Volume:
         """The tomogram, opened; raises as `open_volume` does."""
@@ -85,9 +85,9 @@ def open_volume(
     """A tomogram whose voxels stay where they are, on disk or on a server (OME-Zarr only), until they are read.
 
     The spacing comes from the file, in ångströms; `spacing_angstrom` replaces that of level 0, which is the full
-    resolution (MRC has no other). Positions in another level are those of level 0. `name` is the file's own where it
-    is None. `bytes_are` says whether an MRC file's bytes have a sign; `auto` looks for what tells it. `cache` keeps
-    what comes from a server.
+    resolution (MRC has no other). Positions in another level are those of level 0. If `name` is None, it is the file's
+    own. `bytes_are` says whether an MRC file's bytes are signed; `auto` finds out. `cache` keeps what comes from a
+    server.
 
     Raises:
         InputError: nothing is there, it cannot be opened, lacks the level, is not three-dimensional, has no credible
@@ -100,7 +100,9 @@ def open_volume(
         raise InputError(f"{path}: a voxel spacing of {spacing_angstrom} Å was given; it must be above 0")
     if isinstance(path, Address):
         if path.name.lower().endswith(MRC_SUFFIXES):
-            raise InputError(f"{path}: of servers only OME-Zarr is read, whose parts can be asked for: download it")
+            raise InputError(
+                f"{path}: only OME-Zarr can be read from servers, since its parts can be requested: download this file"
+            )
         return open_ome_zarr(path, name=name, spacing_angstrom=spacing_angstrom, level=level, cache=cache)
     if path.is_dir():
         return open_ome_zarr(path, name=name, spacing_angstrom=spacing_angstrom, level=level)

@@ -1,4 +1,4 @@
-"""Files that grow at their end while the disk may be full."""
+"""Files that are appended to, even if the disk is full at times."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from jaxcryo.files import reason
 
 
 class AppendLog:
-    """A file that records are added to.
+    """A file that records are appended to.
 
-    What cannot be written waits in memory, and is tried again with the next addition.
+    Records that cannot be written wait in memory, and are tried again with the next one.
     """
 
     def __init__(self, path: pathlib.Path) -> None:
@@ -20,15 +20,15 @@ class AppendLog:
         self._waiting: list[bytes] = []
 
     def add(self, record: bytes) -> None:
-        """Adds a record where that can be done now; never fails."""
+        """Adds a record, now if possible, else later; never fails."""
         self._waiting.append(record)
         self._write()
 
     def flush(self) -> None:
-        """Writes what waits.
+        """Writes the waiting records.
 
         Raises:
-            OutputError: it cannot be written; it waits on.
+            OutputError: they cannot be written; they keep waiting.
         """
         error = self._write()
         if error is not None:

@@ -1,4 +1,4 @@
-"""Saving and restoring a training's whole state, by Orbax."""
+"""Saving and restoring a training's whole state, with Orbax."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from jaxcryo.training.state import TrainState
 
 
 class Checkpoints:
-    """The folder of whole states of a run; saving goes on in the background. Use it as a context.
+    """The checkpoint folder of a run; saving goes on in the background. Use it as a context manager.
 
     A save that fails leaves the checkpoints before it as they are, and can be tried again.
     """
@@ -50,10 +50,10 @@ class Checkpoints:
         sys.unraisablehook = self._unraisable
 
     def save(self, state: TrainState) -> None:
-        """Starts to save a state that is on the host; nothing where this step is saved already.
+        """Starts to save a state that is on the host; does nothing if this step is already saved.
 
         Raises:
-            OutputError: it cannot be written, or an earlier one could not be. A failure in the background is told by
+            OutputError: it cannot be written, or an earlier one could not be. A failure in the background shows in
                 `problem` or `wait`.
         """
         self.wait()
@@ -63,7 +63,7 @@ class Checkpoints:
             self._attempt(lambda: self._start(step, state))
 
     def problem(self) -> OutputError | None:
-        """Why the save that went on in the background has failed; None where it goes on, or is done."""
+        """Why the save in the background failed; None if it goes on or is done."""
         alone = jax.process_count() == 1  # several processes wait together or not at all
         if self._saving is None or not alone or self._manager.is_saving_in_progress():
             return None
@@ -74,7 +74,7 @@ class Checkpoints:
         return None
 
     def wait(self) -> None:
-        """Until what was started is on the disk.
+        """Waits until the save that was started is on the disk.
 
         Raises:
             OutputError: it cannot be written.
@@ -84,14 +84,14 @@ class Checkpoints:
             self._saving = None
 
     def latest_step(self) -> int | None:
-        """Of the newest whole checkpoint."""
+        """The step of the newest complete checkpoint."""
         step: int | None = self._manager.latest_step()
         return step
 
     def restore(self, like: TrainState, say: Callable[[str], None]) -> TrainState | None:
-        """The newest state that is whole, bit for bit; None where none was saved.
+        """The newest complete state, bit for bit; None if none was saved.
 
-        A damaged one is moved aside, and `say` hears which steps are lost.
+        A damaged one is moved aside, and `say` is told which steps are lost.
 
         Raises:
             InputError: all of them are damaged.
@@ -136,13 +136,13 @@ class Checkpoints:
         self._manager.reload()
 
     def _start(self, step: int, state: TrainState) -> None:
-        # A disk that is full already is not filled up to the last byte with half a checkpoint.
+        # Half a checkpoint must not fill the disk to the last byte.
         if shutil.disk_usage(self._folder).free < 1e6 * self._megabytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._manager.save(step, args=ocp.args.StandardSave(state))
 
     def _tell_unraisable(self, unraisable: sys.UnraisableHookArgs) -> None:
-        """After a failure the other files' callbacks find their event loop closed; the failure itself is told by us."""
+        """After a failure the other files' callbacks find their event loop closed; we report the failure itself."""
         if str(unraisable.exc_value) != "Event loop is closed":
             self._unraisable(unraisable)
 
@@ -155,7 +155,7 @@ class Checkpoints:
             raise OutputError(f"{self._folder}: cannot be written ({reason(error, self._folder)})") from error
 
     def _attempt(self, work: Callable[[], object]) -> None:
-        """Orbax gives what the system says as various errors, some as text alone; any failure to save is one to us."""
+        """Orbax reports system errors in various ways, some only as text; we treat any failure to save alike."""
         try:
             work()
         except Exception as error:
@@ -179,7 +179,7 @@ _TENSORSTORE = re.compile(r"os_error_code='(\d+)'")
 
 
 def _orbax_is_quiet() -> None:
-    """Orbax logs every failure in the background with its traceback before it raises it; it is told once, by us."""
+    """Orbax logs every failure in the background with a traceback before it raises it; we report it once."""
     logging.getLogger("absl").addFilter(_not_of_orbax)
 
 

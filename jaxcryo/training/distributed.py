@@ -1,7 +1,7 @@
-"""Several processes training as one, by JAX's own distributed runtime.
+"""Several processes that train as one, with JAX's own distributed runtime.
 
-They meet before JAX is told of them: whoever waits says so, gives up in time, and processes that were started with
-different commands are refused instead of being trained together.
+They meet before JAX is told of them: a process that waits says so and gives up after a while, and processes with
+different commands are refused.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LONGEST_HELLO = 2**16
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Group:
-    """The processes that train as one, as one of them sees it."""
+    """The processes that train as one, from the view of one of them."""
 
     host: str
     """Of process 0."""
@@ -55,11 +55,11 @@ def join(
 ) -> None:
     """Joins the other processes where the environment names them; must come before anything else of JAX.
 
-    `srun` with several tasks is enough; elsewhere JAX_COORDINATOR_ADDRESS (host:port of process 0),
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID say who is there.
+    `srun` with several tasks is enough. Elsewhere set JAX_COORDINATOR_ADDRESS (host:port of process 0),
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 
     Raises:
-        InputError: the environment is incomplete, others were started with another `command`, or do not come.
+        InputError: the environment is incomplete, others were started with another `command`, or are missing.
     """
     group = group_of(environment, say=say)
     if group is None or group.count == 1:
@@ -82,10 +82,10 @@ def join(
 
 
 def group_of(environment: Mapping[str, str], *, say: Callable[[str], object] = print) -> Group | None:
-    """The group that the environment describes; None for a process of its own.
+    """The group that the environment describes; None for a single process.
 
     Raises:
-        InputError: it describes one in part, or with values that cannot be.
+        InputError: the description is incomplete, or has invalid values.
     """
     if any(name in environment for name in (_ADDRESS, _COUNT, _INDEX)):
         remedy = f"set {_ADDRESS} (host:port of process 0), {_COUNT} and {_INDEX}, or none of them for one process"
@@ -95,7 +95,7 @@ def group_of(environment: Mapping[str, str], *, say: Callable[[str], object] = p
             raise InputError(f"{_ADDRESS} is {environment.get(_ADDRESS)!r}; expected host:port; {remedy}")
         return Group(host=host, port=int(port), count=count, index=index)
     allocated = environment.get("SLURM_NTASKS", "1")
-    # The allocation's number of tasks says nothing of how many processes were started: in its shell it is one.
+    # The allocation's number of tasks does not say how many processes were started: in its shell it is one.
     if environment.get(_STEP_COUNT, "1") == "1":
         if allocated.isdigit() and int(allocated) > 1:
             say(f"SLURM allocated {allocated} tasks, and this is one process: start it with srun to use all of them")
@@ -108,7 +108,7 @@ def group_of(environment: Mapping[str, str], *, say: Callable[[str], object] = p
     job = [environment.get(name, "0") for name in ("SLURM_JOB_ID", "SLURM_STEP_ID")]
     number = sum(int(n) for n in job if n.isdigit())  # each step of a job has a port of its own
     local = environment.get("SLURM_LOCALID", "")
-    # A process alone on its node takes all GPUs; of several each takes its own, unless it sees no other anyway.
+    # A process alone on its node takes all GPUs; several take one each, unless each sees only its own anyway.
     nodes = environment.get("SLURM_STEP_NUM_NODES", "")
     alone = nodes.isdigit() and int(nodes) >= count
     sees_one = len(environment.get("CUDA_VISIBLE_DEVICES", "0,1").split(",")) == 1
@@ -122,7 +122,7 @@ def meet_others(
     """Waits until all processes of the group are there, and have the same command.
 
     Raises:
-        InputError: they have not, or some do not come in time.
+        InputError: they do not have it, or some are not there in time.
     """
     others = group.count - 1
     say(
@@ -142,13 +142,13 @@ def is_first() -> bool:
 
 
 def meet(where: str) -> None:
-    """Waits until all processes have come here."""
+    """Waits until all processes have reached this point."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(where)
 
 
 def agree(*values: int) -> tuple[int, ...]:
-    """The largest of all processes' values, for decisions that all have to take alike."""
+    """The largest of all processes' values, for decisions that all must make alike."""
     if jax.process_count() == 1:
         return values
     every = np.asarray(multihost_utils.process_allgather(np.array(values, np.int32)))
@@ -156,12 +156,12 @@ def agree(*values: int) -> tuple[int, ...]:
 
 
 def check_same(what: str, plain: Mapping[str, Any]) -> None:
-    """Raises InputError in all processes where plain values are not the same in each of them."""
+    """Raises InputError in all processes if plain values are not the same in each of them."""
     digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).digest()
     own = int.from_bytes(digest[:4], "big") >> 1
     largest, smallest = agree(own, -own)
     if largest != -smallest:
-        raise InputError(f"the processes of this training differ in their {what}; give all of them the same")
+        raise InputError(f"the processes of this training differ in their {what}; it must be the same for all")
 
 
 def _counted(environment: Mapping[str, str], count: str, index: str, remedy: str) -> tuple[int, int]:
@@ -176,13 +176,13 @@ def _counted(environment: Mapping[str, str], count: str, index: str, remedy: str
 
 
 def _first_node(nodes: str) -> str:
-    """Of SLURM's list, such as `gpu[01-04,07],big2`."""
+    """The number of nodes in SLURM's list, such as `gpu[01-04,07],big2`."""
     match = re.match(r"([^,\[\]]+)(?:\[([^,\-\]]+)[^\]]*\]([^,]*))?", nodes)
     return "".join(part or "" for part in match.groups()) if match else ""
 
 
 def _gather(group: Group, hello: Mapping[str, Any], deadline: float) -> str:
-    """Process 0: hears of all others, and tells them whether they train together; returns why not."""
+    """Process 0: waits for all others, and tells them whether they can train together; returns why not."""
     present: dict[int, socket.socket] = {}
     problem = ""
     try:
@@ -203,7 +203,9 @@ def _gather(group: Group, hello: Mapping[str, Any], deadline: float) -> str:
                 if not isinstance(index, int) or not index > 0:  # not one of us
                     connection.close()
                 elif index in present:
-                    problem = f"two processes were started as number {index} of {group.count}; give each its own"
+                    problem = (
+                        f"two processes were started as number {index} of {group.count}; each needs its own number"
+                    )
                     connection.close()
                 else:
                     present[index] = connection
@@ -218,7 +220,7 @@ def _gather(group: Group, hello: Mapping[str, Any], deadline: float) -> str:
 
 
 def _report(group: Group, hello: Mapping[str, Any], deadline: float) -> str:
-    """Any other process: reports to process 0; returns why they do not train together."""
+    """Any other process: reports to process 0; returns why they cannot train together."""
     while True:
         left = deadline - time.monotonic()
         if left <= 0:
@@ -274,7 +276,7 @@ def _send(connection: socket.socket, message: Mapping[str, Any]) -> None:
 
 
 def _received(connection: socket.socket, *, seconds: float = 10.0) -> dict[str, Any]:
-    """The other end's message; empty where none comes."""
+    """The other end's message; empty if none comes."""
     data = b""
     try:
         connection.settimeout(seconds)

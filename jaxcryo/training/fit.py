@@ -1,4 +1,4 @@
-"""A training from its first step, or from wherever it was cut off, to the end."""
+"""A training from its first step, or from where it was interrupted, to the end."""
 
 from __future__ import annotations
 
@@ -41,24 +41,24 @@ class Length:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Start:
-    """What a new training starts from instead of freshly drawn weights."""
+    """What a new training starts from instead of random weights."""
 
     params: Weights
     stats: Weights
     about: str = ""
-    """Said when the training really starts from it."""
+    """Printed when the training really starts from it."""
     sha256: str | None = None
-    """Of the file that it was read from."""
+    """The SHA-256 of the file that it was read from."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a training ended with."""
+    """The outcome of a training."""
 
     result: Result
     files: tuple[pathlib.Path, ...]
     was_finished: bool = False
-    """An earlier start had come to the end; nothing was computed."""
+    """The training had already finished; nothing was computed."""
 
 
 def fit(
@@ -72,9 +72,9 @@ def fit(
     save_every_seconds: float = 120,
     say: Callable[[str], None] = print,
 ) -> Outcome:
-    """Trains on the batches of `source`, validates on `held_out`, leaves all in a folder; continues a run there.
+    """Trains on the batches of `source`, validates on `held_out`, writes all to a folder; continues a run in it.
 
-    The source is closed at the end; where the training is finished already it is not asked for any batch.
+    The source is closed at the end. If the training has already finished, no batch is asked of it.
 
     Raises:
         InputError: the folder holds another run, or the data cannot be used.
@@ -114,7 +114,7 @@ def fit(
             say(f"continuing {folder} after step {int(state.step)} of {int(state.total_steps)}")
         else:
             if resumed:
-                say(f"{folder} has no checkpoint yet: starting again")
+                say(f"{folder} has no checkpoint yet: starting from step 0")
             if start is not None and start.about:
                 say(start.about)
         first = int(state.step)

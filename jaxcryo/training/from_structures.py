@@ -1,7 +1,7 @@
-"""Trainings that need no tomogram and no pick: phantoms of the particles' structures, made while they run.
+"""Trainings without tomograms or picks: on phantoms of the particles' structures, made while they run.
 
-Samples come from phantoms as `DrawConfig` draws them, the held-out ones from other seeds and with more or less signal.
-What the score of a candidate means is found on all of these at the end.
+Samples come from phantoms as `DrawConfig` draws them; held-out phantoms have other seeds and more or less signal. At
+the end, scores are calibrated on all held-out phantoms.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from jaxcryo.training.validation import calibrate_on, flax_model
 from jaxcryo.weights import TrainedModel
 
 EPOCH_STEPS = 1000
-"""A training on phantoms has no epochs of its own; validations and lengths are counted by this many steps."""
+"""A training on phantoms has no epochs; this many steps count as one, for its length and its validations."""
 HARSHNESS = (0.7, 2.0)
-"""Of held-out phantoms: their signal divided by this much, from easier than those in training to much harder. The
-first, on which trainings are validated, has 1.3."""
+"""The signal of held-out phantoms is divided by a number in this range, from easier than in training to much harder.
+For the first, on which trainings are validated, it is 1.3."""
 _FIRST, _GOLDEN = 0.59, 0.618
-"""Where in that range the first one lies, and how far the next one is from it: any number of them covers it evenly."""
+"""Where in that range the first one lies, and the step to the next: any number of them covers the range evenly."""
 HELD_OUT_SHAPE_ZYX = (96, 224, 224)
 CALIBRATING = 24
-"""Held-out phantoms that scores are calibrated on; on eight of one harshness, thresholds come out too low elsewhere."""
+"""Held-out phantoms that scores are calibrated on; with eight of one difficulty, thresholds were too low elsewhere."""
 _TRAINING_SEEDS, _HELD_OUT_SEEDS = 0, 1
 
 
 def for_structures(config: TrainConfig) -> TrainConfig:
     """A recipe for phantoms that are all different.
 
-    Tomograms are normalized robustly, since they will come from anywhere. Orientations, positions, noise and contrast
-    are drawn anew for every phantom, so windows are not changed in the plane, which would only blur them.
+    Tomograms are normalized robustly, since they may come from anywhere. Orientations, positions, noise and contrast
+    are drawn anew for every phantom, so windows are not warped in the plane, which would only blur them.
     """
     return dataclasses.replace(
         config,
@@ -66,7 +66,7 @@ def phantom_source(draw: DrawConfig, config: TrainConfig, live: LiveConfig | Non
 
 
 def held_out_phantoms(draw: DrawConfig, seed: int, count: int) -> Iterator[Example]:
-    """Phantoms that no training sees, one after the other; every fourth is close to the real center."""
+    """Phantoms that no training sees, one after another; every fourth has settings close to real tomograms'."""
     grid = draw.grid(HELD_OUT_SHAPE_ZYX)
     low, high = HARSHNESS
     for number in range(count):
@@ -90,7 +90,7 @@ def held_out_phantoms(draw: DrawConfig, seed: int, count: int) -> Iterator[Examp
 def calibrated(
     model: TrainedModel, examples: Sequence[Example], *, on_windows: OnWindows | None = None
 ) -> TrainedModel:
-    """The model with thresholds and a calibration that these tomograms give."""
+    """The model with thresholds and a calibration from these tomograms."""
     network, _, _ = build(model.config.model, seed=None)
     opened = flax_model(network, model.params, model.stats, model.config, name=model.source)
     held_out = [(e.volume, e.picks) for e in examples]

@@ -31,7 +31,7 @@ class HeldOutPage:
         return Overlay(self.volume.grid.shape_zyx, len(self.description.types), floor=float(THRESHOLDS[0]))
 
     def write(self, step: int, result: Validation, overlay: Overlay, *, seconds: float) -> None:
-        """Replaces the page by that of a validation."""
+        """Replaces the page with that of a validation."""
         config = self.description.config
         page = Page(
             run=self.volume.name,
@@ -68,5 +68,5 @@ class HeldOutPage:
 
     @functools.cached_property
     def _slices(self) -> SliceImages:
-        """Drawn once: every validation shows the same tomogram."""
+        """Drawn only once: every validation shows the same tomogram."""
         return slice_images(self.volume)

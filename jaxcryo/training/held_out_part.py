@@ -1,4 +1,4 @@
-"""A single tomogram is trained on and measured on: a part of it is held out, with a margin between the two."""
+"""Training and validation on a single tomogram: a part of it is held out, with a margin between the two."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from jaxcryo.training.source import Example
 Choose = Callable[[Picks, VoxelGrid], NDArray[np.bool_]]
 """Which picks belong to a part."""
 _SHARE = 0.25
-"""Of the length along an axis that is held out."""
+"""The share of an axis that is held out."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Parts:
-    """A tomogram in two."""
+    """A tomogram in two parts."""
 
     training: Example
     held_out: Example
     about: str
-    """Where it was cut, for people."""
+    """A sentence on where it was cut."""
 
 
 def held_out_part(example: Example, patch_zyx: tuple[int, int, int]) -> Parts:
-    """Holds out a quarter at one end of x, y or z, so that the training keeps picks of every type it can.
+    """Holds out a quarter at one end of x, y or z, so that the training keeps picks of as many types as it can.
 
-    Between the parts lies a margin as wide as the largest particle, which neither has a voxel of. Particles whose
-    centers are in the margin and that reach into the training part are learned there, others of it are in neither.
+    Between the parts lies a margin as wide as the largest particle, of which neither part has a voxel. Particles with
+    their center in the margin belong to the training part if they reach into it, else to neither.
 
     Raises:
-        InputError: along no axis there is room for a window to learn from and half a one to measure on.
+        InputError: no axis has room for a window to train on and half a window to validate on.
     """
     grid, picks = example.volume.grid, example.picks
     margin = 2 * max(t.radius_angstrom for t in picks.types)
@@ -61,14 +61,14 @@ def held_out_part(example: Example, patch_zyx: tuple[int, int, int]) -> Parts:
             about = (
                 f"{example.volume.name}: {'zyx'[axis]} from {first} to {last - 1} (voxels) is held out with "
                 f"{int(measured.sum())} picks; {int(learned.sum())} are learned, and "
-                f"{len(picks) - int((learned | measured).sum())} in a margin of {gap} voxels between are in neither"
+                f"{len(picks) - int((learned | measured).sum())} in a margin of {gap} voxels belong to neither part"
             )
             best = (cost, about, ranges[0], ranges[1])
     if best is None:
         raise InputError(
             f"{example.volume.name}: its {' × '.join(map(str, grid.shape_zyx))} voxels (z, y, x) are too few to hold "
             f"out a part, which needs one and a half windows of {' × '.join(map(str, patch_zyx))} and {margin:g} Å "
-            "between them along one axis; give a second tomogram"
+            "between them along one axis; add a second tomogram"
         )
     _, about, learned_ranges, held_ranges = best
     return Parts(
@@ -109,7 +109,7 @@ def _inside(picks: Picks, grid: VoxelGrid) -> NDArray[np.bool_]:
 
 
 def _reaching_into(picks: Picks, grid: VoxelGrid) -> NDArray[np.bool_]:
-    """Also those whose center is outside by less than a radius."""
+    """Includes those whose center is outside by less than a radius."""
     zyx = grid.to_voxel(picks.xyz_angstrom)
     beyond = np.maximum(np.maximum(-zyx, zyx - (np.asarray(grid.shape_zyx) - 1)), 0) * grid.spacing_zyx_angstrom
     radius = np.asarray([t.radius_angstrom for t in picks.types])[picks.type_index]

@@ -23,37 +23,37 @@ from jaxcryo.errors import InputError
 from jaxcryo.training.step import replicate
 
 _FAR = -1e6
-"""A position that reaches no window."""
+"""A position that is in no window."""
 _AHEAD_PER_WORKER = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sketch:
-    """A phantom as a training needs it."""
+    """A phantom in the form that a training needs."""
 
     voxels: Float[NDArray[np.float16], "z y x"]
-    """Normalized as the network wants its input."""
+    """Normalized like the network's input."""
     centers_zyx_voxel: Float[NDArray[np.float32], "n 3"]
     type_index: Int[NDArray[np.int32], " n"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LiveConfig:
-    """How phantoms come and go."""
+    """How phantoms are made and replaced."""
 
     shape_zyx: tuple[int, int, int] = (64, 192, 192)
     at_hand: int = 12
-    """Phantoms that windows are cut from at one time, each of other settings."""
+    """Phantoms that windows are cut from at any time, each with other settings."""
     steps_each: int = 4
-    """After so many steps the oldest gives its place to a new one."""
+    """After this many steps a new one replaces the oldest."""
     most_picks: int = 256
-    """In one phantom; arrays keep their shapes, so that the step is compiled once."""
+    """Most picks in one phantom; arrays keep their shapes, so that the step is compiled once."""
     workers: int = 1
-    """Processes that make phantoms beside the training; what is made does not depend on their number."""
+    """Processes that make phantoms beside the training; the phantoms do not depend on their number."""
 
     @classmethod
     def holding(cls, patch_zyx: tuple[int, int, int]) -> LiveConfig:
-        """Phantoms that windows of a size find room in: twice as wide, and as deep as ice at least."""
+        """Settings with phantoms large enough for windows of this size: twice as wide, and at least as deep as ice."""
         depth, height, width = patch_zyx
         return cls(shape_zyx=(max(64, depth), 2 * height, 2 * width))
 
@@ -62,8 +62,8 @@ class PhantomSource:
     """A source of samples for `fit` that makes its tomograms itself.
 
     Phantom number i is `make(i)`, in a process of its own. At step n windows are cut from the phantoms
-    n // steps_each up to `at_hand` later: a function of the step alone, so that a training that was cut off goes on as
-    it would have. `make` is sent to other processes, so it is picklable.
+    n // steps_each up to `at_hand` later: a function of the step alone, so that an interrupted training goes on as
+    if it had not been. `make` is sent to other processes, so it must be picklable.
     """
 
     def __init__(
@@ -85,11 +85,11 @@ class PhantomSource:
         self._slots: list[tuple[int, Sketch] | None] = [None] * live.at_hand
         self._current: tuple[int, Collection] | None = None
         self.waited_seconds = 0.0
-        """For phantoms that were not there in time."""
+        """Seconds spent waiting for phantoms."""
 
     @property
     def epoch_steps(self) -> int:
-        """As given: a training on phantoms has no epochs of its own."""
+        """As given: a training on phantoms has no epochs."""
         return self._epoch_steps
 
     @property
@@ -117,13 +117,13 @@ class PhantomSource:
         return f"phantom {slot[0]}" if slot else f"phantom in slot {run} at step {step}"
 
     def close(self) -> None:
-        """Ends the processes; what they were at is lost."""
+        """Ends the processes; what they were making is lost."""
         for future in self._coming.values():
             future.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _rows(self, step: int) -> Int[NDArray[np.int32], "b 4"]:
-        """Anywhere in any phantom at hand."""
+        """A window anywhere in any current phantom."""
         rng = np.random.default_rng([self._config.seed, step])
         room = np.array(self._live.shape_zyx) - np.array(self._config.model.patch_zyx) + 1
         batch = self._config.optim.batch
@@ -163,7 +163,7 @@ class PhantomSource:
         return self._current[1]
 
     def _ask(self, first: int) -> None:
-        """Has the phantoms from `first` on made ahead of their use."""
+        """Starts to make the phantoms from `first` on, ahead of their use."""
         for number in range(first, first + max(self._live.workers * _AHEAD_PER_WORKER, 2)):
             if number not in self._coming:
                 self._coming[number] = self._pool.submit(self._make, number)
@@ -182,7 +182,7 @@ class PhantomSource:
 
 
 def _lay_out(sketches: list[Sketch], types: int, live: LiveConfig) -> Collection:
-    """The picks of the phantoms at hand in arrays of fixed shapes; the voxels stay where they are."""
+    """The picks of the current phantoms in arrays of fixed shapes; the voxels stay where they are."""
     count, most = len(sketches), live.most_picks
     by_run = np.full((count, most, 3), _FAR, np.float32)
     kinds = np.zeros((count, most), np.int32)
@@ -213,7 +213,7 @@ def _lay_out(sketches: list[Sketch], types: int, live: LiveConfig) -> Collection
 
 
 def _single_thread() -> None:
-    """A worker leaves the cores to the training but for one."""
+    """A worker uses one core and leaves the others to the training."""
     import scipy.fft
 
     scipy.fft.set_workers(1)

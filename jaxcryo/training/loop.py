@@ -1,4 +1,4 @@
-"""The loop over steps: dispatch, read what the step before measured, validate, save."""
+"""The loop over steps: dispatch, read the metrics of the step before, validate, save."""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ from jaxcryo.training.validation import Validation, flax_model, validate
 from jaxcryo.weights import TrainedModel
 
 REFIT_STEPS = 25
-"""A training that has to end in time fits its length to the measured speed this often."""
+"""A training with a time limit adapts its length to the measured speed every so many steps."""
 _AGREE_STEPS = 5
-"""How often several processes agree on whether to stop or to save, since each has its own signals and its own clock."""
+"""Several processes agree every so many steps on whether to stop or save: each has its own signals and clock."""
 
 
 class TrainingStopped(Exception):  # noqa: N818
-    """A training ended before its end; the message says why, and what is kept."""
+    """A training stopped early; the message says why, and what is kept."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Timing:
-    """When things happen."""
+    """When to validate, save and stop."""
 
     first: int
     total: int
     validate_every: int
     save_every_seconds: float
     deadline: float | None
-    """On the monotonic clock; the total number of steps is then fitted to it."""
+    """A time on the monotonic clock; the total number of steps is adapted to it."""
 
 
 @dataclasses.dataclass(kw_only=True)
 class Trainer:
-    """Runs one training; what it has to know beside the state."""
+    """Runs one training; holds all it needs besides the state."""
 
     description: RunDescription
     folder: RunFolder
@@ -68,12 +68,12 @@ class Trainer:
     say: Callable[[str], None]
     began: float = dataclasses.field(default_factory=time.monotonic)
     validation_seconds: float = 0.0
-    """Of the last validation."""
+    """Duration of the last validation."""
     validating_seconds: float = 0.0
-    """Of all of them."""
+    """Duration of all validations."""
 
     def run(self, step: Step, state: TrainState, timing: Timing, stop: list[int]) -> tuple[Validation, int]:
-        """Dispatches step after step; what step n - 1 measured is read while step n runs.
+        """Dispatches step after step; the metrics of step n - 1 are read while step n runs.
 
         Returns the last validation and the number of steps.
 
@@ -138,7 +138,7 @@ class Trainer:
         }
         config = self.description.config
         finite = np.isfinite(host["loss"]) and np.isfinite(host["gradient_norm"])
-        # What float16 cannot hold is normal as long as the scale can still fall.
+        # An overflow in float16 is normal as long as the loss scale can still fall.
         if not finite and (config.precision != "float16" or host["loss_scale"] <= 1):
             self._refuse(n, host, metrics)
         host["samples_per_second"] = (bar.format_dict["rate"] or 0.0) * config.optim.batch
@@ -228,7 +228,7 @@ _PER_SAMPLE = ("sample_loss", "place")
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """A list that the first SIGTERM or SIGINT enters; a second one acts as usual."""
+    """A list to which the first SIGTERM or SIGINT is added; a second one acts as usual."""
     seen: list[int] = []
     previous: dict[int, Any] = {}
 
@@ -251,12 +251,12 @@ def _with_total(state: TrainState, total: int) -> TrainState:
 
 
 def memory_gb() -> float:
-    """What is held by the first device, or on CPUs by this process."""
+    """Memory in use by the first device, or on CPUs by this process."""
     statistics = jax.local_devices()[0].memory_stats()
     if statistics:
         return float(statistics["bytes_in_use"] / 1e9)
     resident = pathlib.Path("/proc/self/statm")
     if resident.exists():
         return int(resident.read_text().split()[1]) * resource.getpagesize() / 1e9
-    # Where the system has no such file, the most that it ever was; in bytes on macOS, in kilobytes elsewhere.
+    # Without such a file, the peak is used; in bytes on macOS, in kilobytes elsewhere.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9

@@ -31,7 +31,7 @@ def loss_parts(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The two terms of either equation: errors weighted by the particles' heatmap, and those of the rest.
 
-    With `weight` each voxel counts so much in them.
+    `weight` is the weight of each voxel in them.
     """
     square = jnp.square(predicted - target)
     if weight is not None:
@@ -50,5 +50,5 @@ def loss_parts(
 
 
 def sample_losses(predicted: Float[Array, "b c d h w"], target: Float[Array, "b c d h w"]) -> Float[Array, " b"]:
-    """Mean squared error of each sample, to tell which one is off."""
+    """Mean squared error of each sample, to find the one at fault."""
     return jnp.mean(jnp.square(predicted - target), axis=(1, 2, 3, 4))

@@ -1,4 +1,4 @@
-"""What a training leaves to look at: tables, TensorBoard's event files, and pictures."""
+"""The records of a training: tables, TensorBoard's event files, and pictures."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ SCORE_DIGITS = 4
 
 
 class Record:
-    """The run folder's tables; rows from beyond the step that a training resumes at are dropped.
+    """The run folder's tables; rows after the step that a training resumes at are dropped.
 
-    Rows are written as they come; on a full disk they wait until `flush`. With several processes only the one that
-    `writes` does.
+    Rows are written at once; on a full disk they wait until `flush`. Of several processes, only the one that `writes`
+    writes them.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class Record:
         self._events.scalars(step, dict(zip(tags, row, strict=True)))
 
     def flush(self) -> None:
-        """Writes what could not be written before.
+        """Writes rows that could not be written before.
 
         Raises:
-            OutputError: it still cannot be.
+            OutputError: they still cannot be written.
         """
         if self._writes:
             self._metrics.log.flush()
@@ -121,7 +121,7 @@ class _Table:
         self.log = AppendLog(path)
 
     def keep_until(self, step: int) -> None:
-        """Makes the file, with the rows that it has up to a step."""
+        """Opens the file, keeping its rows up to a step."""
         rows = []
         if self._path.exists():
             with self._path.open(newline="") as file:

@@ -1,4 +1,4 @@
-"""The folder of a training: what its files are called; what it trains and what it ended with, written and read here."""
+"""The folder of a training: the names of its files; its description and its result, written and read here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jaxcryo.serialize import from_plain, to_plain, types_from_json, types_to_js
 from jaxcryo.training.validation import Validation
 
 _FINGERPRINT_SLICES = 8
-_EXPECTED = "expected a folder that train.py wrote"
+_EXPECTED = "expected a run folder of a training"
 
 
 class RunFolder:
@@ -29,7 +29,7 @@ class RunFolder:
     def __init__(self, path: pathlib.Path) -> None:
         self.path = path
         self.config = path / "config.json"
-        """What is trained: a `RunDescription`."""
+        """The description of the training: a `RunDescription`."""
         self.best = path / "best.safetensors"
         self.last = path / "last.safetensors"
         self.checkpoints = path / "checkpoints"
@@ -40,26 +40,26 @@ class RunFolder:
         self.picture = path / "validation.png"
         self.report = path / "report.html"
         self.reliability = path / "reliability.png"
-        """Of a training whose scores were calibrated."""
+        """Written by trainings whose scores were calibrated."""
         self.result = path / "result.json"
-        """What a finished training ended with: a `Result`."""
+        """The outcome of a finished training: a `Result`."""
 
     def __str__(self) -> str:
         return str(self.path)
 
     @property
     def listed(self) -> tuple[pathlib.Path, ...]:
-        """What a finished training leaves to look at and to use."""
+        """The files of a finished training for users."""
         tables = (self.metrics, self.validation)
         return (self.best, self.last, self.config, *tables, self.curves, self.picture, self.report)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fingerprint:
-    """Tells whether a run is the one that a training began with; equal for a copy of it elsewhere."""
+    """Identifies the data that a training began with; equal for a copy elsewhere."""
 
     tomogram: str
-    """Of some slices as the network gets them before they are normalized: after --invert and resampling."""
+    """A digest of some slices before normalization, after --invert and resampling."""
     picks: str
 
     @classmethod
@@ -80,7 +80,7 @@ class Fingerprint:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunDescription:
-    """What a run folder trains: written when it starts, compared when it is continued."""
+    """What is trained in a run folder: written when it starts, compared when it is continued."""
 
     config: TrainConfig
     types: tuple[ParticleType, ...]
@@ -89,11 +89,11 @@ class RunDescription:
     held_out: str
     spacing_angstrom: float
     steps: int | None
-    """Asked for by number; None where epochs or minutes set the length."""
+    """The number of steps that was asked for; None if epochs or minutes set the length."""
     skewness: float | None = None
-    """Of the training tomograms' intensities, for telling the opposite contrast."""
+    """Skewness of the training tomograms' intensities, to recognize opposite contrast."""
     fingerprints: Mapping[str, Fingerprint] = dataclasses.field(default_factory=dict)
-    """Of each run by name."""
+    """Fingerprint of each run by name."""
     start: str | None = None
     """The SHA-256 of the weights' file that it started from, None for fresh weights."""
 
@@ -105,7 +105,7 @@ class RunDescription:
 
 
 def describe(folder: RunFolder, description: RunDescription) -> bool:
-    """Writes the description of a new run; True where the folder already holds this very run.
+    """Writes the description of a new run; True if the folder already holds this very run.
 
     Raises:
         InputError: the folder holds a run of another description; the message names what differs.
@@ -123,13 +123,13 @@ def describe(folder: RunFolder, description: RunDescription) -> bool:
     old = _read(folder.config)
     if "config" in old:  # choices that did not exist yet had what is their default now
         old["config"] = to_plain(from_plain(TrainConfig, old["config"], str(folder.config)))
-    # The skewness is measured, and decides nothing; trainings of before fingerprints were kept have none to compare.
+    # The skewness is measured and need not match; trainings from before fingerprints have none to compare.
     measured = ("skewness", *(name for name in ("fingerprints", "start") if name not in old))
     differing = [_difference(*d) for d in _differences(old, {k: v for k, v in new.items() if k not in measured})]
     if differing:
         raise InputError(
-            f"{folder} holds a training that differs from this one: {'; '.join(differing)}. Continue it with the "
-            "data and options that it began with, or start a new one in another folder with --out"
+            f"{folder} holds a training that differs from this one: {'; '.join(differing)}. Continue it with its "
+            "original data and options, or start a new one in another folder with --out"
         )
     return True
 
@@ -162,7 +162,7 @@ def _differences(old: Any, new: Any, *name: str) -> Iterator[tuple[tuple[str, ..
 
 
 def _difference(name: tuple[str, ...], old: Any, new: Any) -> str:
-    """A difference in the terms of who started the training."""
+    """A difference, in the terms of the user's options."""
     match name:
         case ("fingerprints", run, *_) if old is None or new is None:
             return f"{run} was {'not ' if old is None else ''}part of it"
@@ -183,14 +183,14 @@ class Result:
 
     step: int
     types: tuple[ParticleType, ...]
-    """With the chosen thresholds."""
+    """At the chosen thresholds."""
     chosen: Score
     best_thresholds: tuple[float, ...]
     best: Score
 
     @classmethod
     def of(cls, step: int, validation: Validation) -> Result:
-        """The part of a validation that is kept."""
+        """The part of a validation that is saved."""
         return cls(
             step=step,
             types=validation.types,
@@ -215,7 +215,7 @@ def write_result(folder: RunFolder, result: Result) -> None:
 
 
 def read_result(folder: RunFolder) -> Result | None:
-    """The result of a finished run; None where it is not finished, or its result cannot be used."""
+    """The result of a finished run; None if it is not finished, or its result cannot be used."""
     try:
         plain = read_json(folder.result, _EXPECTED)
         types = types_from_json(plain["types"])

@@ -1,4 +1,4 @@
-"""What of a training goes to the disk, in which order, and what happens when it cannot."""
+"""What a training writes to disk, in which order, and what happens if it cannot."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from jaxcryo.weights import TrainedModel, save_model
 class RunWriter:
     """Writes models, then the tables' rows, then the state.
 
-    In this order a checkpoint never stands without what came before it. What cannot be written waits in memory and is
-    written with the next save, so a full disk loses nothing once there is space again.
+    In this order a checkpoint never exists without what came before it. Whatever cannot be written waits in memory for
+    the next save, so nothing is lost once a full disk has space again.
     """
 
     def __init__(self, folder: RunFolder, record: Record, checkpoints: Checkpoints, say: Callable[[str], None]) -> None:
@@ -29,7 +29,7 @@ class RunWriter:
         self.best = record.best_score()
 
     def validated(self, step: int, result: Validation, model: TrainedModel) -> None:
-        """A model and what the held-out run says of it, for the next save."""
+        """A model and its validation, for the next save."""
         self._results.append((step, result))
         self._models[self._folder.last] = model
         score = round(result.chosen.weighted_f4_of_known, SCORE_DIGITS)  # as a training that goes on reads it back
@@ -38,7 +38,7 @@ class RunWriter:
             self._models[self._folder.best] = model
 
     def save(self, state: TrainState) -> None:
-        """Writes what waits, and starts to save the state.
+        """Writes what is waiting, and starts to save the state.
 
         Raises:
             OutputError: something cannot be written.
@@ -53,20 +53,20 @@ class RunWriter:
                 self._write()
             except OutputError as error:
                 problem = error
-        # All processes take part in saving, or none.
+        # Either all processes take part in saving, or none.
         if distributed.agree(int(problem is not None))[0]:
             raise problem or OutputError("the first process cannot write")
         self._checkpoints.save(state)
 
     def save_if_possible(self, state: TrainState) -> None:
-        """As `save`, but the training goes on without it; the next save tries again."""
+        """As `save`, but the training goes on if it fails; the next save tries again."""
         try:
             self.save(state)
         except OutputError as error:
             self._warn(error)
 
     def look(self) -> None:
-        """Says so where a save that went on in the background has failed."""
+        """Warns if a save in the background has failed."""
         problem = self._checkpoints.problem()
         if problem is not None:
             self._warn(problem)
@@ -77,7 +77,7 @@ class RunWriter:
         self._checkpoints.wait()
 
     def last_good(self) -> str:
-        """Where a training goes on from, for people."""
+        """A sentence on the step that the training can resume from."""
         step = self._checkpoints.latest_step()
         if step is None:
             return f"there is no checkpoint in {self._folder} yet"

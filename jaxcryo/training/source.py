@@ -39,16 +39,16 @@ class Example:
     volume: Volume
     picks: Picks
     marks: Marks | None = None
-    """Where its labels are partial, what else is known of it."""
+    """What else is known of it if its labels are partial."""
     far_below: FarBelow | None = None
-    """Gives what the starting model says is surely none, slab by slab; None where there is no such model."""
+    """Yields, slab by slab, which voxels the starting model is sure are background; None without such a model."""
 
 
 def at_one_spacing(examples: Sequence[Example], note: Callable[[str], object]) -> list[Example]:
-    """The examples at the voxel spacing that is in the middle of theirs; each that is resampled to it is said.
+    """The examples at their median voxel spacing; a note names each one that is resampled to it.
 
     Raises:
-        InputError: spacings are so far apart that one of them cannot be right.
+        InputError: spacings are too far apart for all to be right.
     """
     own = sorted(e.volume.grid.spacing_angstrom for e in examples)
     spacing = own[len(own) // 2]
@@ -61,23 +61,23 @@ def _at_spacing(volume: Volume, spacing_angstrom: float, note: Callable[[str], o
         return volume
     note(
         f"{volume.name}: resampled from {' × '.join(f'{s:.3f}' for s in own)} Å to {spacing_angstrom:.3f} Å, the "
-        "spacing of this training (if the file's spacing is wrong, give the true one with --voxel-spacing)"
+        "spacing of this training (if the file's spacing is wrong, pass the true one with --voxel-spacing)"
     )
     return resampled(volume, spacing_angstrom)
 
 
 class SampleSource(Protocol):
-    """What `fit` trains on: `batch(n)` returns what step n (from 0) takes, on this process's devices.
+    """What `fit` trains on: `batch(n)` returns the input of step n (from 0), on this process's devices.
 
-    A batch is a function of the step alone, on any number of processes, so a training that was cut off asks for the
-    steps that are left and gets what it would have got; steps are asked for in order, and a source may prepare those to
-    come in the background. The collection within a batch may be another one at every step (tomograms that are renewed
-    while a training runs): as long as its arrays keep their shapes and types the step is compiled once.
+    A batch is a function of the step alone, on any number of processes. An interrupted training therefore gets the same
+    batches as an uninterrupted one. Steps are asked for in order, and a source may prepare the next ones in the
+    background. The collection within a batch may differ at every step (tomograms that are renewed while a training
+    runs): as long as its arrays keep their shapes and types, the step is compiled once.
     """
 
     @property
     def epoch_steps(self) -> int:
-        """Steps that make an epoch, by which the recipe's length and the validations are counted."""
+        """Steps in an epoch, the unit of the recipe's length and of the time between validations."""
 
     @property
     def about(self) -> str:
@@ -91,10 +91,10 @@ class SampleSource(Protocol):
         """
 
     def run_name(self, step: int, run: int) -> str:
-        """The name of the tomogram that is number `run` in the collection of a step."""
+        """The name of tomogram number `run` in the collection of a step."""
 
     def close(self) -> None:
-        """Ends what goes on in the background."""
+        """Ends all work in the background."""
 
 
 def source_of(
@@ -103,18 +103,20 @@ def source_of(
     """A source of windows of some tomograms, kept on the device or cut from the files; the samples are the same.
 
     Raises:
-        InputError: a volume is smaller than a window, or there is no pick at all.
+        InputError: a volume is smaller than a window, or there are no picks at all.
     """
     partial = config.partial is not None
     if volumes == "stream" and partial:
-        raise InputError("--volumes stream was given; partial labels are kept on the device with their tomograms")
+        raise InputError(
+            "--volumes stream does not work with partial labels, whose tomograms are kept on the device; leave it out"
+        )
     if partial or volumes == "device" or (volumes == "auto" and _fit_on_device(examples)):
         return ResidentSource(examples, config)
     return StreamedSource(examples, config)
 
 
 class _ExampleSource:
-    """What the two have in common: the grid of windows of an epoch, and this process's share of a step's rows."""
+    """What both sources share: the grid of windows of an epoch, and this process's rows of a step."""
 
     _where: str
 
@@ -142,7 +144,7 @@ class _ExampleSource:
         return self._examples[run].volume.name
 
     def close(self) -> None:
-        """Nothing goes on in the background."""
+        """Nothing runs in the background."""
 
     def _rows(self, step: int) -> Int[NDArray[np.int32], "b 4"]:
         return rows_of_step(self._grid, seed=self._config.seed, step=step, batch=self._config.optim.batch)[self._places]

@@ -1,4 +1,4 @@
-"""What a training takes from the model it starts from: tensors, heads by the names of types, and certain absence."""
+"""What a training takes from its starting model: tensors, heads by the names of types, and voxels surely empty."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from jaxcryo.weights import TrainedModel
 def taken_over(
     own: Weights, given: Weights, config: NetworkConfig, types: Sequence[ParticleType], known: Sequence[ParticleType]
 ) -> tuple[Weights, int]:
-    """`own` with the tensors of `given` that fit, and how many; channels of types go by name, others stay new."""
+    """`own` with the tensors of `given` that fit, and how many; channels go by the names of types."""
     more = {k: v.shape for k, v in build(dataclasses.replace(config, classes=config.classes + 1), seed=None)[1].items()}
     merged, taken = dict(own), 0
     names = [t.name for t in known]
@@ -45,9 +45,9 @@ def taken_over(
 def far_below(
     model: TrainedModel, volume: Volume, types: Sequence[ParticleType], share: float
 ) -> Iterator[tuple[int, UInt8[NDArray[np.uint8], "c d y x"]]]:
-    """1 where the model is sure that there is nothing, from a slice on: below a share of its thresholds.
+    """1 where the model is sure that there is nothing, slab by slab: below a share of its thresholds.
 
-    Each type is known by its own heatmap; of types that the model lacks it is sure of nothing.
+    Each type is judged by its own heatmap; about types that the model lacks it is never sure.
 
     Raises:
         InputError: the volume cannot be read, or is smaller than a window.

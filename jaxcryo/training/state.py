@@ -1,4 +1,4 @@
-"""Everything that a training has learned so far, as one tree of arrays, and what moves it."""
+"""Everything that a training has learned so far, as one tree of arrays, with optimizer and schedule."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LossScale:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainState:
-    """One pytree; checkpoints hold just this."""
+    """One pytree; checkpoints hold exactly this."""
 
     step: Int[Array, ""]
     total_steps: Int[Array, ""]
@@ -48,7 +48,7 @@ class TrainState:
 
 
 def optimizer(config: OptimConfig) -> optax.GradientTransformation:
-    """AdamW without its learning rate, which the step multiplies in: the length of a training may change."""
+    """AdamW without its learning rate, which the step applies, since the length of a training may change."""
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm is not None else optax.identity(),
         optax.scale_by_adam(b1=0.9, b2=0.999, eps=config.epsilon),
@@ -59,7 +59,7 @@ def optimizer(config: OptimConfig) -> optax.GradientTransformation:
 def learning_rate(step: ArrayLike, total_steps: ArrayLike, config: OptimConfig) -> Float[Array, ""]:
     """Linear from 0, then a cosine to 0 (tables 1 and 2), at step 0, 1, ... `total_steps` - 1.
 
-    The share of warm-up stays when a training is cut short. The cosine runs over the whole training and the
+    The warm-up keeps its share when a training is cut short. The cosine runs over the whole training and the
     warm-up replaces its beginning, as in timm's scheduler.
     """
     step, total = jnp.asarray(step, jnp.float32), jnp.asarray(total_steps, jnp.float32)

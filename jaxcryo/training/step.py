@@ -38,10 +38,10 @@ def train_step(
     sigma_voxel: Float[NDArray[np.float32], " c"],
     axis: str | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """Draws a batch of samples, takes one optimizer step, moves the averages.
+    """Draws a batch of samples, takes one optimizer step, updates the averages.
 
-    Sample i of a step has the same key on any number of devices. Gradients that are not finite move nothing but the
-    loss scale; the metrics tell.
+    Sample i of a step has the same key on any number of devices. Gradients that are not finite change nothing but the
+    loss scale; the metrics say so.
     """
     rows = jnp.asarray(batch.rows)
     first = 0 if axis is None else lax.axis_index(axis) * len(rows)
@@ -165,7 +165,7 @@ def first_copy(tree: Any) -> Any:
 
 
 def _mixing(key: Key[Array, ""], config: TrainConfig) -> Float[Array, ""]:
-    """The weight of a sample against its partner: uniform, which is Beta(1, 1), or 1 in batches without mixup."""
+    """The weight of a sample against its partner: uniform, i.e. Beta(1, 1), or 1 in batches without mixup."""
     on_key, share_key = jax.random.split(key)
     on = jax.random.bernoulli(on_key, float(config.augment.mixup_probability))
     return jnp.where(on, jax.random.uniform(share_key), 1.0)
@@ -174,8 +174,8 @@ def _mixing(key: Key[Array, ""], config: TrainConfig) -> Float[Array, ""]:
 def _partners(batch: Float[Array, "b *rest"]) -> Float[Array, "b *rest"]:
     """Each sample's partner in mixup: its neighbor.
 
-    Samples are drawn independently of their place in the batch, so this is as good as a random pairing, and partners
-    are on one device however many there are.
+    Samples are independent of their place in the batch, so this is as good as a random pairing, and partners are on one
+    device whatever their number.
     """
     if len(batch) % 2:
         return batch
@@ -185,7 +185,7 @@ def _partners(batch: Float[Array, "b *rest"]) -> Float[Array, "b *rest"]:
 def _answers(
     network: Network, state: TrainState, windows: Float[Array, "b d h w"], parts: int
 ) -> Float[Array, "b c d h w"]:
-    """Heatmaps of the averaged weights, which learn nothing from them."""
+    """Heatmaps of the averaged weights, without gradients."""
     answers = [network.apply(state.ema_params, state.ema_stats, part) for part in jnp.split(windows, parts)]
     return lax.stop_gradient(jnp.concatenate(answers))
 
@@ -193,7 +193,7 @@ def _answers(
 def _accumulated(
     objective: Callable[..., Any], params: Weights, stats: Weights, batch: tuple[Any, ...], parts: int
 ) -> tuple[Weights, Weights, Array, Array]:
-    """Mean gradient and terms of the loss over `parts` slices of the batch; statistics move with each."""
+    """Mean gradient and terms of the loss over `parts` slices of the batch; each slice updates the statistics."""
     gradient = jax.grad(objective, has_aux=True)
     if parts == 1:
         gradients, (stats, terms, each) = gradient(params, stats, batch)

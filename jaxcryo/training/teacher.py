@@ -1,4 +1,4 @@
-"""What a training on partial labels learns where nothing is marked: what its own averaged weights are sure of."""
+"""Targets for a training on partial labels where nothing is marked: what its own averaged weights are sure of."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from jaxcryo.config import PartialConfig
 
 _CORE = 0.5
-"""Of the target: where a marked particle's middle is."""
+"""The target's value from which on a voxel counts as the center of a marked particle."""
 
 
 def filled_in(
@@ -23,9 +23,9 @@ def filled_in(
 ) -> tuple[Float[Array, "b c d h w"], Float[Array, "b c d h w"]]:
     """The target with the teacher's confident `answer` where nothing is known, and the weight of each voxel.
 
-    What is known keeps its target and weighs 1. Elsewhere a voxel weighs 0 unless the answer is close to nothing or
-    well above any doubt. No answer is believed before the warm-up is over, nor about a type whose marked particles in
-    this very batch the teacher does not see: one that has learned nothing answers nothing everywhere.
+    Known voxels keep their target and have weight 1. Elsewhere a voxel has weight 0, unless the answer is close to 0 or
+    clearly high. No answer is trusted before the warm-up is over, nor about a type whose marked particles in this very
+    batch the teacher does not see: a teacher that has learned nothing answers 0 everywhere.
     """
     core = known * (target > _CORE)
     seen, count = (answer * core).sum(axis=(0, 2, 3, 4)), core.sum(axis=(0, 2, 3, 4))

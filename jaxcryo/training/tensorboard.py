@@ -1,6 +1,6 @@
 """TensorBoard event files, written at once.
 
-TensorBoardX's own writer hands events to a thread; when the disk is full that thread dies, and the training would wait
+TensorBoardX's own writer hands events to a thread. If the disk is full, that thread dies, and the training would wait
 for it forever.
 """
 
@@ -21,7 +21,7 @@ from jaxcryo.training.append_log import AppendLog
 
 
 class EventFile:
-    """One event file of a run; events that an earlier one holds from `first_step` on are hidden."""
+    """One event file of a run; it hides events of earlier files from `first_step` on."""
 
     def __init__(self, folder: pathlib.Path, first_step: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)

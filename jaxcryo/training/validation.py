@@ -28,25 +28,25 @@ _PLATEAU = 0.03
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Validation:
-    """What the held-out run says of a set of weights."""
+    """The scores of a set of weights on the held-out run."""
 
     types: tuple[ParticleType, ...]
-    """With the chosen thresholds."""
+    """Picks at the chosen thresholds."""
     picks: Picks
-    """All above the lowest threshold of the sweep."""
+    """All picks above the lowest threshold of the sweep."""
     curves: Float[NDArray[np.float64], "c t"]
     """F4 of each type at each of `THRESHOLDS`."""
     best: Score
-    """At each type's single best threshold."""
+    """Scores at each type's single best threshold."""
     best_thresholds: tuple[float, ...]
     chosen: Score
-    """At the chosen thresholds: the middle of the plateau around the best."""
+    """Scores at the chosen thresholds: the middle of the plateau around the best."""
     heatmaps: dict[int, Float[NDArray[np.float32], "c y x"]]
-    """Of the slices that a picture shows."""
+    """Heatmaps of the slices that a picture shows."""
 
 
 def flax_model(network: Network, params: Weights, stats: Weights, config: TrainConfig, *, name: str) -> OpenModel:
-    """The network as a training holds it, ready to pick with."""
+    """The network with the weights of a training, ready to pick with."""
     return OpenModel(
         name=name,
         patch_zyx=config.model.patch_zyx,
@@ -69,7 +69,7 @@ def validate(
     on_windows: OnWindows | None = None,
     on_slab: OnSlab | None = None,
 ) -> Validation:
-    """Picks of the whole volume, and the thresholds that suit them."""
+    """Picks of the whole volume, and the thresholds chosen from them."""
     shown = shown_slices(volume.grid.shape_zyx[0])
     heatmaps: dict[int, NDArray[np.float32]] = {}
 
@@ -92,7 +92,7 @@ def validate(
     curves = np.array([threshold_curve(picks, truth, i) for i in range(len(types))])
     best = [float(THRESHOLDS[int(np.argmax(c))]) for c in curves]
     chosen = [middle_of_plateau(c) for c in curves]
-    # A type that the held-out run lacks says nothing of its threshold.
+    # A type that the held-out run lacks keeps its threshold.
     known = [bool(np.any(truth.type_index == i)) for i in range(len(types))]
     with_thresholds = tuple(
         dataclasses.replace(t, threshold=c if k else t.threshold) for t, c, k in zip(types, chosen, known, strict=True)
@@ -118,9 +118,9 @@ def calibrate_on(
 ) -> tuple[tuple[ParticleType, ...], Calibration]:
     """Thresholds and calibration from several held-out tomograms and the particles in them.
 
-    Each tomogram should differ from those of the training as much as the ones that will be picked: what its scores say
-    is only as wide as they are. A threshold is the middle of the plateau of the mean F4 over tomograms that have the
-    type; types that none has keep theirs.
+    The tomograms should differ from the training's as much as those that will be picked: a calibration holds only for
+    tomograms like them. A threshold is the middle of the plateau of the mean F4 over tomograms that have the type;
+    types that none has keep theirs.
     """
     candidates = [
         find_picks(volume, [model], types, config=config.inference, floor=float(THRESHOLDS[0]), on_windows=on_windows)
@@ -153,7 +153,7 @@ def threshold_curve(picks: Picks, truth: Picks, index: int) -> Float[NDArray[np.
 def middle_of_plateau(curve: Float[NDArray[np.float64], " t"]) -> float:
     """The middle of the stretch around the best threshold whose F4 is within 0.03 of it.
 
-    It carries over to other tomograms better than the best threshold itself, which is often at the stretch's end.
+    It transfers to other tomograms better than the best threshold itself, which is often at the end of the stretch.
     """
     good = curve >= curve.max() - _PLATEAU
     first = last = int(np.argmax(curve))

@@ -226,7 +226,7 @@ def test_napari_points(tmp_path: pathlib.Path) -> None:
     assert rows[0] == ["index", "axis-0", "axis-1", "axis-2", "particle", "run", "score"]
     zyx = np.array([row[1:4] for row in rows[1:]], float)
     np.testing.assert_allclose(zyx * [9.5, 10.012, 10.012], make_picks().xyz_angstrom[:, ::-1])
-    with pytest.raises(InputError, match="one file a run, and there are 2 runs; give a folder"):
+    with pytest.raises(InputError, match="2 runs"):
         write_picks(two_runs(), tmp_path / "b.csv", format_of("napari"), GEOMETRIES)
 
 

@@ -88,7 +88,7 @@ def _read_file(path: pathlib.Path, types: Types, geometries: Geometries, note: N
 
 def _encode(picks: PicksByRun, path: pathlib.Path, geometries: Geometries) -> dict[pathlib.Path, str]:
     if path.suffix.lower() == ".csv" and len(picks) != 1:
-        raise InputError(f"{path}: napari's points are one file a run, and there are {len(picks)} runs; give a folder")
+        raise InputError(f"{path}: napari needs one file per run, and there are {len(picks)} runs; pass a folder")
     check_names(picks, "run", str(path))
     texts = {}
     for run, own in picks.items():
