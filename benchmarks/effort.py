@@ -17,7 +17,7 @@ import time
 import matplotlib.figure
 
 from jaxcryo.convert.export import weights_file
-from jaxcryo.convert.onnx_command import OnnxOptions, convert_model
+from jaxcryo.convert.onnx_models import OnnxOptions, convert_model
 from jaxcryo.domain import Picks, Volume
 from jaxcryo.metric import score
 from jaxcryo.picking.pipeline import find_picks

@@ -36,7 +36,7 @@ import numpy as np
 
 from jaxcryo.config import Precision, TrainConfig
 from jaxcryo.convert.comparison import aligned
-from jaxcryo.convert.onnx_command import OnnxOptions, convert_model
+from jaxcryo.convert.onnx_models import OnnxOptions, convert_model
 from jaxcryo.data.targets import sigmas_voxel
 from jaxcryo.domain import CZII_TYPES, Volume
 from jaxcryo.models import Weights, build
@@ -258,7 +258,7 @@ def tensorrt(plan: Plan) -> Iterator[Row]:
     """A whole phantom to picks, by TensorRT in float16."""
     if importlib.util.find_spec("tensorrt") is None or not find_gpus():
         raise NothingToRunError("there is no TensorRT with a card")
-    from jaxcryo.convert.engine_command import build_engines
+    from jaxcryo.convert.engines import build_engines
     from jaxcryo.runtime.backends import open_model
 
     volume = _phantom(plan.shape_zyx)

@@ -24,7 +24,7 @@ import onnx
 from scipy.ndimage import maximum_filter
 
 from jaxcryo.convert.export import export
-from jaxcryo.convert.onnx_command import OnnxOptions, convert_model
+from jaxcryo.convert.onnx_models import OnnxOptions, convert_model
 from jaxcryo.convert.onnx_write import multiply_adds
 from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, Volume
 from jaxcryo.models import architectures, build

@@ -252,7 +252,7 @@ def onnx(options: OnnxOptions) -> None:
     """Converts all models; says what was written and what to run next."""
     from onnx import load
 
-    from jaxcryo.convert.onnx_command import OnnxOptions, convert_models
+    from jaxcryo.convert.onnx_models import OnnxOptions, convert_models
     from jaxcryo.convert.onnx_write import described
     from jaxcryo.runtime.manifest import FILE_NAME
 
@@ -276,7 +276,7 @@ def onnx(options: OnnxOptions) -> None:
 
 def engine(options: EngineOptions) -> int:
     """Builds what is missing; 1 where an engine fails the accuracy check."""
-    from jaxcryo.convert.engine_command import build_engines
+    from jaxcryo.convert.engines import build_engines
 
     good = build_engines(
         options.engines,
@@ -289,7 +289,7 @@ def engine(options: EngineOptions) -> int:
 
 def check(options: CheckOptions) -> int:
     """Prints all comparisons; 1 where one exceeds its tolerance."""
-    from jaxcryo.convert.check_command import check_models
+    from jaxcryo.convert.check import check_models
     from jaxcryo.runtime.manifest import RunPrecision
 
     asked: dict[RunPrecision, int | None] = {"bfloat16": options.bfloat16, "int8": options.int8}
@@ -309,7 +309,7 @@ def quantize(options: QuantizeOptions) -> int:
     from jaxcryo.cli.inputs import find_source, reading_of
     from jaxcryo.convert.calibration_windows import tomogram_calibration
     from jaxcryo.convert.comparison import Windows
-    from jaxcryo.convert.quantize_command import QuantizeOptions, quantize_models
+    from jaxcryo.convert.quantize import QuantizeOptions, quantize_models
     from jaxcryo.picking.preprocess import fit_volume
     from jaxcryo.runtime.manifest import ModelEntry
 

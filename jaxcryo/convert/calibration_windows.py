@@ -1,5 +1,5 @@
-"""Windows to calibrate on: of phantoms so that they show particles of every kind, empty ice and borders, or of the
-tomograms that will be picked."""
+"""Windows to calibrate on: of phantoms, chosen so that they show particles of every kind, empty ice and borders, or of
+the tomograms that will be picked."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from jaxcryo.tomogram.statistics import surveyed
 _SEED = 72_000  # neither a training's nor that of phantoms to compare on
 _PADDING = {"zeros": "constant", "reflect": "reflect"}
 _LEAST_DATA = 0.5
-"""Of a window of a tomogram: emptier ones show little."""
+"""The least share of a window that must hold data: emptier ones show little."""
 
 
 def phantom_calibration(entry: ModelEntry, *, phantoms: int) -> Windows:
-    """Of each phantom the window richest in each kind of particle, three of the emptiest, and three of its corners."""
+    """Of each phantom the window richest in each kind of particle, three of the emptiest, and three at its corners."""
     z, y, x = (2 * size + size // 4 for size in entry.patch_zyx)
     config = PhantomConfig(shape_zyx=(z, y, x), spacing_angstrom=entry.spacing_angstrom, types=entry.types)
     parts = []
@@ -43,7 +43,7 @@ def phantom_calibration(entry: ModelEntry, *, phantoms: int) -> Windows:
 
 
 def tomogram_calibration(entry: ModelEntry, volumes: Sequence[Volume], *, windows: int) -> Windows:
-    """Windows spread evenly over tomograms that are as the model wants them, from corner to corner.
+    """Windows spread evenly, from corner to corner, over tomograms that are preprocessed for the model.
 
     Raises:
         InputError: a tomogram cannot be read, or they hold hardly any data.
@@ -69,7 +69,7 @@ def _plan(volume: Volume, entry: ModelEntry) -> WindowPlan:
 
 
 def _starts(plan: WindowPlan) -> Int[NDArray[np.int64], "n 3"]:
-    """Of all windows, in voxels of the padded volume."""
+    """The corners of all windows, in voxels of the padded volume."""
     return np.array([(z, y, x) for z in plan.z.starts for y, x in plan.starts_yx().tolist()])
 
 
@@ -79,7 +79,7 @@ def _counts(
     centers_zyx_voxel: Float[NDArray[np.float64], "m 3"],
     picks: Picks,
 ) -> Int[NDArray[np.int64], "n k"]:
-    """Particles of each kind whose centres a window holds."""
+    """The number of particles of each kind with their center in a window."""
     corners = starts - [axis.pad_before for axis in (plan.z, plan.y, plan.x)]
     offsets = centers_zyx_voxel[None] - corners[:, None]
     held = ((offsets >= 0) & (offsets < plan.patch_zyx)).all(axis=-1)

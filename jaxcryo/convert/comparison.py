@@ -1,4 +1,4 @@
-"""Whether two programs answer alike: the windows, the measure, and the table."""
+"""Whether two runtimes give the same heatmaps: the windows, the measure, and the table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jaxcryo.tomogram.normalization import normalization
 
 Windows = Float[NDArray[np.float32], "n d h w"]
 Answer = Callable[[Any], Any]
-"""Windows to heatmaps, or to whatever else a model answers."""
+"""Windows to heatmaps, or to other outputs of a model."""
 Heatmaps = Float[NDArray[np.float32], "n c d h w"]
 
 _SEED = 7
@@ -26,19 +26,19 @@ _SEED = 7
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One engine against another on one kind of windows."""
+    """One runtime against another on one kind of windows."""
 
     model: str
     backend: str
     windows: str
     relative_rms: float
     largest: float
-    """Absolute difference anywhere in the heatmaps."""
+    """Largest absolute difference anywhere in the heatmaps."""
     limit: float
 
     @property
     def is_ok(self) -> bool:
-        """Within its limit; NaN is not."""
+        """Whether it is within its limit; NaN is not."""
         return self.relative_rms <= self.limit
 
 
@@ -74,7 +74,7 @@ def onnxruntime_answer(model: str | bytes) -> Answer:
 
 
 def in_batches(predict: Answer, entry: ModelEntry, windows: Windows) -> Heatmaps:
-    """All windows, in batches of the engine's size; the last one is filled with copies."""
+    """All windows, in batches of the model's size; the last one is filled with copies."""
     size = entry.batch
     padded = np.take(windows, range(math.ceil(len(windows) / size) * size), axis=0, mode="wrap")
     parts = [np.asarray(predict(padded[i : i + size])) for i in range(0, len(padded), size)]
@@ -82,7 +82,7 @@ def in_batches(predict: Answer, entry: ModelEntry, windows: Windows) -> Heatmaps
 
 
 def compare(model: str, backend: str, windows: str, found: Heatmaps, expected: Heatmaps, limit: float) -> Comparison:
-    """How far what was found is from what was expected."""
+    """The difference between what was found and what was expected."""
     difference = found.astype(np.float64) - expected
     scale = np.sqrt(np.mean(np.square(expected, dtype=np.float64)))
     return Comparison(

@@ -1,6 +1,6 @@
-"""An ONNX file as a serialised TensorRT engine for the card at hand. Importing this module imports TensorRT.
+"""Builds a TensorRT engine from an ONNX file, for this machine's GPU. Importing this module imports TensorRT.
 
-Precision is the graph's: TensorRT 11 knows strongly typed networks only, and 10 is asked for one.
+Precision is the graph's: TensorRT 11 knows only strongly typed networks, and 10 is asked for one.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ class BuildOptions:
 
     workspace_bytes: int = 4 * 2**30
     optimization_level: int = 3
-    """0 to 5: builds take longer, and engines are faster or the same."""
+    """0 to 5: higher levels build longer, for engines that are as fast or faster."""
 
     def __post_init__(self) -> None:
         if self.workspace_bytes < 1:
             raise InputError(f"the workspace is {self.workspace_bytes} bytes; expected some")
         if not 0 <= self.optimization_level <= 5:
-            raise InputError(f"the optimisation level is {self.optimization_level}; expected 0 to 5")
+            raise InputError(f"the optimization level is {self.optimization_level}; expected 0 to 5")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BuiltEngine:
-    """What a build leaves."""
+    """The result of a build."""
 
     plan: bytes
     timing_cache: bytes
@@ -40,7 +40,7 @@ class BuiltEngine:
 
 
 def build_engine(onnx_path: pathlib.Path, options: BuildOptions, timing_cache: bytes = b"") -> BuiltEngine:
-    """Parses, tries kernels for some minutes, and serialises what was fastest.
+    """Parses, times kernels for some minutes, and serializes the fastest ones.
 
     Raises:
         InputError: TensorRT cannot parse the file (every fault is named), or cannot build an engine of it.
@@ -68,7 +68,7 @@ def layer_information(loaded: LoadedEngine) -> str:
 
 
 def _network_flags() -> int:
-    """Strongly typed in TensorRT 10, where the flag's number is another; nothing where all networks are."""
+    """The strongly-typed flag of TensorRT 10; 0 in versions where all networks are strongly typed."""
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if flag is None else 1 << int(flag)
 
@@ -95,7 +95,7 @@ def _config(builder: trt.Builder, options: BuildOptions) -> trt.IBuilderConfig:
 
 
 def _timing_cache(config: trt.IBuilderConfig, stored: bytes) -> trt.ITimingCache:
-    """The stored cache if it is of this card and version, else an empty one."""
+    """The stored cache if it is for this card and version, else an empty one."""
     for content in (stored, b""):
         cache = config.create_timing_cache(content)
         if cache is not None and config.set_timing_cache(cache, False):
@@ -104,7 +104,7 @@ def _timing_cache(config: trt.IBuilderConfig, stored: bytes) -> trt.ITimingCache
 
 
 class _Progress(trt.IProgressMonitor):  # type: ignore[misc] # untyped
-    """Shows the phase that TensorRT began last."""
+    """Shows the phase that TensorRT is in."""
 
     def __init__(self, bar: Progress) -> None:
         trt.IProgressMonitor.__init__(self)
@@ -117,10 +117,10 @@ class _Progress(trt.IProgressMonitor):  # type: ignore[misc] # untyped
         self._bar.reset(total=num_steps)
 
     def step_complete(self, phase_name: str, step: int) -> bool:
-        """True lets the build go on."""
+        """True continues the build."""
         if phase_name == self._phase:
             self._bar.update(step + 1 - self._bar.n)
         return True
 
     def phase_finish(self, phase_name: str) -> None:
-        """Nothing is left to show."""
+        """Called at the end of a phase; shows nothing."""

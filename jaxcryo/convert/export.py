@@ -1,4 +1,4 @@
-"""The way back, for those who use PyTorch.
+"""Weights for PyTorch: our tensors under the names of other programs.
 
 `lightning`: yu4u's whole network under the names of his training's checkpoints, for
 `Timm3DDecoder3.load_state_dict({k.removeprefix("model."): v for k, v in safetensors.torch.load_file(OUT).items()})`.
@@ -26,7 +26,7 @@ Form = Literal["timm", "lightning"]
 
 
 def export_file(source: pathlib.Path, out: pathlib.Path, form: Form) -> None:
-    """Writes the weights of a training's folder, or of a file, under the names of others.
+    """Writes the weights of a run folder or a file under the names of another program.
 
     Raises:
         InputError: as `export` and `weights_file` do.
@@ -42,7 +42,7 @@ def export(model: TrainedModel, form: Form) -> dict[str, NDArray[Any]]:
     """The model's arrays under PyTorch's names and in its layouts.
 
     Raises:
-        InputError: nobody else has a name for the whole of this network.
+        InputError: no published code has names for the whole of this network.
     """
     arch = model.config.arch
     kind = next((k for k in architecture(arch).sources if k.form == form), None)
@@ -59,7 +59,7 @@ def export(model: TrainedModel, form: Form) -> dict[str, NDArray[Any]]:
 
 
 def weights_file(path: pathlib.Path) -> pathlib.Path:
-    """The weights of a training's folder, the best ones if there are; a file stands for itself.
+    """The weights file of a run folder, the best one if there is one; a file stands for itself.
 
     Raises:
         InputError: the folder has none.
@@ -69,7 +69,9 @@ def weights_file(path: pathlib.Path) -> pathlib.Path:
     run = RunFolder(path)
     found = next((file for file in (run.best, run.last) if file.is_file()), None)
     if found is None:
-        raise InputError(f"{path}: holds neither {run.best.name} nor {run.last.name}; expected a training's folder")
+        raise InputError(
+            f"{path}: holds neither {run.best.name} nor {run.last.name}; expected the run folder of a training"
+        )
     return found
 
 

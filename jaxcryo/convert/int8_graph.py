@@ -1,8 +1,7 @@
 """A float32 network as an int8 one, by ONNX Runtime's static quantization.
 
-QuantizeLinear and DequantizeLinear stand in the graph, in the one form that OpenVINO and TensorRT from 10 on both read:
-symmetric, weights by output channel, activations by tensor, nothing quantized but what goes into a convolution, biases
-in float.
+QuantizeLinear and DequantizeLinear are written in the one form that both OpenVINO and TensorRT (from 10 on) read:
+symmetric, weights per output channel, activations per tensor, only inputs of convolutions quantized, biases in float.
 """
 
 from __future__ import annotations
@@ -24,23 +23,23 @@ from jaxcryo.errors import InputError
 from jaxcryo.runtime.opened import INPUT
 
 _LEAST_SHARE = 1e-3
-"""Of the multiply-adds: a layer with fewer, such as attention on means, gains nothing."""
+"""The least share of the multiply-adds: a layer with fewer, such as attention on means, gains nothing."""
 _OPERATORS = ["Conv"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layer:
-    """What can be quantized or left in float: a module's convolutions of one input."""
+    """The unit that is quantized or left in float: a module's convolutions of the same input."""
 
     name: str
-    """The first node's."""
+    """The name of its first node."""
     nodes: tuple[str, ...]
     share: float
-    """Of the network's multiply-adds."""
+    """Its share of the network's multiply-adds."""
 
 
 def quantizable(model: onnx.ModelProto) -> tuple[Layer, ...]:
-    """In the order of the computation: all but the first convolution, the last (the head) and depthwise ones."""
+    """In the order of computation: all except the first convolution, the last (the head) and depthwise ones."""
     counts = {n.name: count for n, count in zip(model.graph.node, node_multiply_adds(model), strict=True)}
     total = sum(counts.values())
     convolutions = [n for n in model.graph.node if n.op_type == "Conv"]
@@ -53,7 +52,7 @@ def quantizable(model: onnx.ModelProto) -> tuple[Layer, ...]:
 
 
 class Calibration:
-    """A network, and how far its values range over windows that it will meet the like of.
+    """A network, and the ranges of its values on representative windows.
 
     Raises:
         InputError: ONNX Runtime is not installed.
@@ -61,14 +60,14 @@ class Calibration:
 
     def __init__(self, model: onnx.ModelProto, windows: Windows, *, batch: int) -> None:
         if importlib.util.find_spec("onnxruntime") is None:
-            raise InputError("onnxruntime is not installed, which quantizes: pip install onnxruntime")
+            raise InputError("quantization needs onnxruntime, which is not installed: pip install onnxruntime")
         from onnxruntime.quantization import CalibrationMethod, create_calibrator
 
         self._model = model
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "float32.onnx"
             onnx.save(model, path)
-            # The largest values are the particles: percentiles cut them off, and most of what is found with them.
+            # The largest values are the particles: percentiles would clip them, and lose most picks.
             calibrator = create_calibrator(
                 path,
                 _OPERATORS,
@@ -89,7 +88,7 @@ class Calibration:
         quantizer = QDQQuantizer(
             copy,
             per_channel=True,
-            # CPUs without VNNI add products of 8 and 8 bits up in 16, which overflow; 7 bits of weight do not.
+            # CPUs without VNNI add products of 8 and 8 bits up in 16, which overflows; 7 bits of weight do not.
             reduce_range=True,
             weight_qType=QuantType.QInt8,
             activation_qType=QuantType.QInt8,

@@ -1,4 +1,4 @@
-"""A network as an ONNX model made for TensorRT and OpenVINO; what it holds, and how large its values get."""
+"""Writes a network as an ONNX model for TensorRT and OpenVINO; counts what is in it, and how large its values get."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def write_onnx(
 
 
 def multiply_adds(model: onnx.ModelProto) -> int:
-    """Of all convolutions and matrix products in one run of the model, its whole batch.
+    """The multiply-adds of all convolutions and matrix products in one run of the model, over its whole batch.
 
-    For each element that such a node writes, the elements that it sums over: taps that fall on padding count. What the
-    other nodes compute is left out.
+    Counts, for each element that such a node writes, the elements that it sums over, including padding. Other nodes are
+    left out.
 
     Raises:
         InputError: the graph has sizes that are not static, or convolutions of a kind that is not counted.
@@ -70,13 +70,13 @@ def multiply_adds(model: onnx.ModelProto) -> int:
 
 
 def node_multiply_adds(model: onnx.ModelProto) -> list[int]:
-    """Of every node, in their order; raises as `multiply_adds` does."""
+    """The multiply-adds of every node, in their order; raises as `multiply_adds` does."""
     shapes = _shapes(model)
     return [_of_node(node, shapes) for node in model.graph.node]
 
 
 def described(model: onnx.ModelProto) -> str:
-    """The counts for people: `202 nodes, 3 Transposes, 34.8 G multiply-adds a window`."""
+    """The counts in words: `202 nodes, 3 Transposes, 34.8 G multiply-adds a window`."""
     nodes = model.graph.node
     transposes = sum(node.op_type == "Transpose" for node in nodes)
     windows = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
@@ -101,12 +101,12 @@ def _of_node(node: onnx.NodeProto, shapes: _Shapes) -> int:
 
 
 def _shapes(model: onnx.ModelProto) -> _Shapes:
-    """Of all values; those that the file does not state are inferred."""
+    """The shapes of all values; those that the file does not state are inferred."""
     stated = {v.name for v in (*model.graph.value_info, *model.graph.output) if v.type.tensor_type.HasField("shape")}
     if not all(name in stated for node in model.graph.node for name in node.output if name):
         model = onnx.shape_inference.infer_shapes(model)
     graph = model.graph
-    # A size that has no number is 0 here.
+    # A size without a number is 0 here.
     shapes = {
         v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim)
         for v in (*graph.input, *graph.value_info, *graph.output)

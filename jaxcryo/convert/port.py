@@ -1,7 +1,7 @@
-"""Somebody else's weights become a model of ours.
+"""Turns weights of other programs into a model of ours.
 
-A whole model fills everything. An encoder alone fills the encoder, its first convolution adapted to the image's
-channels by timm's rule; the decoder keeps its initialisation.
+A whole model fills everything. An encoder alone fills the encoder, with its first convolution adapted to the image's
+channels by timm's rule; the decoder keeps its initialization.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class PortOptions:
     spacing_angstrom: float | None = None
     """None: the challenge's for a network that was trained on it, else not known."""
     seed: int = 0
-    """Draws what the source does not fill."""
+    """Seed for weights that the source does not fill."""
 
 
 def port_files(
     sources: Sequence[str], out: pathlib.Path, options: PortOptions, *, dry_run: bool = False, force: bool = False
 ) -> None:
-    """Ports one source to a file, or several to a folder, and says what became of each.
+    """Ports one source to a file, or several to a folder, and prints how each was converted.
 
     Raises:
         InputError: a source cannot be ported, or a file exists and `force` is not given.
@@ -79,14 +79,14 @@ def port_files(
 
 
 def described_choices(plan: Plan, model: TrainedModel, options: PortOptions) -> list[str]:
-    """What was taken for granted, and how to say otherwise."""
+    """A note on what was assumed, and how to change it."""
     notes = list(plan.recognized.notes)
     if model.spacing_angstrom is not None and options.spacing_angstrom is None:
         intensity = model.config.intensity
         notes.append(
-            f"a whole network of the published training is taken to be the CZII challenge's: {len(model.types)} "
+            f"this network of the published training was assumed to be for the CZII challenge: {len(model.types)} "
             f"particle types, voxels of {model.spacing_angstrom:.9g} Å, intensities (v - {intensity.mean:g}) / "
-            f"{intensity.std:g}; --voxel-spacing and --particles say otherwise"
+            f"{intensity.std:g}; if not, pass --voxel-spacing and --particles"
         )
     return notes
 
@@ -120,7 +120,7 @@ def port(path: pathlib.Path, options: PortOptions, *, name: str | None = None) -
 def plan_port(
     tensors: StoredTensors, options: PortOptions, *, file: str
 ) -> tuple[Plan, TrainConfig, tuple[ParticleType, ...]]:
-    """What to do with every tensor, the recipe whose network is filled, and its particle types; nothing is read."""
+    """What to do with every tensor, the recipe whose network is filled, and its particle types; reads no tensor."""
     found = recognize(tensors, options.arch, averaged=options.averaged, file=file)
     classes = classes_of(tensors, found, recipe(options.arch, options.size).model)
     types = _types(options.types, classes, file)
@@ -169,14 +169,14 @@ def _read(tensors: StoredTensors, plan: Plan, *, file: str) -> dict[str, NDArray
 
 
 def _check_fixed(tensors: StoredTensors, plan: Plan, config: NetworkConfig, *, file: str) -> None:
-    """Tensors that never change in training; with other values it would be another network."""
+    """Checks tensors that never change in training; with other values it would be another network."""
     kind, prefix = plan.recognized.kind, plan.recognized.prefix
     for name in plan.fixed:
         found, expected = np.asarray(tensors[name].read()), kind.fixed[name.removeprefix(prefix)](config)
         if found.shape != expected.shape or not np.array_equal(found, expected):
             raise InputError(
                 f"{file}: {name} ({'x'.join(map(str, found.shape))}) does not have the values of {kind.title}, which "
-                "training never changes; expected a checkpoint of that very network"
+                "training never changes; expected a checkpoint of exactly that network"
             )
 
 

@@ -1,4 +1,4 @@
-"""What a port would do with every tensor of a source; all faults are found before any tensor is read."""
+"""How each tensor of a source would be converted; all faults are found before any tensor is read."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from jaxcryo.models.naming import Rule, Source, match_source, match_target, our_
 
 Shape = tuple[int, ...]
 _TRAINING = ("optimizer", "lr_scheduler", "callbacks.", "loops.", "scaler.", "amp_scaler.")
-"""What training programs save beside a network."""
+"""What training programs save besides a network."""
 _AVERAGED = ("model_ema", "state_dict_ema", "model_state_dict_ema", "ema_state_dict", "ema_model", "ema")
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "module", "_orig_mod", *_AVERAGED)
-"""What programs put before a tensor's name, in any number and order: Lightning, timm, DataParallel, torch.compile."""
+"""Prefixes that programs put before a tensor's name, in any number and order: Lightning, timm, DataParallel,
+torch.compile."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recognized:
-    """What a source was found to be."""
+    """What kind of source it is."""
 
     arch: str
     kind: Source
     prefix: str
     notes: tuple[str, ...] = ()
-    """What the user would want to know of the choice."""
+    """Notes for the user on the choice."""
 
     @property
     def is_averaged(self) -> bool:
@@ -40,11 +41,11 @@ class Recognized:
 def recognize(names: Iterable[str], arch: str, *, averaged: bool, file: str) -> Recognized:
     """The kind whose rules know the most names of a source, and the containers before them.
 
-    Averaged weights (EMA) are taken where there are any of the network, even if some are missing; plain ones where
-    none are, or with `averaged` False.
+    Averaged weights (EMA) are taken if the network has any, even if some are missing; plain ones if it has none, or
+    with `averaged` False.
 
     Raises:
-        InputError: the names are of another network, or of none that is known.
+        InputError: the names belong to another network, or to none that is known.
     """
     names = list(names)
     kinds = [(name, kind) for name, a in architectures().items() for kind in a.sources]
@@ -60,11 +61,11 @@ def recognize(names: Iterable[str], arch: str, *, averaged: bool, file: str) -> 
         passed = sorted({_parted(name)[0] for name in names if _is_averaged(_parted(name)[0])})
         if passed and counts:
             notes.append(
-                f"{file}: the averaged weights (EMA) below {', '.join(map(repr, passed))} have no names that are "
-                "known; the plain weights are used"
+                f"{file}: the averaged weights (EMA) below {', '.join(map(repr, passed))} have no known "
+                "names; the plain weights are used"
             )
     best = max(offered.values(), default=0)
-    # Kinds in their order: an encoder's names occur in a whole network too. Among containers, the fullest.
+    # The order of kinds matters: an encoder's names also occur in a whole network. The fullest container is taken.
     ranked = sorted(offered, key=lambda key: (key[0], -offered[key]))
     index, prefix = next((key for key in ranked if 2 * offered[key] >= best), (0, ""))
     found_arch, kind = kinds[index]
@@ -76,7 +77,7 @@ def recognize(names: Iterable[str], arch: str, *, averaged: bool, file: str) -> 
 
 
 def _parted(name: str) -> tuple[str, str]:
-    """A tensor's name as the containers before it, and the rest."""
+    """Splits a tensor's name into the containers before it, and the rest."""
     parts = name.split(".")
     n = next((i for i, part in enumerate(parts) if part not in _CONTAINERS), len(parts))
     return "".join(f"{part}." for part in parts[:n]), ".".join(parts[n:])
@@ -92,9 +93,9 @@ def _leads_somewhere(kind: Source, name: str) -> bool:
 
 
 def _hint(names: list[str], counts: dict[tuple[int, str], int], kinds: list[tuple[str, Source]]) -> str:
-    """Why nothing was found: only averaged weights, a container that is not known, or other names altogether."""
+    """Why nothing was found: only averaged weights, an unknown container, or entirely different names."""
     if counts:
-        return "it holds averaged weights (EMA) only: leave out --plain"
+        return "it holds only averaged weights (EMA): leave out --plain"
     below: collections.Counter[str] = collections.Counter()
     for name in names:
         for container, rest in _splits(name):
@@ -103,8 +104,8 @@ def _hint(names: list[str], counts: dict[tuple[int, str], int], kinds: list[tupl
                 break
     if below and (common := below.most_common(1)[0][0]):
         return (
-            f"its names begin with {common!r}, which is not a container that is known; save the tensors below it "
-            "alone, under their names without it"
+            f"its names begin with {common!r}, which is not a known container; save only the tensors below it, "
+            "without that prefix in their names"
         )
     few = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "none"
     common = _common_prefix(names)
@@ -140,20 +141,20 @@ class Step:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Every tensor of the source, and what of our network is left to its initialization."""
+    """Every tensor of the source, and which of our tensors keep their initialization."""
 
     recognized: Recognized
     steps: tuple[Step, ...]
     fresh: dict[str, Shape]
     fixed: tuple[str, ...]
-    """Tensors that must have certain values for the plan to be right."""
+    """Tensors that must have certain values, or the plan is wrong."""
 
 
 def make_plan(source: StoredTensors, recognized: Recognized, config: NetworkConfig, *, file: str) -> Plan:
     """The plan for a source.
 
     Raises:
-        InputError: tensors are missing, unknown, of another shape or type, or meet in one place; it names them all.
+        InputError: tensors are missing, unknown, of another shape or type, or share a place; it names them all.
     """
     kind, prefix = recognized.kind, recognized.prefix
     _, params, stats = build(config, seed=None)
@@ -199,7 +200,7 @@ def make_plan(source: StoredTensors, recognized: Recognized, config: NetworkConf
 
 
 def classes_of(source: StoredTensors, recognized: Recognized, config: NetworkConfig) -> int | None:
-    """How many classes a whole network tells apart, by its head's outputs; None for an encoder."""
+    """The number of classes of a whole network, from its head's outputs; None for an encoder."""
     kind = recognized.kind
     tensor = source.get(recognized.prefix + kind.head) if kind.head else None
     each = kind.channels_per_class(config)
@@ -209,7 +210,7 @@ def classes_of(source: StoredTensors, recognized: Recognized, config: NetworkCon
 
 
 def table(plan: Plan) -> str:
-    """The plan for people: source, shapes, target or reason."""
+    """The plan as a table: source, shapes, target or reason."""
     width = max(len(s.source) for s in plan.steps)
     lines = [f"{plan.recognized.kind.title}, names below {plan.recognized.prefix!r}"]
     for s in plan.steps:
@@ -251,7 +252,7 @@ def _step(name: str, shape: Shape, recognized: Recognized, ours: dict[str, Shape
 
 
 def _why_outside(name: str, recognized: Recognized) -> str | None:
-    """Why a tensor that no rule knows may be left out; None where it may not."""
+    """Why a tensor that no rule knows may be left out; None if it may not."""
     prefix, (other, core) = recognized.prefix, _parted(name)
     if core == "n_averaged" and recognized.is_averaged:
         return "how many steps were averaged"

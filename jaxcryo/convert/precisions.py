@@ -1,6 +1,6 @@
-"""Whether a model finds in another precision what it finds in float32, and how fast it is in each.
+"""Whether a model picks as well in another precision as in float32, and how fast it is in each.
 
-Phantoms go through the whole pipeline, in OpenVINO.
+Phantoms are picked by the whole pipeline, with OpenVINO.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from jaxcryo.runtime.openvino import cpu_described, cpu_has_bfloat16
 from jaxcryo.runtime.precision import MAX_F4_CHANGE, MAX_INT8_LOSS, in_int8, is_harmless
 
 LEAST_F4 = 0.1
-"""Below it a model finds so little that a comparison says nothing."""
-# Far from what trainings and demos take, so that a model has not seen these.
+"""Below it a model finds too little for a comparison to mean anything."""
+# Far from the seeds of trainings and demos, so that a model has not seen these phantoms.
 _SEED = 71_000
 
 
@@ -38,11 +38,11 @@ class PickedPhantoms:
     score: Score
     found: Mapping[str, Picks]
     seconds: float
-    """Of the search, the first compilation of its steps included."""
+    """Duration of the picking, including the first compilation."""
 
     @property
     def picks(self) -> int:
-        """How many, in all phantoms."""
+        """Number of picks in all phantoms."""
         return sum(map(len, self.found.values()))
 
 
@@ -57,15 +57,15 @@ class PrecisionComparison:
 
     @property
     def change(self) -> float | None:
-        """Of the weighted F4; None where the model finds too little to tell."""
+        """The change of the weighted F4; None if the model finds too little to tell."""
         before, after = self.float32.score.weighted_f4, self.other.score.weighted_f4
         return None if before < LEAST_F4 else after - before
 
     @property
     def agreement(self) -> float:
-        """Of the picks of both, the share that has one of the same type near it in the other; 1 where there are none.
+        """The share of both sets of picks with a pick of the same type near it in the other set; 1 if there are none.
 
-        Near is what counts as found in the score.
+        Near means as near as the score requires of a pick.
         """
         counts = score(self.float32.found, self.other.found, self.float32.score.types).counts
         both, either = sum(c.true_positive for c in counts), sum(c.truth + c.found for c in counts)
@@ -73,14 +73,14 @@ class PrecisionComparison:
 
     @property
     def is_good(self) -> bool:
-        """Whether the precision finds as much, by its own limit."""
+        """Whether it picks as well in this precision, by the precision's own limit."""
         if self.precision == "int8":
             return self.change is not None and self.change > -MAX_INT8_LOSS
         return is_harmless(self.change)
 
     @property
     def verdict(self) -> str:
-        """What follows from it."""
+        """The conclusion in words."""
         if self.change is None:
             return f"finds too little to tell (F4 below {LEAST_F4})"
         if not self.is_good:
@@ -89,14 +89,14 @@ class PrecisionComparison:
 
 
 def phantoms_for(entry: ModelEntry, count: int, shape_zyx: tuple[int, int, int]) -> Iterator[tuple[Volume, Picks]]:
-    """Tomograms of the entry's particles on its voxels, with the truth; the same ones each time."""
+    """Tomograms of the entry's particles at its voxel spacing, with the truth; always the same ones."""
     config = PhantomConfig(shape_zyx=shape_zyx, spacing_angstrom=entry.spacing_angstrom, types=entry.types)
     for number in range(count):
         yield make_phantom(config, seed=_SEED + number, name=f"phantom {number}")
 
 
 def in_precision(entry: ModelEntry, precision: RunPrecision) -> ModelEntry:
-    """The model, to be run in it.
+    """The model, set to run in this precision.
 
     Raises:
         InputError: this CPU has no bfloat16, or the model no int8 file.
@@ -104,9 +104,7 @@ def in_precision(entry: ModelEntry, precision: RunPrecision) -> ModelEntry:
     if precision == "int8":
         return in_int8([entry])[0]
     if precision == "bfloat16" and not cpu_has_bfloat16():
-        raise InputError(
-            "this CPU does not compute in bfloat16, so that nothing can be measured here; leave --bfloat16"
-        )
+        raise InputError("this CPU does not compute in bfloat16, so nothing can be measured here; leave out --bfloat16")
     return dataclasses.replace(entry, precision=precision)
 
 
@@ -156,8 +154,8 @@ def compare_precisions(
 def seconds_per_window(
     folder: pathlib.Path, entry: ModelEntry, precisions: Sequence[RunPrecision], *, repeats: int = 7
 ) -> dict[RunPrecision, float]:
-    """The model's time in each precision: medians of batches that take turns, so that all share what else the machine
-    does."""
+    """The model's time in each precision: medians over batches that take turns, so that other load on the
+    machine affects all alike."""
     windows = jnp.asarray(phantom_windows(entry, entry.batch))
     models = {p: open_model(folder, in_precision(entry, p), "openvino") for p in precisions}
     times: dict[RunPrecision, list[float]] = {p: [] for p in precisions}
@@ -171,17 +169,17 @@ def seconds_per_window(
 
 
 def milliseconds(seconds: Mapping[RunPrecision, float]) -> str:
-    """For people, such as `float32 12.3 ms, int8 7.1 ms`."""
+    """In words, such as `float32 12.3 ms, int8 7.1 ms`."""
     return ", ".join(f"{precision} {1e3 * s:.1f} ms" for precision, s in seconds.items())
 
 
 def float_precisions() -> tuple[RunPrecision, ...]:
-    """Those that this CPU computes in."""
+    """The precisions that this CPU computes in."""
     return ("float32", "bfloat16") if cpu_has_bfloat16() else ("float32",)
 
 
 def measured(int8: Int8Model, comparison: PrecisionComparison, seconds: Mapping[RunPrecision, float]) -> Int8Model:
-    """The int8 model with what was found on this machine; `seconds` are those of every precision."""
+    """The int8 model with what was measured on this machine; `seconds` has those of every precision."""
     return dataclasses.replace(
         int8,
         f4_change=comparison.change,
@@ -192,7 +190,7 @@ def measured(int8: Int8Model, comparison: PrecisionComparison, seconds: Mapping[
 
 
 def record(folder: pathlib.Path, entry: ModelEntry) -> None:
-    """Writes into the manifest what is now known of a model, for inference to choose by."""
+    """Writes what was measured of a model into the manifest, for inference to choose by."""
     write_manifest(folder, [entry if e.name == entry.name else e for e in read_manifest(folder)])
 
 

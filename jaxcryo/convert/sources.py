@@ -1,4 +1,4 @@
-"""Opening whatever holds tensors: safetensors, PyTorch's zip checkpoints, models on the Hugging Face hub."""
+"""Opens files of tensors: safetensors, PyTorch's zip checkpoints, models on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _DTYPES = {
     "BOOL": "bool",
 }
 _SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})(?P<ending>\.\w+)")
-"""How a checkpoint's parts are called; `STEM.ENDING.index.json` lists them."""
+"""Names of a checkpoint's parts; `STEM.ENDING.index.json` lists them."""
 _MOST_SHARDS = 1000
 
 
@@ -57,12 +57,12 @@ def locate(source: str) -> pathlib.Path:
 
 @contextlib.contextmanager
 def open_source(path: pathlib.Path) -> Iterator[StoredTensors]:
-    """The tensors in a file, to be read while the context lasts; its content decides what it is, not its name.
+    """The tensors in a file, to be read while the context lasts; the content decides the format, not the name.
 
     A checkpoint in several parts is opened by its index (`model.safetensors.index.json`).
 
     Raises:
-        InputError: the file is damaged, of a kind that is not understood, or one part of several.
+        InputError: the file is damaged, of an unknown format, or one part of several.
     """
     if path.name.endswith(".index.json"):
         with contextlib.ExitStack() as stack:
@@ -85,7 +85,7 @@ def _shards(index: pathlib.Path) -> list[pathlib.Path]:
     content = read_json(index, expected="expected the index of a checkpoint in several parts")
     listed = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(listed, dict) or not listed:
-        raise InputError(f"{index}: is no index of a checkpoint in several parts; expected a 'weight_map' in it")
+        raise InputError(f"{index}: is not the index of a checkpoint in several parts; expected a 'weight_map' in it")
     names = sorted(set(map(str, listed.values())))
     if len(names) > _MOST_SHARDS or any(pathlib.PurePath(name).name != name for name in names):
         raise InputError(f"{index}: lists {len(names)} files, not all beside it; expected the checkpoint's parts")
@@ -117,7 +117,9 @@ def _safetensors(path: pathlib.Path) -> dict[str, StoredTensor]:
     try:
         with safe_open(path, framework="numpy") as file:
             if "jaxcryo" in (file.metadata() or {}):
-                raise InputError(f"{path}: is ported already, or was trained here; expected somebody else's checkpoint")
+                raise InputError(
+                    f"{path}: was already ported, or trained here; expected a checkpoint of another program"
+                )
             for name in file.keys():  # noqa: SIM118
                 part = file.get_slice(name)
                 kind = part.get_dtype()
@@ -134,7 +136,7 @@ def _safetensors(path: pathlib.Path) -> dict[str, StoredTensor]:
 
 
 def _read_safetensor(path: pathlib.Path, name: str) -> NDArray[Any]:
-    # Opened for each tensor: the pages of a file that stays mapped count as memory in use.
+    # Opened anew for each tensor: the pages of a file that stays mapped count as memory in use.
     with safe_open(path, framework="numpy") as file:
         values: NDArray[Any] = file.get_tensor(name)
     return values.astype(np.float32) if values.dtype.name == "bfloat16" else values
@@ -142,14 +144,14 @@ def _read_safetensor(path: pathlib.Path, name: str) -> NDArray[Any]:
 
 def _download(name: str) -> pathlib.Path:
     by_hand = (
-        f"download https://huggingface.co/{name}/resolve/main/{_HUB_FILE} in a browser and give the file's path "
+        f"download https://huggingface.co/{name}/resolve/main/{_HUB_FILE} in a browser and pass the file's path "
         "instead of the name"
     )
     try:
         import huggingface_hub
     except ImportError as error:
         raise InputError(
-            f"{name}: no such file, and huggingface_hub is not installed to download it; install it with "
+            f"{name}: no such file, and huggingface_hub, which could download it, is not installed; install it with "
             f"pip install huggingface_hub, or {by_hand}"
         ) from error
     try:

@@ -21,7 +21,7 @@ from jaxcryo.errors import InputError
 
 ReadBytes = Callable[[], NDArray[np.uint8]]
 _MAX_EXPANDED = 1 << 20
-"""Elements of a tensor that has more of them than its storage (stride 0)."""
+"""Most elements of a tensor that has more of them than its storage (stride 0)."""
 _STORED_DTYPES = {
     "FloatStorage": "f4",
     "DoubleStorage": "f8",
@@ -41,7 +41,7 @@ _DTYPE_NAMES = (
 
 
 class _Inert:
-    """What a pickle can hold but not change: its BUILD instruction, which would set attributes, is refused."""
+    """An object that a pickle cannot change: the BUILD instruction, which would set attributes, is refused."""
 
     def __setstate__(self, state: object) -> NoReturn:
         raise pickle.UnpicklingError(f"the pickle tries to change a {type(self).__name__.strip('_')}")

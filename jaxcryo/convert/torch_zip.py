@@ -19,23 +19,23 @@ from jaxcryo.errors import InputError
 _MAX_PICKLE_BYTES = 64 << 20
 """A real checkpoint's pickle has about 200 bytes a tensor."""
 _MAX_RATIO = 20
-"""torch.save does not compress, and zipping weights again gains little. More is a bomb."""
+"""torch.save does not compress, and zipping weights again gains little. A higher ratio is a zip bomb."""
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 _PIECE_BYTES = 16 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoredTensor:
-    """Shape and type of a tensor, and the way to read it; `read` costs memory, the rest does not."""
+    """Shape and type of a tensor, and a way to read it; only `read` costs memory."""
 
     shape: tuple[int, ...]
     dtype: str
-    """As NumPy calls it; bfloat16 is read as float32."""
+    """NumPy's name of the type; bfloat16 is read as float32."""
     read: Callable[[], NDArray[Any]]
 
     @property
     def is_floating(self) -> bool:
-        """Whether the values are real numbers rather than whole ones or booleans."""
+        """Whether the values are floating-point numbers, not integers or booleans."""
         return "float" in self.dtype
 
 
@@ -140,7 +140,7 @@ def _check_sizes(archive: zipfile.ZipFile, path: pathlib.Path) -> None:
 
 
 def _root(archive: zipfile.ZipFile, path: pathlib.Path) -> str:
-    """What precedes every member's name: a folder called after the file."""
+    """The prefix of every member's name: a folder named after the file."""
     roots = [n.removesuffix("data.pkl") for n in archive.namelist() if n == "data.pkl" or n.endswith("/data.pkl")]
     if not roots:
         raise InputError(f"{path}: is a zip file without data.pkl; expected a checkpoint that torch.save wrote")
@@ -176,7 +176,7 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: pathli
 
 
 def _named_tensors(content: Any, path: pathlib.Path) -> dict[str, StoredTensor]:
-    """All tensors by dotted name; a container that occurs twice counts where it is met first."""
+    """All tensors by dotted name; a container that occurs twice counts only where it is found first."""
     found: dict[str, StoredTensor] = {}
     seen: set[int] = set()
     pending: list[tuple[str, Any]] = [("", content)]

@@ -1,4 +1,4 @@
-"""What happens to a window and its picks before the network sees them (published `get_train_transforms`)."""
+"""Augmentation of a window and its picks (published `get_train_transforms`)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def augment(
 def augment_known(
     known: Float[Array, "c d h w"], *, key: Key[Array, ""], config: AugmentConfig
 ) -> Float[Array, "c d h w"]:
-    """What is known of a window, moved as `augment` moves the window with the same key: 1 where all of it is."""
+    """The known voxels of a window, moved as `augment` moves the window with the same key: 1 where all is known."""
     warp_key, flip_key, _ = jax.random.split(key, 3)
     none = jnp.zeros((0, 3))
 
@@ -70,11 +70,11 @@ def _resample(
     columns = jnp.arange(width) - center[1] - shift[1]
     y = rows * inverse[0, 0] + columns * inverse[1, 0] + center[0]
     x = rows * inverse[0, 1] + columns * inverse[1, 1] + center[1]
-    # Two voxels of zeros all around: what lies further out is moved to where all four neighbours are zeros.
+    # Two voxels of zeros all around: points further out are moved to where all four neighbors are zeros.
     pad, stride = 2, width + 4
     low_y, low_x = jnp.clip(jnp.floor(y), -pad, height), jnp.clip(jnp.floor(x), -pad, width)
     first = ((low_y + pad) * stride + low_x + pad).astype(jnp.int32)
-    # The barrier keeps XLA from computing places and weights again for every slice.
+    # The barrier keeps XLA from recomputing positions and weights for every slice.
     first, right, below = lax.optimization_barrier((first, jnp.clip(x - low_x, 0, 1), jnp.clip(y - low_y, 0, 1)))
 
     def plane(voxels: Float[Array, "h w"]) -> Float[Array, "h w"]:
@@ -114,8 +114,8 @@ def _intensity(window: Float[Array, "d h w"], *, key: Key[Array, ""], config: Au
 def each(work: Callable[..., Result], *items: Any) -> Result:
     """`work` on every item along the first axis.
 
-    On CPUs one after the other: an item stays in the cache, and what a condition rules out is not done. Elsewhere all
-    at once: many small kernels would leave the device idle.
+    On CPUs one after another: an item stays in the cache, and branches not taken are not computed. Elsewhere all at
+    once: many small kernels would leave the device idle.
     """
     if jax.default_backend() == "cpu":
         result: Result = lax.map(lambda item: work(*item), items)

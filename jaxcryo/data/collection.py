@@ -22,25 +22,25 @@ from jaxcryo.tomogram.statistics import surveyed
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Collection:
-    """Normalized volumes padded to one shape, and where their picks are; a first axis for devices where it is copied.
+    """Normalized volumes padded to one shape, and their picks; a copy for each device has a first axis for devices.
 
-    Picks stand twice: by run (what a window shows) and by type (what to draw a window around).
+    Picks are stored twice: by run (what a window shows) and by type (what to draw a window around).
     """
 
     volumes: Float[Array, "*k r z y x"] | None
-    """None where windows are cut from the files as they are needed."""
+    """None if windows are cut from the files as they are needed."""
     shapes_zyx: Int[Array, "*k r 3"]
-    """At least a window's: smaller volumes are padded at their ends."""
+    """At least a window's shape: smaller volumes are padded at their ends."""
     picks_zyx_voxel: Float[Array, "*k r p 3"]
-    """Padded with -1e6, which reaches no window."""
+    """Padded with -1e6, which is in no window."""
     picks_type: Int[Array, "*k r p"]
     flat_zyx_voxel: Float[Array, "*k n 3"]
     flat_run: Int[Array, "*k n"]
     by_type: Int[Array, "*k t m"]
-    """Rows of the flat picks of each type that occurs, padded; the first `type_count` of a row count."""
+    """Rows of the flat picks, for each type that occurs, padded; only the first `type_count` of a row are valid."""
     type_count: Int[Array, "*k t"]
     known: UInt8[Array, "*k r c z y x"] | None = None
-    """1 where the target is known; None where it is everywhere."""
+    """1 where the target is known; None if it is known everywhere."""
 
 
 def collect(
@@ -56,8 +56,8 @@ def collect(
 ) -> Collection:
     """Lays picks out, and loads and normalizes the volumes unless they stay where they are.
 
-    `known` says of each volume which targets are known, `places` are further ones (z, y, x in voxels) to draw windows
-    around, as if they were picks of one more type.
+    `known` says which targets of each volume are known. `places` are further positions (z, y, x in voxels) to draw
+    windows around, as if they were picks of one more type.
 
     Raises:
         InputError: as `check_sizes`, or a volume cannot be read.
@@ -107,7 +107,7 @@ def collect(
 def _stacked(
     known: Sequence[UInt8[NDArray[np.uint8], "c z y x"]], shape_zyx: tuple[int, ...]
 ) -> UInt8[NDArray[np.uint8], "r c z y x"]:
-    """Padded to one shape; nothing is known beyond a volume."""
+    """Padded to one shape; beyond a volume nothing counts as known."""
     stack = np.zeros((len(known), len(known[0]), *shape_zyx), np.uint8)
     for row, own in zip(stack, known, strict=True):
         _, z, y, x = own.shape
@@ -116,11 +116,11 @@ def _stacked(
 
 
 def check_sizes(volumes: Sequence[Volume], picks: Sequence[Picks], patch_zyx: tuple[int, int, int]) -> None:
-    """Raises InputError where a volume is much smaller than a window, or there is no pick at all; reads no voxel."""
+    """Raises InputError if a volume is much smaller than a window, or there are no picks at all; reads no voxel."""
     for v in volumes:
         padding_needed(v.name, v.grid.shape_zyx, patch_zyx)
     if sum(map(len, picks)) == 0:
-        raise InputError("the training runs have no pick of any of the particle types; check --data and the names")
+        raise InputError("the training runs have no picks of any of the particle types; check --data and the names")
 
 
 def epoch_grid(
@@ -142,9 +142,9 @@ def epoch_grid(
 def rows_of_step(
     grid: Int[NDArray[np.int32], "g 4"], *, seed: int, step: int, batch: int
 ) -> Int[NDArray[np.int32], "b 4"]:
-    """The grid rows of one step: every epoch is a new permutation, what does not fill a batch is dropped.
+    """The grid rows of one step: every epoch is a new permutation, of which an incomplete last batch is dropped.
 
-    A function of its arguments alone, so that a training resumes anywhere and on any number of devices.
+    A function of its arguments alone, so that a training can resume anywhere and on any number of devices.
     """
     steps = max(len(grid) // batch, 1)
     epoch, place = divmod(step, steps)

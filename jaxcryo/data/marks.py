@@ -1,4 +1,4 @@
-"""What is known of a tomogram that is not marked in full: around marks, in complete regions, far below any particle."""
+"""Which voxels of a partly marked tomogram are known: around marks, in complete regions, far below any particle."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from jaxcryo.picks.corrections import Region
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Marks:
-    """What a person said of a tomogram beside its particles."""
+    """What a person marked in a tomogram besides its particles."""
 
     none: Picks
-    """Places that hold no particle of the type."""
+    """Positions without a particle of the type."""
     complete: tuple[Region, ...] = ()
-    """In them, what is not marked is none."""
+    """Regions in which every particle is marked."""
 
 
 def known_voxels(
@@ -34,9 +34,9 @@ def known_voxels(
 ) -> UInt8[NDArray[np.uint8], "c z y x"]:
     """1 where a voxel's target is known, for each type.
 
-    Around a marked particle its own type is known as far as no second one can be, other types as far as they cannot
-    share the place; around a place marked as none, its type; in a complete region, what is a radius from its sides.
-    `far_below` are further known voxels, from a slice on.
+    Around a marked particle, its own type is known as far as no second one can be, other types as far as they cannot
+    share the position; around a rejected position, its type; in a complete region, all a radius away from its sides.
+    `far_below` yields further known voxels, slab by slab.
     """
     types = picks.types
     known = np.zeros((len(types), *grid.shape_zyx), np.uint8)
@@ -65,7 +65,7 @@ def _box(
     margin_angstrom: float,
     grid: VoxelGrid,
 ) -> None:
-    """Marks the voxels that no particle beyond the box reaches: at the tomogram's own faces none is beyond."""
+    """Marks the voxels that no particle outside the box reaches; outside the tomogram's own faces there are none."""
     margin, shape = margin_angstrom / np.asarray(grid.spacing_zyx_angstrom), np.asarray(grid.shape_zyx)
     low = np.where(low_zyx_voxel > 0, low_zyx_voxel + margin, 0)
     high = np.where(high_zyx_voxel < shape - 1, high_zyx_voxel - margin, shape - 1)

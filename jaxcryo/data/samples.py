@@ -21,13 +21,13 @@ from jaxcryo.data.targets import draw_targets
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What one step draws its samples from, on one device; with a first axis for devices before it is shared out."""
+    """What one step draws its samples from, on one device; before that, with a first axis for devices."""
 
     collection: Collection
     rows: Int[ArrayLike, "*k b 4"]
-    """Run, z, y, x of the epoch's windows."""
+    """Run, z, y, x of each window of the epoch."""
     windows: Float[ArrayLike, "*k b d h w"] | None = None
-    """The voxels at the places that `choose_windows` names, where the collection has no volumes."""
+    """The voxels of the windows from `choose_windows`, if the collection has no volumes."""
 
 
 def choose_window(
@@ -91,7 +91,7 @@ def draw_known(
     patch_zyx: tuple[int, int, int],
     augmentation: AugmentConfig,
 ) -> Float[Array, "b c d h w"] | None:
-    """What is known of the samples that `draw_samples` cut at these places with these keys; None where all is."""
+    """The known voxels of the samples that `draw_samples` cut here with these keys; None if all are known."""
     known = collection.known
     if known is None:
         return None
@@ -113,9 +113,9 @@ def draw_samples(
     augmentation: AugmentConfig,
     target: TargetConfig,
 ) -> tuple[Float[Array, "b d h w"], Float[Array, "b c d h w"], Int[Array, "b 4"]]:
-    """Windows, target heatmaps, and run, z, y, x of where each window was cut; a sample depends on its own key.
+    """Windows, target heatmaps, and run, z, y, x of where each window was cut; a sample depends only on its own key.
 
-    `windows` are the voxels at the places that `choose_windows` names, where the collection itself has no volumes.
+    `windows` are the voxels of the windows from `choose_windows`, if the collection itself has no volumes.
     """
     places = choose_windows(collection, rows, keys=keys, patch_zyx=patch_zyx, config=crop)
     if windows is None:

@@ -25,8 +25,8 @@ _THREADS = 4
 class StreamedWindows:
     """The normalized windows of one step after another, prepared a few steps ahead of their use.
 
-    `rows_of` returns the grid rows of a step that this process draws, `places_in_batch` where they stand in the whole
-    batch. They are the windows that `draw_samples` would have cut itself.
+    `rows_of` returns the grid rows of a step that this process draws, `places_in_batch` their places in the batch. The
+    windows are those that `draw_samples` would have cut itself.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class StreamedWindows:
         self._pool = concurrent.futures.ThreadPoolExecutor(_THREADS)
         self._waiting: collections.deque[list[concurrent.futures.Future[NDArray[np.float32]]]] = collections.deque()
         self._next = 0
-        """The step whose windows are the first that wait."""
+        """The step whose windows are next in line."""
 
     def of_step(self, step: int) -> Float[NDArray[np.float32], "b d h w"]:
-        """The windows of a step; at once where it is the one after the last that was asked for."""
+        """The windows of a step; without waiting if it follows the last one that was asked for."""
         if step != self._next:
             self._drop()
             self._next = step

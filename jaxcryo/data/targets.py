@@ -20,7 +20,7 @@ _ROUNDED_REACH = 22  # half of the published 45-voxel patch, whose last voxel is
 def sigmas_voxel(
     types: Sequence[ParticleType], config: TargetConfig, spacing_angstrom: float
 ) -> Float[NDArray[np.float32], " c"]:
-    """Each type's width: its own where it has one, else the recipe's, else half its radius."""
+    """Each type's width: its own if it has one, else the recipe's, else half its radius."""
     return np.array(
         [
             t.sigma_angstrom / spacing_angstrom
@@ -44,14 +44,14 @@ def draw_targets(
 ) -> Float[Array, "b c d h w"]:
     """One heatmap per type for each window: a Gaussian of height 1 at every center, the maximum where they overlap.
 
-    Centres may lie outside the window; what reaches into it is drawn.
+    Centers may lie outside the window; the part that reaches into it is drawn.
     """
     batch, count = type_index.shape
     centers = jnp.trunc(centers_zyx_voxel) if config.rounded else centers_zyx_voxel
     reach = jnp.asarray(_reach(sigma_voxel, config))[type_index]  # (b, n)
     size = jnp.asarray(shape_zyx, jnp.float32)
     touches = jnp.all((centers > -reach[..., None] - 1) & (centers < size + reach[..., None]), axis=-1)
-    # One loop over those that touch their window only, in a box that holds the widest of them: all are drawn into one
+    # One loop over only those that touch their window, in a box that holds the widest of them: all are drawn into one
     # array in place, which a loop over windows would have to copy.
     order = jnp.argsort(~touches.ravel(), stable=True)
     widest = 2 * math.ceil(float(_reach(sigma_voxel, config).max())) + 1

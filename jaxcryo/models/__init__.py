@@ -1,4 +1,4 @@
-"""The networks, which of them there are, and how one becomes a pure function of plain trees."""
+"""The networks: a registry of them, and how one becomes a pure function of plain trees."""
 
 from jaxcryo.models.architecture import Architecture
 from jaxcryo.models.network import Network, Weights, build

@@ -1,4 +1,4 @@
-"""What the rest of the program asks of an architecture."""
+"""What the rest of the program needs of an architecture."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Architecture:
     onnx: Callable[[Any, NetworkGraph, Value], Value]
     """Adds the nodes of the network in evaluation mode to a graph; windows to heatmaps."""
     sources: tuple[Source, ...] = ()
-    """Whose weights can be ported, whole networks before encoders."""
+    """The sources whose weights can be ported, whole networks before encoders."""
     imagenet: str | None = None
-    """The encoder that trainings start from, as the Hugging Face hub calls it."""
+    """The encoder that trainings start from, by its name on the Hugging Face hub."""
 
     @property
     def name(self) -> str:
-        """What `--arch` calls it."""
+        """Its name for `--arch`."""
         return self.config.arch

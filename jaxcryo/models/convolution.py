@@ -1,4 +1,4 @@
-"""Convolutions, each in the formulations that some backend runs fastest, with the same answer.
+"""Convolutions in several formulations with the same result, each the fastest on some backend.
 
 This is the one place where a formulation is chosen. All arrays are channel-last; all convolutions have odd kernels,
 stride 1 and zero padding that keeps the size, unless they say otherwise.
@@ -145,7 +145,7 @@ def _fold_taps(kernel: Array, axis: int) -> Array:
 
 
 def _sum_over_depth_taps(x, taps, center: int):  # type: ignore[no-untyped-def]
-    """The sum over t of taps[t] applied to the slices at depth + t - centre, zeros beyond the ends."""
+    """The sum over t of taps[t] applied to the slices at depth + t - center, zeros beyond the ends."""
     depth = x.shape[1]
     total = None
     for t in sorted(range(len(taps)), key=lambda t: abs(t - center)):
@@ -161,7 +161,7 @@ def _sum_over_depth_taps(x, taps, center: int):  # type: ignore[no-untyped-def]
 
 
 def _shift(x: Float[Array, "b d h w c"], offsets: list[int]) -> Float[Array, "b d h w c"]:
-    """x moved so that index p holds what was at p + offset, zeros from outside."""
+    """x shifted so that index p holds the value from p + offset, zeros from outside."""
     for axis, offset in enumerate(offsets, start=1):
         kept = lax.slice_in_dim(x, max(0, offset), x.shape[axis] + min(0, offset), axis=axis)
         pads = [(0, 0)] * x.ndim

@@ -23,7 +23,7 @@ class Init:
         self.rng = None if seed is None else np.random.default_rng(seed)
 
     def kernel(self, shape: tuple[int, ...], scale: float = 1.0) -> NDArray[np.float32]:
-        """A kernel whose last axis is the outputs."""
+        """A kernel whose last axis is its outputs."""
         if self.rng is None:
             return np.broadcast_to(np.float32(0), shape)
         values = self.rng.standard_normal(shape, np.float32)
@@ -90,8 +90,8 @@ class Conv(nnx.Module):
 class UpConv3d(nnx.Module):
     """Upsample x by (depth_factor, 2, 2), concatenate the skip after it, convolve 3x3x3.
 
-    One kernel over the concatenated channels, as published; the upsampled and the skip channels' shares are computed
-    apart, so that the first need not be computed at the high resolution.
+    One kernel over the concatenated channels, as published. The shares of the upsampled and the skip channels are
+    computed separately, so that the first need not be computed at the high resolution.
     """
 
     def __init__(self, inputs: int, skip: int, outputs: int, depth_factor: int, *, dtype: DTypeLike, init: Init):
@@ -126,7 +126,7 @@ class UpConv3d(nnx.Module):
 
 
 class BatchNorm(nnx.Module):
-    """PyTorch's BatchNorm: eps 1e-5, running statistics move by 0.1. Statistics are computed in float32.
+    """PyTorch's BatchNorm: eps 1e-5, running statistics with momentum 0.1. Statistics are computed in float32.
 
     In training the batch's own statistics are used; `batch_axis` names the mapped axis over which they are averaged.
     """
@@ -159,7 +159,7 @@ class BatchNorm(nnx.Module):
         var = jnp.maximum(square - mean * mean, 0)
         unbiased = var * (count / max(count - 1, 1))
         for running, new in ((self.mean, mean), (self.var, unbiased)):
-            # Not running[...] = ...: that writes into an array of NumPy's, and so into the caller's statistics.
+            # Not running[...] = ...: with a NumPy array that would change the caller's statistics.
             running.set_value(0.9 * running.get_value() + 0.1 * jax.lax.stop_gradient(new))
         return mean, var
 
@@ -204,7 +204,7 @@ class DecoderBlock(nnx.Module):
         return self.of_convolved(self.up(x, skip))
 
     def of_convolved(self, y: Float[Array, "b d h w o"]) -> Float[Array, "b d h w o"]:
-        """What follows the first convolution."""
+        """All after the first convolution."""
         return self.refine(jax.nn.relu(self.norm(y)))
 
 
@@ -222,7 +222,7 @@ class Stage(nnx.Module):
 
 
 def pool_depth(x: Float[Array, "bd h w c"], batch: int, factor: int) -> Float[Array, "bd2 h w c"]:
-    """Mean over groups of `factor` neighbouring slices of each batch item."""
+    """Mean over groups of `factor` neighboring slices of each batch item."""
     if factor == 1:
         return x
     depth = x.shape[0] // batch

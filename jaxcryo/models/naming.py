@@ -1,4 +1,4 @@
-"""How a foreign tensor name and layout correspond to ours: ordered rules that read in both directions.
+"""How foreign tensor names and layouts correspond to ours: ordered rules that work in both directions.
 
 A rule's names are templates: `{stage}` stands for a whole number, `{stage+1}` for that number plus one, everything
 else for itself. The first rule that matches a name decides, in either direction.
@@ -24,10 +24,10 @@ _PLACEHOLDER = re.compile(r"\{(\w+)(?:\+(\d+))?\}")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rule:
-    """One foreign name becomes one name of ours; or is ignored, for a reason.
+    """One foreign name becomes one name of ours, or is ignored for a reason.
 
-    `conv2d` and `conv3d` move (outputs, inputs, *kernel) to (*kernel, inputs, outputs), which serves depthwise kernels
-    too; `first_conv` marks the kernel whose inputs are adapted to the image's channels.
+    `conv2d` and `conv3d` move (outputs, inputs, *kernel) to (*kernel, inputs, outputs), which also fits depthwise
+    kernels; `first_conv` marks the kernel whose inputs are adapted to the image's channels.
     """
 
     source: str
@@ -37,7 +37,7 @@ class Rule:
     reason: str = ""
 
     def prefixed(self, *, source: str, target: str) -> Self:
-        """The same rule for names below a prefix on either side."""
+        """The same rule for names with a prefix on either side."""
         return dataclasses.replace(
             self, source=source + self.source, target=None if self.target is None else target + self.target
         )
@@ -54,24 +54,24 @@ class Match:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """A network as somebody else names its tensors; an architecture lists those that can be ported to it."""
+    """A network with the tensor names of another program; an architecture lists those that can be ported to it."""
 
     title: str
     rules: tuple[Rule, ...]
     form: str | None = None
-    """What `convert export --to` calls it; None where it is read only."""
+    """Its name for `convert export --to`; None if it is only read."""
     head: str | None = None
-    """The tensor whose first axis has the classes; None where the source is an encoder alone."""
+    """The tensor whose first axis is the classes; None if the source is only an encoder."""
     channels_per_class: Callable[[NetworkConfig], int] = lambda config: 1
-    """How many outputs of the head each class has."""
+    """The number of the head's outputs per class."""
     fixed: Mapping[str, Callable[[NetworkConfig], NDArray[Any]]] = dataclasses.field(default_factory=dict)
-    """Tensors that must have these values for the rules to be right."""
+    """Tensors that must have these values, or the rules do not apply."""
     of_the_challenge: bool = False
-    """A whole model with as many classes as the CZII challenge was trained on its tomograms."""
+    """Whether a whole model with as many classes as the CZII challenge was trained on its tomograms."""
 
 
 def match_source(rules: Sequence[Rule], name: str) -> Match | None:
-    """What the first rule for a foreign name says of it."""
+    """The match of the first rule for a foreign name."""
     for rule in rules:
         numbers = _parse(rule.source, name)
         if numbers is not None:
@@ -80,7 +80,7 @@ def match_source(rules: Sequence[Rule], name: str) -> Match | None:
 
 
 def match_target(rules: Sequence[Rule], name: str) -> Match | None:
-    """The foreign name of one of ours, by the first rule that leads to it."""
+    """The foreign name for one of ours, by the first rule that leads to it."""
     for rule in rules:
         numbers = None if rule.target is None else _parse(rule.target, name)
         if numbers is not None:
@@ -112,7 +112,7 @@ def batch_norm(source: str, target: str) -> Iterator[Rule]:
 
 
 def to_ours(values: NDArray[np.generic], rule: Rule, channels: int | None = None) -> NDArray[np.float32]:
-    """A foreign tensor as our float32 array; `channels` are the image's where the rule is the first convolution's."""
+    """A foreign tensor as our float32 array; `channels` are the image's, for the rule of the first convolution."""
     array = np.asarray(values).astype(np.float32, copy=False)
     if rule.first_conv and channels is not None:
         array = adapt_first_conv(array, channels)
@@ -127,7 +127,7 @@ def to_theirs(values: NDArray[np.float32], rule: Rule) -> NDArray[np.float32]:
 
 
 def our_shape(shape: tuple[int, ...], rule: Rule, channels: int | None = None) -> tuple[int, ...] | None:
-    """The shape that `to_ours` gives, or None where the tensor has too many or too few axes for the rule's layout."""
+    """The shape that `to_ours` returns, or None if the tensor has too many or too few axes for the rule's layout."""
     axes = _AXES[rule.layout]
     if axes is not None and len(shape) != len(axes):
         return None
@@ -146,7 +146,7 @@ def adapt_first_conv(kernel: NDArray[np.float32], channels: int) -> NDArray[np.f
     """An RGB kernel (outputs, 3, h, w) for images of `channels` channels, by timm's rule.
 
     One channel: the sum over RGB. More: RGB repeated cyclically and scaled by 3 / channels, so that equal channels
-    give the same answer. A kernel that is not RGB stays as it is.
+    give the same result. A kernel that is not RGB stays as it is.
     """
     if kernel.shape[1] != 3 or channels == 3:
         return kernel
@@ -157,7 +157,7 @@ def adapt_first_conv(kernel: NDArray[np.float32], channels: int) -> NDArray[np.f
 
 
 def with_prefix(rules: Iterable[Rule], *, source: str = "", target: str = "") -> tuple[Rule, ...]:
-    """All rules below a prefix on either side."""
+    """All rules with a prefix on either side."""
     return tuple(r.prefixed(source=source, target=target) for r in rules)
 
 

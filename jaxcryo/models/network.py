@@ -21,7 +21,7 @@ Weights = dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Network:
-    """What stays when a network's arrays are taken out of it."""
+    """A network without its arrays."""
 
     config: NetworkConfig
     train_graph: Any
@@ -35,13 +35,13 @@ class Network:
     def apply_train(
         self, params: Weights, stats: Weights, windows: Float[Array, "b d h w"]
     ) -> tuple[Float[Array, "b c d h w"], Weights]:
-        """Heatmaps with the batch's statistics, and the running statistics moved by them."""
+        """Heatmaps with the batch's statistics, and the updated running statistics."""
         module = _merge(self.train_graph, params, stats)
         heatmaps = module(windows)
         return heatmaps, _flat(nnx.state(module, nnx.BatchStat))
 
     def module(self, params: Weights, stats: Weights) -> nnx.Module:
-        """The network in evaluation mode with these arrays in it."""
+        """The network in evaluation mode with these arrays."""
         module: nnx.Module = _merge(self.eval_graph, params, stats)
         return module
 
@@ -54,7 +54,7 @@ def build(
     batch_axis: str | None = None,
     rematerialize: bool = False,
 ) -> tuple[Network, Weights, Weights]:
-    """The network of a config with freshly drawn parameters: (network, parameters, statistics).
+    """The network of a config with random parameters: (network, parameters, statistics).
 
     Without a seed only the parameters' shapes are real; that takes no memory. `batch_axis` names the mapped axis over
     which BatchNorm's batch statistics are averaged in training. `rematerialize` computes the encoder's activations

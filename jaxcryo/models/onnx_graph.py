@@ -18,7 +18,7 @@ from jaxcryo.config import Precision
 from jaxcryo.errors import InputError
 
 OPSET = 20
-"""The last one that TensorRT 10.0 reads, and the first with Gelu."""
+"""The last opset that TensorRT 10.0 reads, and the first with Gelu."""
 IR_VERSION = 9
 MAX_RANK = 8
 """TensorRT's limit."""
@@ -58,7 +58,7 @@ class Graph:
 
     @contextlib.contextmanager
     def scope(self, *names: str | int) -> Iterator[None]:
-        """Nodes made inside are named after it."""
+        """Nodes made within it have its name as a prefix."""
         self._scopes.append(".".join(str(n) for n in names))
         yield
         self._scopes.pop()
@@ -70,7 +70,7 @@ class Graph:
         return value
 
     def cast(self, x: Value, dtype: Precision) -> Value:
-        """x itself where it has that dtype."""
+        """x itself if it has that dtype."""
         return x if x.dtype == dtype else self._node("Cast", [x], x.shape, dtype=dtype, to=_ELEMENT[dtype])
 
     def conv(
@@ -130,11 +130,11 @@ class Graph:
         return self._node("Sigmoid", [x], x.shape)
 
     def gelu(self, x: Value) -> Value:
-        """The exact one, with the error function."""
+        """The exact GELU, with the error function."""
         return self._node("Gelu", [x], x.shape, approximate="none")
 
     def mean(self, x: Value, axis: int, *, keep: bool = False) -> Value:
-        """The mean over an axis, which vanishes unless it is kept with size 1."""
+        """The mean over an axis, which is dropped unless it is kept with size 1."""
         shape = (*x.shape[:axis], *([1] if keep else []), *x.shape[axis + 1 :])
         return self._node("ReduceMean", [x, self._integers([axis])], shape, keepdims=int(keep))
 
@@ -143,13 +143,13 @@ class Graph:
         return self._node("GlobalAveragePool", [x], (*x.shape[:2], *[1] * (x.rank - 2)))
 
     def mean_pool(self, x: Value, factor: int) -> Value:
-        """Means over squares that do not overlap, of a 2-D map."""
+        """Means over non-overlapping squares of a 2-D map."""
         shape = (*x.shape[:2], *(s // factor for s in x.shape[2:]))
         sides = [factor] * (x.rank - 2)
         return self._node("AveragePool", [x], shape, kernel_shape=sides, strides=sides)
 
     def upsample(self, x: Value, factors: Sequence[int]) -> Value:
-        """Nearest, by whole factors along the spatial axes."""
+        """Nearest-neighbor, by whole factors along the spatial axes."""
         scales = self._constant(np.asarray([1, 1, *factors], np.float32))
         shape = (*x.shape[:2], *(s * f for s, f in zip(x.shape[2:], factors, strict=True)))
         return self._node(
@@ -158,13 +158,13 @@ class Graph:
         )  # fmt: skip
 
     def concat(self, values: Sequence[Value], axis: int) -> Value:
-        """The values one after the other along an axis."""
+        """The values concatenated along an axis."""
         first = values[0].shape
         shape = (*first[:axis], sum(v.shape[axis] for v in values), *first[axis + 1 :])
         return self._node("Concat", list(values), shape, axis=axis)
 
     def reshape(self, x: Value, shape: Sequence[int]) -> Value:
-        """x itself where it has that shape."""
+        """x itself if it has that shape."""
         shape = tuple(shape)
         if math.prod(shape) != math.prod(x.shape):
             raise ValueError(f"{x.shape} cannot be reshaped to {shape}")
@@ -230,7 +230,7 @@ class Graph:
     def _weight(self, array: NDArray[np.floating[Any]], dtype: Precision) -> str:
         if dtype == "float16" and (largest := float(np.abs(array).max(initial=0))) > _FLOAT16_MAX:
             raise InputError(
-                f"{'.'.join(self._scopes)}: a weight of {largest:.3g} does not fit float16, whose largest number is "
+                f"{'.'.join(self._scopes)}: a weight of {largest:.3g} does not fit in float16, whose largest number is "
                 f"{_FLOAT16_MAX:.0f}; write this model with --precision float32"
             )
         return self._constant(array.astype(dtype))

@@ -1,4 +1,4 @@
-"""How shared layers become ONNX nodes: channel-first, BatchNorm folded, no tap that sees padding only.
+"""How shared layers become ONNX nodes: channel-first, BatchNorm folded, without taps that see only padding.
 
 A volume of depth 1 is a 2-D map here, of shape (b, c, h, w); a deeper one is (b, c, d, h, w).
 """
@@ -22,7 +22,7 @@ Upsampling = Literal["folded", "resize"]
 Array = NDArray[np.float64]
 
 _BATCH_NORM_EPSILON = 1e-5
-"""That of `BatchNorm`."""
+"""The epsilon of `BatchNorm`."""
 
 
 class NetworkGraph(Graph):
@@ -45,7 +45,7 @@ def weights(variable: nnx.Variable[Any]) -> Array:
 
 
 def folded(conv: Conv, norm: BatchNorm | None) -> tuple[Array, Array | None]:
-    """A convolution's kernel and bias with the normalisation after it."""
+    """A convolution's kernel and bias with the normalization after it."""
     kernel = weights(conv.kernel)
     bias = None if conv.bias is None else weights(conv.bias)
     if norm is None:
@@ -61,7 +61,7 @@ def scale_and_shift(norm: BatchNorm) -> tuple[Array, Array]:
 
 
 def emit_conv(graph: NetworkGraph, x: Value, conv: Conv, norm: BatchNorm | None = None) -> Value:
-    """A convolution and the normalisation after it."""
+    """A convolution and the normalization after it."""
     kernel, bias = folded(conv, norm)
     if conv.spatial == 3:
         return volume_conv(graph, x, kernel, bias, dilation=conv.dilation, depthwise=conv.depthwise)
@@ -73,7 +73,7 @@ def emit_conv(graph: NetworkGraph, x: Value, conv: Conv, norm: BatchNorm | None 
 def volume_conv(
     graph: NetworkGraph, x: Value, kernel: Array, bias: Array | None, *, dilation: int = 1, depthwise: bool = False
 ) -> Value:
-    """A 3-D convolution that keeps the size; along an axis where only the middle tap meets data the others go."""
+    """A 3-D convolution that keeps the size; taps that see only padding along an axis are dropped."""
     space = (1, *x.shape[2:]) if x.rank == 4 else x.shape[2:]
     for axis, size in enumerate(space):
         middle = kernel.shape[axis] // 2
@@ -87,7 +87,7 @@ def volume_conv(
 
 
 def outputs_first(kernel: Array) -> Array:
-    """(*space, inputs, outputs) as ONNX has it."""
+    """(*space, inputs, outputs) in ONNX's order."""
     return np.moveaxis(kernel, (-1, -2), (0, 1))
 
 
@@ -183,7 +183,7 @@ def _upsampled_volume_conv(
 
 
 def _upsampled_slice_conv(graph: NetworkGraph, x: Value, kernel: Array, bias: Array | None, depth_factor: int) -> Value:
-    """The same for a single slice: its depth phases, which see nothing else, are channels of one convolution."""
+    """The same for a single slice: its depth phases, which see only that slice, are channels of one convolution."""
     b, _, h, w = x.shape
     plane = np.stack(phases.phases_of_slice(kernel, depth_factor), axis=-1).reshape(*kernel.shape[1:4], -1)
     bias = None if bias is None else np.repeat(bias, depth_factor)

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 PHASE_PADDING = ((1, 0), (0, 1))
-"""Of a convolution that sees nearest upsampling by 2: its phase 0 looks one voxel back, phase 1 one ahead."""
+"""Padding of a convolution after nearest upsampling by 2: its phase 0 looks one voxel back, phase 1 one ahead."""
 
 
 def phase_taps(w0: Any, w1: Any, w2: Any, *, phase: int) -> tuple[Any, Any]:
@@ -19,7 +19,7 @@ def phase_taps(w0: Any, w1: Any, w2: Any, *, phase: int) -> tuple[Any, Any]:
 
 
 def phases_of_slice(kernel: Any, depth_factor: int) -> tuple[Any, ...]:
-    """The planes (over y and x) with which the phases in depth see a single slice: of the two taps, the one on it."""
+    """The planes (over y and x) with which the depth phases see a single slice: from the two taps, the one on it."""
     if depth_factor == 1:
         return (kernel[1],)
     return tuple(phase_taps(kernel[0], kernel[1], kernel[2], phase=phase)[1 - phase] for phase in range(2))

@@ -1,4 +1,4 @@
-"""Which architectures there are: one that the project brings is a folder beside this file and a line here.
+"""The known architectures. Each of the project's own is a folder beside this file and a line here.
 
 Others come from outside: an installed package names one in its entry points (group `jaxcryo.architectures`), or a
 program calls `register` (docs/extending.md).
@@ -23,7 +23,7 @@ _registered: dict[str, Architecture] = {a.name: a for a in _BUILT_IN}
 
 
 def register(added: Architecture) -> None:
-    """Makes an architecture known to this process; one of the same name is replaced."""
+    """Makes an architecture known in this process; replaces one of the same name."""
     _registered[added.name] = added
 
 

@@ -11,10 +11,10 @@ from onnx import numpy_helper
 
 from jaxcryo.cli.convert import main
 from jaxcryo.config import Precision
-from jaxcryo.convert import check_command
-from jaxcryo.convert.check_command import FLOAT16_SHARE, LIMITS, Range, check_entry
+from jaxcryo.convert import check
+from jaxcryo.convert.check import FLOAT16_SHARE, LIMITS, Range, check_entry
 from jaxcryo.convert.comparison import phantom_windows
-from jaxcryo.convert.onnx_command import OnnxOptions, convert_models
+from jaxcryo.convert.onnx_models import OnnxOptions, convert_models
 from jaxcryo.convert.onnx_write import group_of
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.models import build
@@ -96,7 +96,7 @@ def test_without_onnxruntime_openvino_serves(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     convert(tmp_path, "yu4u", "float16")
-    monkeypatch.setattr(check_command, "_has_onnxruntime", lambda: False)
+    monkeypatch.setattr(check, "_has_onnxruntime", lambda: False)
     assert main(["check", str(tmp_path / "out"), "--windows", "1"]) == 0
     said = capsys.readouterr().out
     assert "onnxruntime" in said

@@ -13,13 +13,13 @@ from onnx import numpy_helper
 
 from jaxcryo.cli.convert import main
 from jaxcryo.cli.infer import main as infer
-from jaxcryo.convert import int8_graph, quantize_command
+from jaxcryo.convert import int8_graph, quantize
 from jaxcryo.convert.calibration_windows import phantom_calibration, tomogram_calibration
 from jaxcryo.convert.comparison import onnxruntime_answer, phantom_windows
 from jaxcryo.convert.int8_graph import Calibration, Layer, quantizable
-from jaxcryo.convert.onnx_command import OnnxOptions, convert_models
+from jaxcryo.convert.onnx_models import OnnxOptions, convert_models
 from jaxcryo.convert.precisions import PickedPhantoms
-from jaxcryo.convert.quantize_command import LayerReport, float32_graph, layer_rows, layers_to_keep
+from jaxcryo.convert.quantize import LayerReport, float32_graph, layer_rows, layers_to_keep
 from jaxcryo.domain import CZII_TYPES, Picks, Volume, VoxelGrid
 from jaxcryo.errors import InputError
 from jaxcryo.metric import score
@@ -192,13 +192,13 @@ def test_layers_go_back_to_float_until_as_much_is_found(
         found = {"p": truth.select(np.arange(60) < (30 if spoiled else 60))}
         return (PickedPhantoms(score=score({"p": truth}, found, entry.types), found=found, seconds=1.0),)
 
-    monkeypatch.setattr(quantize_command, "Calibration", Doubled)
-    monkeypatch.setattr(quantize_command, "quantizable", lambda graph: layers)
-    monkeypatch.setattr(quantize_command, "_measured_layers", lambda *_: reports)
-    monkeypatch.setattr(quantize_command, "phantoms_for", lambda *_: [])
-    monkeypatch.setattr(quantize_command, "pick_phantoms", pick)
-    monkeypatch.setattr(quantize_command, "phantom_calibration", lambda *_, **__: np.zeros((5, 1, 1, 1), np.float32))
-    monkeypatch.setattr(quantize_command, "seconds_per_window", lambda *_: {"float32": 0.3, "int8": 0.2})
+    monkeypatch.setattr(quantize, "Calibration", Doubled)
+    monkeypatch.setattr(quantize, "quantizable", lambda graph: layers)
+    monkeypatch.setattr(quantize, "_measured_layers", lambda *_: reports)
+    monkeypatch.setattr(quantize, "phantoms_for", lambda *_: [])
+    monkeypatch.setattr(quantize, "pick_phantoms", pick)
+    monkeypatch.setattr(quantize, "phantom_calibration", lambda *_, **__: np.zeros((5, 1, 1, 1), np.float32))
+    monkeypatch.setattr(quantize, "seconds_per_window", lambda *_: {"float32": 0.3, "int8": 0.2})
     assert main(["quantize", str(folder)]) == 0
     assert tried == [["a", "b", "c", "d"], ["a", "c", "d"], ["a", "c"]]
     said = capsys.readouterr().out

@@ -247,7 +247,7 @@ def test_command_reports_bad_input_without_a_traceback(
         (str(evil),): "asks for os.system",
         (str(tmp_path / "none.ckpt"),): "no such file",
         (str(tmp_path),): "is a folder",
-        (str(ours),): "is ported already",
+        (str(ours),): "already ported",
         (str(good), "--voxel-spacing", "-1"): "--voxel-spacing is -1.0",
         (str(good), "--seed", "-1"): "--seed is -1",
     }

@@ -1,4 +1,4 @@
-"""What `--backend auto` takes where there is no TensorRT; `tests/convert/test_engine_command.py` has the rest."""
+"""What `--backend auto` takes where there is no TensorRT; `tests/convert/test_engines.py` has the rest."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""tattaka's network and recipes (paper section 2.4 and table 2). Its code is not public; what is open is assumed.
+"""tattaka's network and recipes (paper section 2.4 and table 2). Its code is not public; what the paper leaves open is
+assumed.
 
 Where the author's earlier public code for 2-D images (`FastFCNImproveHead` of his solutions to the contrail and lumbar
-spine challenges) decides otherwise than the defaults here, a field allows for it, and the sizes `paper-fastfcn` and
-`small-fastfcn` choose it throughout.
+spine challenges) differs from the defaults here, a field allows for it; the sizes `paper-fastfcn` and `small-fastfcn`
+follow that code throughout.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class TattakaConfig(NetworkConfig):
     scse_reduction: int = 16
     """Assumed: the value of the attention's paper and of the common implementations."""
     scse_before: bool = False
-    """Attention on the concatenation with a skip too, before the convolutions, as in the earlier code."""
+    """Attention also on the concatenation with a skip, before the convolutions, as in the earlier code."""
     scse_full_width: bool = False
     """The spatial half weighs each channel on its own (channels to channels), as in the earlier code, instead of all
     alike (channels to 1), as in the attention's paper."""

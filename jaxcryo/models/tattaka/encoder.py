@@ -24,7 +24,7 @@ class ConvNorm(nnx.Module):
 
 
 class SqueezeExcite(nnx.Module):
-    """Channels scaled by what their means say."""
+    """Channels scaled by a function of their means."""
 
     def __init__(self, channels: int, hidden: int, *, dtype: DTypeLike, init: Init):
         self.fc1 = Conv(channels, hidden, (1, 1), bias=True, dtype=dtype, init=init)

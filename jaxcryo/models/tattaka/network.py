@@ -1,4 +1,4 @@
-"""tattaka's network (paper section 2.4, figure 2); what the text leaves open is in `TattakaConfig`."""
+"""tattaka's network (paper section 2.4, figure 2); `TattakaConfig` has what the text leaves open."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class SpatialChannelAttention(nnx.Module):
 
 
 class AtrousPyramidPooling(nnx.Module):
-    """A 1x1x1 convolution, dilated ones and the mean of everything side by side, brought back to `width` channels.
+    """A 1x1x1 convolution, dilated ones and the global mean side by side, reduced to `width` channels.
 
     The dropout that usually follows is left out.
     """
@@ -92,7 +92,7 @@ class AtrousPyramidPooling(nnx.Module):
 
 
 class UpBlock(nnx.Module):
-    """A decoder block with attention after it, and with `scse_before` on what it convolves."""
+    """A decoder block with attention after it and, with `scse_before`, on its input."""
 
     def __init__(
         self, inputs: int, skip: int, outputs: int, depth_factor: int, config: TattakaConfig, *, dtype: DTypeLike,
@@ -152,7 +152,7 @@ class Tattaka(nnx.Module):
 
     @property
     def head_stride(self) -> int:
-        """What is left to the input size after the decoder's blocks: 1 after all three."""
+        """The stride that remains after the decoder's blocks: 1 after all three."""
         return int(2 ** (3 - len(self.config.decoder_widths)))
 
     def __call__(self, windows: Float[Array, "b d h w"]) -> Float[Array, "b c d h w"]:
@@ -189,7 +189,7 @@ def volume_mean(x: Float[Array, "b d h w c"]) -> Float[Array, "b 1 1 1 c"]:
 
 
 def mix_depth(x: Float[Array, "bd h w c"], batch: int, counts_padding: bool) -> Float[Array, "bd h w c"]:
-    """Mean over each slice and its two neighbours in depth, within each batch item (kernel 3, stride 1, padding 1)."""
+    """Mean over each slice and its two neighbors in depth, within each batch item (kernel 3, stride 1, padding 1)."""
     y = rearrange(x, "(b d) h w c -> b d h w c", b=batch)
     depth = y.shape[1]
     padded = jnp.pad(y, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)))

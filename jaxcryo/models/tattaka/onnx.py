@@ -54,7 +54,7 @@ def write(module: Tattaka, graph: NetworkGraph, windows: Value) -> Value:
 
 
 def _mix_depth(graph: NetworkGraph, x: Value, counts_padding: bool) -> Value:
-    """The mean over each slice and its neighbours: a 1x1 convolution whose channels are the slices."""
+    """The mean over each slice and its neighbors: a 1x1 convolution whose channels are the slices."""
     n, c, h, w = x.shape
     depth = n // graph.batch
     near = np.abs(np.arange(depth)[:, None] - np.arange(depth)) <= 1

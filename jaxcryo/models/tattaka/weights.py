@@ -1,4 +1,4 @@
-"""How timm's ResNet-RS names its tensors. Nobody has published the whole network's."""
+"""Tensor names of timm's ResNet-RS. Weights of the whole network were never published."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jaxcryo.models.naming import Rule, Source, batch_norm, conv, with_prefix
 
 
 def resnet_rs_rules() -> Iterator[Rule]:
-    """For the names of a whole timm model; its features alone have the same ones."""
+    """Ignored in a whole timm model; its features alone have the same names."""
     yield from conv("conv1.0", "stem.conv1.conv", "conv2d", first=True)
     yield from batch_norm("conv1.1", "stem.conv1.norm")
     yield from conv("conv1.3", "stem.conv2.conv", "conv2d")

@@ -19,7 +19,7 @@ class ConvNeXtConfig:
     kernel: int = 7
     """Side of the depthwise kernels; a small net on a CPU spends most of its time in them, so it has smaller ones."""
     layer_scale: float = 1e-6
-    """What a block's answer is multiplied by at first. timm's value lets blocks that are not pretrained learn late."""
+    """Initial factor of a block's output. With timm's value, blocks that are not pretrained learn late."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -60,14 +60,14 @@ class Yu4u(nnx.Module):
 
 
 def neighbor_slices(windows: Float[Array, "b d h w"], neighbors: int) -> Float[Array, "b d h w c"]:
-    """Each slice with its neighbours in ascending z as channels, zeros past the window's ends (`SlidingSlicer`)."""
+    """Each slice with its neighbors in ascending z as channels, zeros past the window's ends (`SlidingSlicer`)."""
     depth = windows.shape[1]
     padded = jnp.pad(windows, ((0, 0), (neighbors, neighbors), (0, 0), (0, 0)))
     return jnp.stack([padded[:, i : i + depth] for i in range(2 * neighbors + 1)], axis=-1)
 
 
 def depth_pools(patch_zyx: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """By how much the depth is pooled after each of the four stages (the rule in `Timm3DDecoder3.forward`).
+    """The factor by which depth is pooled after each of the four stages (the rule in `Timm3DDecoder3.forward`).
 
     Raises:
         InputError: the strides do not divide the size.

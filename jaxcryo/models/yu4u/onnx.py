@@ -21,7 +21,7 @@ from jaxcryo.models.yu4u.encoder import ConvNeXtBlock, ConvNeXtStage
 from jaxcryo.models.yu4u.network import Yu4u, depth_pools
 
 _LAYER_NORM_EPSILON = 1e-6
-"""That of `LayerNorm`."""
+"""The epsilon of `LayerNorm`."""
 
 
 def write(module: Yu4u, graph: NetworkGraph, windows: Value) -> Value:
@@ -48,10 +48,10 @@ def write(module: Yu4u, graph: NetworkGraph, windows: Value) -> Value:
 
 
 def _slices_conv(graph: NetworkGraph, windows: Value, conv: Conv, neighbors: int) -> Value:
-    """The convolution of each slice with its neighbours, (b, d, h, w) to (b·d, c, h2, w2).
+    """The convolution of each slice with its neighbors, (b, d, h, w) to (b·d, c, h2, w2).
 
-    The slices are its input channels and (slice, channel) its outputs, with zeros where a slice is no neighbour: three
-    times the multiplications of a share that is below one in a hundred, but no gathering and no transposition.
+    The slices are its input channels and (slice, channel) its outputs, with zeros where a slice is not a neighbor.
+    This triples the multiplications of a part below one percent, but needs no gathering and no transposition.
     """
     b, depth = windows.shape[:2]
     kernel = weights(conv.kernel)
@@ -69,7 +69,7 @@ def _slices_conv(graph: NetworkGraph, windows: Value, conv: Conv, neighbors: int
 
 @emit.register
 def _conv_next_stage(module: ConvNeXtStage, graph: NetworkGraph, x: Value) -> Value:
-    """The stem's convolution is the caller's, who knows where its channels come from."""
+    """The stem's convolution is left to the caller, who knows where its channels come from."""
     if module.stem:
         columns = (1, -1, 1, 1)
         x = graph.mul(_standardized(graph, x), weights(module.norm.scale).reshape(columns))
@@ -93,9 +93,9 @@ def _conv_next_block(module: ConvNeXtBlock, graph: NetworkGraph, x: Value) -> Va
 
 
 def _standardized(graph: NetworkGraph, x: Value) -> Value:
-    """LayerNorm without its scale and bias: over the channels where they are, in float32 whatever the precision.
+    """LayerNorm without its scale and bias, over the channels in their place, in float32 whatever the precision.
 
-    ONNX's LayerNormalization would need them last, between two Transposes.
+    ONNX's LayerNormalization would need the channels last, between two Transposes.
     """
     wide = graph.cast(x, "float32")
     centered = graph.sub(wide, graph.mean(wide, axis=1, keep=True))
@@ -105,7 +105,7 @@ def _standardized(graph: NetworkGraph, x: Value) -> Value:
 
 
 def _after(norm: LayerNorm, conv: Conv) -> tuple[Array, Array]:
-    """Kernel and bias of an unpadded convolution, the scale and bias of the norm before it folded in."""
+    """Kernel and bias of an unpadded convolution, with the scale and bias of the norm before it folded in."""
     kernel = weights(conv.kernel)
     return kernel * weights(norm.scale)[:, None], _bias(conv) + (weights(norm.bias) @ kernel).sum(axis=(0, 1))
 

@@ -11,8 +11,8 @@ import onnx
 import pytest
 
 from jaxcryo.cli.convert import main
-from jaxcryo.convert import onnx_command
-from jaxcryo.convert.onnx_command import OnnxOptions, convert_models
+from jaxcryo.convert import onnx_models
+from jaxcryo.convert.onnx_models import OnnxOptions, convert_models
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.errors import InputError
 from jaxcryo.models import build
@@ -190,6 +190,6 @@ def test_every_model_is_loaded_once(
     other = tmp_path / "b.safetensors"
     save_model(other, model_of("yu4u"))
     loaded = []
-    monkeypatch.setattr(onnx_command, "load_model", lambda file: [loaded.append(file), load_model(file)][1])
+    monkeypatch.setattr(onnx_models, "load_model", lambda file: [loaded.append(file), load_model(file)][1])
     convert_models([run_folder, other], tmp_path / "out", FOUR)
     assert loaded == [run_folder / "best.safetensors", other]

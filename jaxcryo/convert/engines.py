@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 LIMITS = {"float32": 1e-4, "float16": 5e-3}
 """Relative RMS difference from ONNX Runtime on the same file. Kernels round differently (ONNX Runtime computes
-float16 in float32 on a CPU, tensor cores may add up in float16); a miscompiled engine is off by far more."""
+float16 in float32 on a CPU, tensor cores may add up in float16); a miscompiled engine differs by far more."""
 _WINDOWS = 4
 
 
@@ -50,7 +50,7 @@ class _Job:
 
 
 def build_engines(folder: pathlib.Path, *, workspace_gib: float, optimization_level: int, force: bool) -> bool:
-    """Builds the engines that are missing; whether all of them answer as ONNX Runtime does.
+    """Builds the engines that are missing; returns whether all of them give the same heatmaps as ONNX Runtime.
 
     Raises:
         InputError: this machine cannot build engines.
@@ -60,7 +60,7 @@ def build_engines(folder: pathlib.Path, *, workspace_gib: float, optimization_le
     entries = read_manifest(folder)
     target = this_machine()
     if importlib.util.find_spec("onnxruntime") is None:
-        raise InputError("onnxruntime is not installed, which engines are compared with; run pip install onnxruntime")
+        raise InputError("engines are compared with ONNX Runtime, which is not installed; run pip install onnxruntime")
     share_memory()
     from jaxcryo.convert.engine_build import BuildOptions  # where there is a GPU only
 
@@ -72,7 +72,7 @@ def build_engines(folder: pathlib.Path, *, workspace_gib: float, optimization_le
     for number, entry in enumerate(entries, 1):
         label = f"[{number}/{len(entries)}] {entry.name}"
         if not force and (kept := _fitting(job, entry)):
-            print(f"{label}: {kept.name} already exists and fits")
+            print(f"{label}: {kept.name} already exists and matches")
             continue
         print(f"{label}: building, which takes some minutes")
         comparisons += _build(job, entry, label)
@@ -89,7 +89,7 @@ def build_engines(folder: pathlib.Path, *, workspace_gib: float, optimization_le
 
 
 def _build(job: _Job, entry: ModelEntry, label: str) -> list[Comparison]:
-    """Builds one engine, and writes it if it answers as ONNX Runtime does."""
+    """Builds one engine, and writes it if it gives the same heatmaps as ONNX Runtime."""
     from jaxcryo.convert.engine_build import build_engine, layer_information
     from jaxcryo.runtime.tensorrt import load_engine
 
@@ -146,7 +146,7 @@ def _record(job: _Job, entry: ModelEntry, plan: bytes, seconds: float, compariso
 
 
 def _fitting(job: _Job, entry: ModelEntry) -> pathlib.Path | None:
-    """The engine that need not be built; says why the one in its place does not do, if there is one."""
+    """The existing engine, if it can be kept; otherwise prints why not."""
     try:
         return find_engine(job.folder, entry, job.target)
     except InputError as error:
@@ -156,14 +156,14 @@ def _fitting(job: _Job, entry: ModelEntry) -> pathlib.Path | None:
 
 
 def _remove_superseded(job: _Job, entries: tuple[ModelEntry, ...]) -> None:
-    """Removes engines that no machine can use any more; those of other machines stay."""
+    """Removes engines that no machine can use any more; engines of other machines stay."""
     for entry in entries:
         for path, why in other_engines(job.folder, entry, job.target):
             if is_superseded(path, entry):
                 remove_engine(path)
                 print(f"removed {path.name}: {why}")
             else:
-                print(f"left {path.name} to other machines: {why}")
+                print(f"kept {path.name} for other machines: {why}")
 
 
 def _timing_cache_path(job: _Job) -> pathlib.Path:

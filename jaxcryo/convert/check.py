@@ -1,4 +1,4 @@
-"""Whether every model of a folder answers on this computer as Flax does."""
+"""Checks that every model of a folder gives the same heatmaps on this computer as Flax."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ from jaxcryo.runtime.openvino import cpu_has_bfloat16, openvino_predict
 from jaxcryo.weights import TrainedModel, load_model
 
 LIMITS = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 5e-2, "int8": 0.25}
-"""Relative RMS difference from Flax in float32, by the least precise of file and engine. That of int8 tells a damaged
-file only: whether it finds as much is for phantoms to say."""
+"""Largest relative RMS difference from Flax in float32, by the lower precision of file and runtime. That of int8 only
+recognizes a damaged file: whether int8 picks as well is tested on phantoms."""
 INT8_BACKEND = "openvino int8"
 FLOAT16_SHARE = 0.1
 """No value computed in float16 may exceed this share of its largest number."""
@@ -65,16 +65,16 @@ class Range:
 
     @property
     def is_ok(self) -> bool:
-        """Within the share of float16's range; NaN is not."""
+        """Whether it is within the share of float16's range; NaN is not."""
         return self.largest <= FLOAT16_SHARE * _FLOAT16_MAX
 
 
 def check_models(
     folder: pathlib.Path, *, windows: int, phantoms: Mapping[RunPrecision, int], shape_zyx: tuple[int, int, int]
 ) -> bool:
-    """Prints all comparisons; whether all are within their limits.
+    """Prints all comparisons; returns whether all are within their limits.
 
-    In each precision of `phantoms` it also searches so many of them, beside float32, and notes in the manifest what
+    For each precision in `phantoms` it also picks that many phantoms, beside float32, and records in the manifest what
     changes.
     """
     if windows < 1:
@@ -111,7 +111,7 @@ def _search_phantoms(
     phantoms: Mapping[RunPrecision, int],
     shape_zyx: tuple[int, int, int],
 ) -> None:
-    """Measures, prints and notes; a model at a time, since one of the paper's takes long."""
+    """Measures, prints and records; one model at a time, since one of the paper's size takes long."""
     comparisons: list[PrecisionComparison] = []
     timed: list[str] = []
     for entry in entries:
@@ -129,11 +129,11 @@ def _search_phantoms(
                 entry = dataclasses.replace(entry, bfloat16_f4_change=comparison.change)
         record(folder, entry)
     print("\n".join([aligned(precision_rows(comparisons)), *timed]))
-    print(f"noted in {folder / FILE_NAME}")
+    print(f"recorded in {folder / FILE_NAME}")
 
 
 def check_entry(folder: pathlib.Path, entry: ModelEntry, count: int) -> tuple[list[Comparison], list[Range]]:
-    """One model through every engine of this computer; the ranges are of float16 models only."""
+    """One model in every runtime of this computer; the ranges are of float16 models only."""
     path = folder / entry.onnx_file
     model = load_model(folder / entry.weights_file)
     network, _, _ = build(entry.model, seed=None)
@@ -154,7 +154,7 @@ def check_entry(folder: pathlib.Path, entry: ModelEntry, count: int) -> tuple[li
 def float16_ranges(
     path: pathlib.Path, network: Network, model: TrainedModel, windows: Windows, name: str
 ) -> list[Range]:
-    """How large values get where the ONNX file at `path` computes in float16, seen in a float32 twin of it."""
+    """How large the values get that the ONNX file at `path` computes in float16, measured in its float32 twin."""
     written = onnx.load(path)
     facts = {p.key: p.value for p in written.metadata_props}
     upsampling: Upsampling = "resize" if facts.get("upsampling") == "resize" else "folded"

@@ -1,4 +1,4 @@
-"""Trainings or weights as a folder of ONNX models, with the list that inference reads."""
+"""Writes trainings or weights as a folder of ONNX models, with the list that inference reads."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _GENERIC_STEMS = ("best", "last")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OnnxOptions:
-    """How models are written, whatever they are."""
+    """How all models of a folder are written."""
 
     precision: Precision = "float32"
     batch: int | None = None
     """None takes the recipe's."""
     upsampling: Upsampling = "folded"
-    """OpenVINO takes two thirds of the time with it (paper size)."""
+    """With `folded`, OpenVINO takes two thirds of the time (paper size)."""
     spacing_angstrom: float | None = None
-    """For weights that do not say on which voxels they were trained."""
+    """For weights that do not record the voxel spacing of their training."""
     window_zyx: tuple[int, int, int] | None = None
-    """None takes the training's. Windows of other sizes overlap by as many voxels."""
+    """None takes the training's. Windows of other sizes overlap by the same number of voxels."""
 
 
 def convert_models(
@@ -44,7 +44,7 @@ def convert_models(
     """Writes every model to the folder, and the manifest last.
 
     Raises:
-        InputError: a source cannot be used, the models do not belong together, or the folder holds engines already.
+        InputError: a source cannot be used, the models do not belong together, or the folder already holds models.
     """
     _check_options(options)
     if (out / FILE_NAME).exists() and not force:
@@ -81,11 +81,11 @@ def convert_model(
     spacing = model.spacing_angstrom or options.spacing_angstrom
     if spacing is None:
         raise InputError(
-            f"{source}: does not say which voxel spacing it was trained on; expected --voxel-spacing A "
+            f"{source}: does not record the voxel spacing it was trained at; pass --voxel-spacing A "
             "(10.012444 for the challenge's tomograms)"
         )
     batch = options.batch or config.inference.batch
-    # Both files come from the same numbers: else Flax and the engine would be rounded apart.
+    # Both files come from the same numbers: else Flax and ONNX would be rounded differently.
     model = dataclasses.replace(model, params=_stored(model.params, options.precision), spacing_angstrom=spacing)
     network, _, _ = build(config.model, seed=None)
     graph = write_onnx(
@@ -122,13 +122,13 @@ def with_window(config: TrainConfig, window_zyx: tuple[int, int, int]) -> TrainC
     """The config for windows of another size, which overlap by as many voxels as its own.
 
     Raises:
-        InputError: the network cannot take such windows, or they would not move on.
+        InputError: the network cannot take such windows, or they are no larger than the overlap.
     """
     own, stride = config.model.patch_zyx, config.inference.stride_zyx
     z, y, x = (w - (o - s) for w, o, s in zip(window_zyx, own, stride, strict=True))
     if min(z, y, x) < 1:
         raise InputError(
-            f"--window is {' '.join(map(str, window_zyx))}, no larger than what windows overlap (they are "
+            f"--window is {' '.join(map(str, window_zyx))}, no larger than the overlap of windows (they are "
             f"{' '.join(map(str, own))} and move by {' '.join(map(str, stride))} voxels); choose a larger one"
         )
     network, params, stats = build(config.model, seed=None)
@@ -141,7 +141,7 @@ def with_window(config: TrainConfig, window_zyx: tuple[int, int, int]) -> TrainC
 
 
 def _stored(params: Weights, precision: Precision) -> Weights:
-    """Kernels in the chosen precision; the rest is small, and a layer scale may be below what float16 holds."""
+    """Kernels in the chosen precision; all else is small, and a layer scale may be too small for float16."""
     return {k: v.astype(jnp.dtype(precision)) if v.ndim > 1 else v for k, v in params.items()}
 
 
@@ -161,13 +161,13 @@ def _check_types(files: list[pathlib.Path]) -> None:
     if len(found) > 1:
         lists = "; ".join(f"{file} finds {', '.join(name for name, _ in types)}" for types, file in found.items())
         raise InputError(
-            f"the models find different particle types: {lists}; models that are averaged need the same ones in the "
-            "same order and of the same radii: convert them to different folders"
+            f"the models find different particle types: {lists}; averaged models need the same types in the "
+            "same order with the same radii: convert them to different folders"
         )
 
 
 def _names(files: list[pathlib.Path]) -> list[str]:
-    """The run folder's name or the file's, numbered where it came before."""
+    """The name of the run folder or file, numbered if it is already taken."""
     names: list[str] = []
     for file in files:
         stem = file.resolve().parent.name if file.stem in _GENERIC_STEMS else file.stem
@@ -180,7 +180,7 @@ def _names(files: list[pathlib.Path]) -> list[str]:
 
 
 def _listed_files(out: pathlib.Path) -> set[str]:
-    """The files of the engines that are in the folder now; none where its manifest cannot be read."""
+    """The files of the models that are in the folder now; none if its manifest cannot be read."""
     try:
         return {name for entry in read_manifest(out) for name, _ in entry.files}
     except InputError:

@@ -1,4 +1,4 @@
-"""int8 twins of a folder's models: as many layers in int8 as find what float32 finds."""
+"""int8 twins of a folder's models, with as many layers in int8 as possible without losing picks."""
 
 from __future__ import annotations
 
@@ -42,32 +42,32 @@ _CALIBRATION_PHANTOMS = 3
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class QuantizeOptions:
-    """How models are quantized and compared, whatever they are."""
+    """How all models of a folder are quantized and compared."""
 
     phantoms: int = 4
-    """To compare on."""
+    """Number of phantoms to compare on."""
     shape_zyx: tuple[int, int, int] = (128, 400, 400)
     """Of these."""
     calibrate: Callable[[ModelEntry], tuple[Windows, str]] | None = None
-    """Windows to calibrate a model on, and what they are of; None takes phantoms."""
+    """Windows to calibrate a model on, and where they come from; None takes phantoms."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LayerReport:
-    """What a layer in int8 costs and saves."""
+    """The loss of accuracy and the gain of time from a layer in int8."""
 
     layer: Layer
     error: float
-    """Relative RMS difference of the heatmaps where it alone is in int8."""
+    """Relative RMS difference of the heatmaps if only this layer is in int8."""
     float_seconds: float | None
-    """Of a batch, in float32; None where the layer is computed within another."""
+    """Time of a batch in float32; None if the layer is computed within another."""
     int8_seconds: float | None
 
 
 def quantize_models(folder: pathlib.Path, options: QuantizeOptions, *, force: bool = False) -> bool:
-    """Writes the int8 models, prints what was measured and notes it in the manifest; whether there is one of each.
+    """Writes the int8 models, prints and records what was measured; returns whether all models have one.
 
-    Those that are there already are kept without `force`.
+    Existing ones are kept without `force`.
 
     Raises:
         InputError: the folder cannot be used, or the phantoms are too small.
@@ -77,18 +77,18 @@ def quantize_models(folder: pathlib.Path, options: QuantizeOptions, *, force: bo
     complete = True
     for entry in read_manifest(folder):
         if entry.int8 is not None and not force:
-            print(f"{entry.name}: has an int8 model already, which is kept; --force replaces it")
+            print(f"{entry.name}: already has an int8 model, which is kept; --force replaces it")
         else:
             complete &= quantize_model(folder, entry, options)
     return complete
 
 
 def quantize_model(folder: pathlib.Path, entry: ModelEntry, options: QuantizeOptions) -> bool:
-    """One model's; whether it has an int8 model now."""
+    """Quantizes one model; returns whether it has an int8 model now."""
     graph, before = float32_graph(folder, entry), entry.int8
     layers = quantizable(graph)
     if not layers:
-        print(f"{entry.name}: has no layer to be computed in int8; it stays as it was")
+        print(f"{entry.name}: has no layer that could be computed in int8; it stays as it was")
         return False
     windows, of = (_phantoms if options.calibrate is None else options.calibrate)(entry)
     with tempfile.TemporaryDirectory() as place:
@@ -109,11 +109,11 @@ def quantize_model(folder: pathlib.Path, entry: ModelEntry, options: QuantizeOpt
         print(aligned(precision_rows(comparisons)))
         if len(kept) == len(layers):
             print(
-                f"{entry.name}: nothing of it can be computed in int8 without a loss; it stays as it was"
+                f"{entry.name}: no layer can be computed in int8 without losing picks; it stays as it was"
                 + ("" if before is None else f", with the int8 model {before.onnx_file} of before")
             )
             return False
-        # Under a name of its own: until the manifest is written, the folder is what it was.
+        # Under a new name: until the manifest is written, the folder stays as it was.
         sha256 = file_sha256(trial / int8.onnx_file)
         path = folder / f"{entry.name}-int8-{sha256[:8]}.onnx"
         with atomic_path(path) as fresh:
@@ -133,7 +133,7 @@ def quantize_model(folder: pathlib.Path, entry: ModelEntry, options: QuantizeOpt
 
 
 def float32_graph(folder: pathlib.Path, entry: ModelEntry) -> onnx.ModelProto:
-    """The model's network in float32 whatever its file is in, written like the file."""
+    """The model's network in float32, whatever the precision of its file, otherwise written like the file."""
     facts = {p.key: p.value for p in onnx.load(folder / entry.onnx_file, load_external_data=False).metadata_props}
     upsampling: Upsampling = "resize" if facts.get("upsampling") == "resize" else "folded"
     model = load_model(folder / entry.weights_file)
@@ -202,7 +202,7 @@ def _search(
     reports: Sequence[LayerReport],
     phantoms: Sequence[tuple[Volume, Picks]],
 ) -> tuple[tuple[LayerReport, ...], list[PrecisionComparison]]:
-    """The layers that stay in float, the worst first and each time twice as many, until as much is found.
+    """The layers that stay in float: the worst first, twice as many each time, until no picks are lost.
 
     The int8 model of the last comparison is left in `trial`.
     """
@@ -219,7 +219,7 @@ def _search(
     while count < len(reports):
         kept = layers_to_keep(reports, count)
         onnx.save(calibration.quantized([r.layer for r in reports if r not in kept]), trial / entry.int8.onnx_file)
-        narrow = picked(trial, "int8", f"int8 but for {count} of {len(reports)} layers")
+        narrow = picked(trial, "int8", f"int8 except {count} of {len(reports)} layers")
         comparisons.append(PrecisionComparison(model=entry.name, precision="int8", float32=wide, other=narrow))
         if comparisons[-1].change is None or comparisons[-1].is_good:
             return kept, comparisons
