@@ -1,4 +1,4 @@
-"""The C library's allocator, told what a process that computes on the CPU needs of it."""
+"""Settings of the C library's memory allocator for processes that compute on the CPU."""
 
 from __future__ import annotations
 

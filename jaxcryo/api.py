@@ -1,4 +1,4 @@
-"""What programs and notebooks call; `jaxcryo` gives these names."""
+"""The functions for programs and notebooks, available as `jaxcryo.…`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from jaxcryo.tomogram.normalization import scaled
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Models:
-    """The networks of a folder, opened, which are averaged; `open_models` gives them."""
+    """The opened networks of a folder, whose heatmaps are averaged; `open_models` returns them."""
 
     entries: tuple[ModelEntry, ...]
     models: tuple[OpenModel, ...]
@@ -36,8 +36,8 @@ class Models:
 
 
 def open_models(folder: str | pathlib.Path, *, backend: str = "auto") -> Models:
-    """The models that `python -m convert onnx` wrote to a folder, or that are called `hf://user/name[@revision]` on the
-    Hugging Face hub, for several tomograms one after the other.
+    """Opens the models that `python -m convert onnx` wrote to a folder, or `hf://user/name[@revision]` on the
+    Hugging Face hub, to use them for several tomograms.
 
     Raises:
         InputError: there are no models, or they cannot be used on this machine.
@@ -59,13 +59,13 @@ def find(
     aim: Aim = "recall",
     on_windows: OnWindows | None = None,
 ) -> Picks:
-    """The particles of a tomogram: positions in its own ångströms, by type and then from the best score down.
+    """The particles of a tomogram: positions in ångströms from its corner, by type and then by falling score.
 
-    A volume of another voxel spacing than the models' is resampled; what is done to it is warned of. `engines` is a
-    folder, a name on the hub, or what `open_models` gave. Picks lie where `mask` is above 0. `invert` changes dark and
-    bright. `floor` replaces all thresholds, to choose among the scores afterwards. With calibrated models thresholds
-    are chosen for the `aim` and fit the tomogram, and picks have a probability; others use their own. `on_windows` is
-    called with the windows that are done and all there are.
+    A volume with another voxel spacing than the models' is resampled; a warning tells of each change to it. `engines`
+    is a folder, a name on the hub, or the result of `open_models`. There are picks only where `mask` is above 0.
+    `invert` inverts the contrast. `floor` replaces all thresholds, so that you can select by score afterwards. With
+    calibrated models, thresholds are chosen for the `aim` and this tomogram, and picks have a probability; other models
+    use their own thresholds. `on_windows` is called with the numbers of finished and of all windows.
 
         picks = jaxcryo.find(jaxcryo.Volume.open("TS_5_4.mrc"), "out/")
         picks.of("ribosome")  # x, y, z
@@ -106,13 +106,13 @@ def save(
     unbinned_size_xyz: tuple[int, int, int] | None = None,
     force: bool = False,
 ) -> list[pathlib.Path]:
-    """Writes picks in one of the formats of docs/formats.md, and gives the files.
+    """Writes picks in one of the formats of docs/formats.md, and returns the files.
 
-    Without `format` a `.csv` becomes a plain table and a `.tbl` Dynamo's. `volume` gives the voxel spacing that
-    Dynamo's and napari's need, the other two are RELION's.
+    Without `format`, a `.csv` becomes a plain table and a `.tbl` a Dynamo table. `volume` provides the voxel spacing
+    for the formats of Dynamo and napari; the other two options are for RELION.
 
     Raises:
-        InputError: files are there already and no `force`, the format is not clear, or needs more to be known.
+        InputError: files exist and `force` is not given, the format is not clear, or it needs more information.
     """
     plain = format is None and pathlib.Path(path).suffix.lower() == ".csv"
     chosen = format_for(path, "csv" if plain else format)

@@ -1,4 +1,4 @@
-"""What held-out tomograms said of a model's scores: how a score becomes the chance of being right."""
+"""The calibration of a model's scores on held-out tomograms: how a score becomes the chance of being right."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TypeCalibration:
     """
 
     level: float
-    """The score that parts particles from noise, as a geometric mean over the held-out tomograms."""
+    """The score that separates particles from noise, as a geometric mean over the held-out tomograms."""
     level_spread: float
     """Standard deviation of its logarithm between them."""
     intercept: float
@@ -78,15 +78,15 @@ class ReliabilityBin:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Of one model, or of models that are averaged."""
+    """The calibration of one model, or of averaged models."""
 
     types: tuple[TypeCalibration | None, ...]
     """In channel order; None for a type of which the held-out tomograms had too few particles."""
     tomograms: int
     rivals: tuple[RivalCalibration, ...] = ()
-    """Of the pairs of types that were seen at one place often enough."""
+    """For the pairs of types that were often enough at the same position."""
     reliability: tuple[ReliabilityBin, ...] = ()
-    """Over all types, tomograms judged by fits to others; empty where there was one tomogram."""
+    """Over all types, each tomogram with a fit to the others; empty if there was only one tomogram."""
 
     def __post_init__(self) -> None:
         if any(max(r.type_index, r.rival_index) >= len(self.types) for r in self.rivals):
@@ -102,9 +102,9 @@ class Calibration:
 
 
 def mean_calibration(parts: Sequence[Calibration | None]) -> Calibration | None:
-    """For the average of models, the mean of their calibrations; None where one has none.
+    """For averaged models, the mean of their calibrations; None if one has none.
 
-    It has no reliability of its own, since nobody has measured the average.
+    It has no reliability, since that of the average was not measured.
     """
     known = [p for p in parts if p is not None]
     if not known or len(known) < len(parts):

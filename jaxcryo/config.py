@@ -1,6 +1,6 @@
-"""Every number of the method, as frozen records; presets are named constructors.
+"""All parameters of the method, as frozen records; presets are named constructors.
 
-Imports nothing of the project but its error. A network's own record lies with its architecture
+Imports nothing of the project except its error. A network's own record lies with its architecture
 (jaxcryo/models/ARCHITECTURE/config.py). What the paper or the published code leaves open is a field here,
 with the reason for its default.
 """
@@ -23,7 +23,7 @@ class NetworkConfig:
     """What every network has; an architecture's own config adds the rest (jaxcryo/models/registry.py lists them)."""
 
     arch: ClassVar[str] = ""
-    """The architecture's name; tells in JSON which record it is."""
+    """The architecture's name; in JSON it says which record it is."""
 
     classes: int = 6
     patch_zyx: tuple[int, int, int] = (16, 128, 128)
@@ -31,25 +31,25 @@ class NetworkConfig:
 
     @property
     def least_tensors(self) -> int:
-        """So many parameters it has at least, known without building it: a file that holds fewer is damaged."""
+        """A lower bound of its number of parameters, known without building it: a file with fewer is damaged."""
         return 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IntensityConfig:
-    """How voxels become the network's input: (v - center) / scale, limited to ±clip. Those without data become 0."""
+    """How voxels become the network's input: (v - center) / scale, limited to ±clip. Voxels without data become 0."""
 
     rule: Literal["fixed", "tomogram", "robust"] = "fixed"
     """`fixed`: the constants below, for every tomogram; `tomogram`: each one's own mean and standard deviation;
-    `robust`: its median and the deviation that its quartiles tell, which dark aggregates and gold hardly move."""
+    `robust`: its median and the deviation from its quartiles, which dark aggregates and gold hardly change."""
     mean: float = 5.2577832e-08
     std: float = 7.199929e-06
     clip: float | None = None
-    """In deviations; None limits nothing."""
+    """In deviations; None sets no limit."""
 
     @classmethod
     def robust(cls) -> IntensityConfig:
-        """For networks that are to meet other tomograms than those they were trained on.
+        """For networks that will be used on tomograms unlike those they were trained on.
 
         The darkest thousandth of a real tomogram lies 10 robust deviations below the median, in particles; gold and
         aggregates lie further out.
@@ -64,15 +64,15 @@ class TargetConfig:
     sigma_voxel: float | None = 6.0
     """One width for every type (yu4u); None: radius / (2 x spacing) of each type (assumed for tattaka)."""
     cutoff_sigma: float = 4.0
-    """A Gaussian is drawn up to this many σ from its centre along each axis; beyond it is below 4e-4."""
+    """A Gaussian is drawn up to this many σ from its center along each axis; beyond, it is below 4e-4."""
     rounded: bool = False
-    """The published code's rounding: whole-voxel centres, values in 1/255, a patch of 45 voxels."""
+    """The published code's rounding: whole-voxel centers, values in steps of 1/255, a patch of 45 voxels."""
 
 
 def _check(
     record: object, *, above_zero: Sequence[str] = (), from_zero: Sequence[str] = (), share: Sequence[str] = ()
 ) -> None:
-    """Raises InputError for a number that makes no sense; None is not one."""
+    """Raises InputError for a number that makes no sense; None is accepted."""
     for names, expected, least, most in (
         (above_zero, "a number above 0", math.ulp(0.0), sys.float_info.max),
         (from_zero, "a number from 0", 0.0, sys.float_info.max),
@@ -89,7 +89,7 @@ class CropConfig:
     """Where training windows lie."""
 
     stride: float = 0.5
-    """Of the window's size: the grid of one epoch."""
+    """The stride of one epoch's grid, as a share of the window's size."""
     jitter: float = 0.25
     """Each grid start moves by up to this share of the window."""
     near_pick: float = 0.0
@@ -101,11 +101,11 @@ class CropConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """What happens to a window and its picks (published `get_train_transforms`)."""
+    """The augmentation of a window and its picks (published `get_train_transforms`)."""
 
     warp_probability: float = 0.5
     shift: float = 0.05
-    """Of the window's size, up to, in y and x."""
+    """Largest shift in y and x, as a share of the window's size."""
     scale: float = 0.1
     rotation_degree: float = 180.0
     flip_x_probability: float = 0.5
@@ -133,25 +133,25 @@ class LossConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PartialConfig:
-    """Learning from labels that are not complete: what is not marked is unknown (docs/own-particles.md)."""
+    """Learning from partial labels: everything unmarked is unknown (docs/own-particles.md)."""
 
     own_reach: float = 1.4
-    """Share of a marked particle's radius within which a second one of its type cannot be."""
+    """Share of a marked particle's radius within which there can be no second one of its type."""
     other_reach: float = 0.5
-    """Share of a radius within which another type has no center, and around a place that was marked as none."""
+    """Share of a radius within which no other type has its center; also used around rejected positions."""
     far_below: float = 0.1
     """Share of the starting model's threshold below which there is surely nothing."""
     unknown_weight: float = 0.0
-    """Of unknown voxels, as background, until the warm-up is over; above 0 where no starting model tells background."""
+    """Weight of unknown voxels as background until warm-up is over; above 0 if no starting model knows background."""
     new_types: tuple[int, ...] | None = None
-    """The types, by their number, whose unknown voxels weigh so; None for all."""
+    """The types (by number) whose unknown voxels have this weight; None for all."""
     warmup: float = 0.3
-    """Share of the training before which the averaged weights' answers are not believed."""
+    """Share of the training before which the averaged weights' answers are not trusted."""
     trust: float = 0.4
-    """What they must answer at marked particles of a type, on average, to be believed about it."""
+    """Their least mean answer at marked particles of a type, to be trusted about that type."""
     surely_none: float = 0.03
     surely_one: float = 0.7
-    """Answers below and above which are believed."""
+    """Answers below the first and above the second are trusted."""
 
     def __post_init__(self) -> None:
         _check(
@@ -177,7 +177,7 @@ class OptimConfig:
     """Let the decay rise as (1 + n) / (10 + n), for trainings of a few hundred steps."""
     clip_norm: float | None = None
     epsilon: float = 1e-8
-    """Adam's. Gradients of these losses are about as small as the customary value, which then slows what is learnt."""
+    """Adam's epsilon. Gradients of these losses are about as small as the usual value, which would slow learning."""
 
     def __post_init__(self) -> None:
         _check(
@@ -195,19 +195,19 @@ class InferenceConfig:
     stride_zyx: tuple[int, int, int] = (8, 48, 48)
     batch: int = 4
     padding: Literal["zeros", "reflect"] = "zeros"
-    """What lies beyond the volume. The published code trains and validates with zeros; networks that saw no zeros in
-    training find false particles at such an edge, and want the volume reflected."""
+    """Padding beyond the volume. The published code trains and validates with zeros. Networks that saw no zeros in
+    training find false particles at such an edge, and need the volume reflected."""
     nms_voxel: int = 7
     """Side of the cube in which a voxel must be the largest."""
     merge_radius: float = 0.7
-    """Of two picks of one type closer than this share of its radius the better one stays; 0 keeps both."""
+    """Of two picks of one type closer than this share of its radius, the better one is kept; 0 keeps both."""
     refine: bool = True
-    """Put picks at the top of a paraboloid through the peak's cube instead of at its largest voxel."""
+    """Place picks at the top of a paraboloid through the peak's cube instead of at its largest voxel."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """A whole recipe. `recipe` gives the named ones."""
+    """A whole recipe. `recipe` returns the named ones."""
 
     arch: str
     size: str
@@ -218,14 +218,14 @@ class TrainConfig:
     augment: AugmentConfig = AugmentConfig()
     loss: LossConfig = LossConfig()
     partial: PartialConfig | None = None
-    """How labels that are not complete are learned; None where they are."""
+    """How partial labels are learned; None if labels are complete."""
     optim: OptimConfig = OptimConfig()
     inference: InferenceConfig = InferenceConfig()
     precision: Precision = "float32"
     pretrained: bool = True
     """Start from ported ImageNet weights."""
     rematerialize: bool = False
-    """Compute the encoder's activations again in the backward pass instead of keeping them."""
+    """Gradient checkpointing: recompute the encoder's activations in the backward pass instead of keeping them."""
     sync_batch_norm: bool = False
     validate_every_epochs: float = 1
     seed: int = 42
@@ -236,11 +236,11 @@ class TrainConfig:
 
     @classmethod
     def for_phantoms(cls, model: NetworkConfig, *, size: str, sigma_voxel: float) -> Self:
-        """What short trainings of small networks need.
+        """Settings for short trainings of small networks.
 
-        More than half the windows around a pick of a randomly chosen type, so that rare types are seen; wide targets
-        and a low weight of the background, so that they are learned; no mixup and a quick average, since there are few
-        steps.
+        More than half the windows are around a pick of a randomly chosen type, so that rare types are seen. Targets are
+        wide and the background has a low weight, so that they are learned. There is no mixup, and the average is fast,
+        since there are few steps.
         """
         depth, height, width = model.patch_zyx
         return cls(

@@ -1,6 +1,6 @@
-"""What the project is about: particle types, voxel grids, tomograms and picks.
+"""The terms of the project: particle types, voxel grids, tomograms and picks.
 
-Imports nothing else of the project but its error and addresses (`Volume.open` excepted, which imports when it is
+Imports nothing else of the project except its error and addresses (`Volume.open` excepted, which imports when it is
 called).
 """
 
@@ -37,9 +37,9 @@ class ParticleType:
     weight: float = 1.0
     """Weight in the metric's mean; 0 leaves the type out of it."""
     threshold: float = 0.3
-    """Peaks of the heatmap at or below it are not picks. Training replaces it by the swept one."""
+    """Peaks of the heatmap at or below it are not picks. Training replaces it with the one it chooses."""
     sigma_angstrom: float | None = None
-    """Width of the target's Gaussian; None leaves it to the recipe's rule."""
+    """Width of the target's Gaussian; None uses the recipe's rule."""
     color: tuple[int, int, int] = (255, 255, 255)
 
     def __post_init__(self) -> None:
@@ -83,18 +83,18 @@ def check_types(types: Sequence[ParticleType]) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VoxelGrid:
-    """The one place where voxels become ångströms and the other way round.
+    """The one place where voxels become ångströms and vice versa.
 
-    Ångströms are x, y, z from the volume's corner, as copick and the challenge give them. Voxel positions are
-    z, y, x array indices; an integer is a voxel's centre.
+    Ångströms are x, y, z from the volume's corner, as in copick and the challenge. Voxel positions are z, y, x array
+    indices; an integer is a voxel's center.
     """
 
     shape_zyx: tuple[int, int, int]
     spacing_zyx_angstrom: tuple[float, float, float]
     origin_xyz_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Added to positions: not 0 where the grid begins elsewhere than the corner they are counted from."""
+    """Added to positions: not 0 if the grid does not begin at the corner from which positions are counted."""
     axes: str = "xyz"
-    """Which axes of the frame of positions the grid's own x, y and z are: `xzy` where y and z have changed places."""
+    """Which axes of the positions the grid's own x, y and z are: `xzy` if y and z are swapped."""
 
     def __post_init__(self) -> None:
         if len(self.shape_zyx) != 3 or min(self.shape_zyx) < 1:
@@ -109,14 +109,14 @@ class VoxelGrid:
 
     @property
     def spacing_angstrom(self) -> float:
-        """The mean spacing, for what is the same along all axes (radii, target widths)."""
+        """The mean spacing, for lengths that are the same along all axes (radii, target widths)."""
         return float(np.mean(self.spacing_zyx_angstrom))
 
     def in_frame_of(self, other: VoxelGrid) -> VoxelGrid:
         """This grid laid over the box of `other`, so that a position is at the same physical place in both.
 
-        Corners coincide, half a voxel before the first voxels' centres. Without it a position means the place that
-        networks learn it for, which depends on the spacing by LABEL_OFFSET_VOXEL.
+        Corners coincide, half a voxel before the first voxels' centers. Without it, a position means the place that
+        networks learn for it, which depends on the spacing by LABEL_OFFSET_VOXEL.
         """
         own = dataclasses.replace(self, origin_xyz_angstrom=(0.0, 0.0, 0.0))
         corner = np.full((1, 3), -0.5)
@@ -146,7 +146,7 @@ class VoxelGrid:
         return xyz[:, ["xyz".index(axis) for axis in self.axes]] - self.origin_xyz_angstrom
 
     def contains(self, zyx_voxel: Rows) -> NDArray[np.bool_]:
-        """Which positions lie in the volume, counting half a voxel around its outermost voxels' centres."""
+        """Which positions lie in the volume, including half a voxel around its outermost voxels' centers."""
         zyx = np.asarray(zyx_voxel, np.float64).reshape(-1, 3)
         return np.all((zyx >= -CENTER_OFFSET_VOXEL) & (zyx <= np.asarray(self.shape_zyx) - CENTER_OFFSET_VOXEL), axis=1)
 
@@ -175,8 +175,8 @@ class Volume:
         """A tomogram file or folder (MRC, OME-Zarr), or an OME-Zarr at an address (`s3://…`, `https://…`), whose
         voxels stay there until they are read.
 
-        `spacing_angstrom` replaces what the file says of its full resolution, `level` chooses another one. Positions
-        in it are those of the full resolution. What comes from a server is kept in the folder `cache`, up to 20 GB.
+        `spacing_angstrom` overrides the file's spacing at full resolution; `level` chooses a lower resolution, in which
+        positions are the same. Data from servers are kept in the folder `cache`, up to 20 GB.
 
         Raises:
             InputError: nothing is there, or it cannot be used; the message says why.
@@ -215,7 +215,7 @@ class Volume:
         if bad:
             raise InputError(
                 f"{where}: {bad} voxels are infinite; expected finite intensities: reconstruct again, or replace them "
-                "by the mean"
+                "with the mean"
             )
         return box
 
@@ -234,7 +234,7 @@ class Picks:
     xyz_angstrom: Float[NDArray[np.float64], "n 3"]
     type_index: Int[NDArray[np.int64], " n"]
     score: Float[NDArray[np.float64], " n"] | None = None
-    """Higher is better; the scale is the program's that picked."""
+    """Higher is better; the scale is that of the program that picked."""
     probability: Float[NDArray[np.float64], " n"] | None = None
     """The calibrated chance that a pick is right, from 0 to 1."""
     orientation: Float[NDArray[np.float64], "n 3 3"] | None = None
@@ -254,14 +254,14 @@ class Picks:
         return len(self.type_index)
 
     def of(self, name: str) -> Float[NDArray[np.float64], "n 3"]:
-        """x, y, z of the picks of the type of that name.
+        """x, y, z of the picks of the type with this name.
 
         Raises:
             InputError: there is no such type.
         """
         names = [t.name for t in self.types]
         if name not in names:
-            raise InputError(f"{name!r} is none of the particle types; they are {', '.join(names)}")
+            raise InputError(f"{name!r} is not one of the particle types; they are {', '.join(names)}")
         return self.of_type(names.index(name))
 
     def counts(self) -> dict[str, int]:
@@ -273,7 +273,7 @@ class Picks:
         return self.xyz_angstrom[self.type_index == index]
 
     def select(self, keep: NDArray[Any]) -> Picks:
-        """The picks that a mask or an array of indices names."""
+        """The picks that a mask or an array of indices selects."""
         return dataclasses.replace(
             self,
             xyz_angstrom=self.xyz_angstrom[keep],
@@ -297,8 +297,8 @@ class Picks:
 
 
 def concatenate_picks(parts: Sequence[Picks], run: str, types: tuple[ParticleType, ...]) -> Picks:
-    """All picks of `parts` as those of one run; scores and probabilities where all have them, orientations where any
-    has, with the identity for the others, and so with what was measured.
+    """All picks of `parts` as those of one run. Scores and probabilities are kept if all parts have them; orientations
+    and measures if any has, with the identity or NaN for the others.
     """
 
     def joined(values: Sequence[Any]) -> Any:

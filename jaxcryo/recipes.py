@@ -1,11 +1,11 @@
-"""The named recipes, which lie with their architectures (jaxcryo/models/ARCHITECTURE/config.py).
+"""The named recipes, which are kept with their architectures (jaxcryo/models/ARCHITECTURE/config.py).
 
 paper, yu4u
     command   python train.py --arch yu4u --fold 0
     hardware  one GPU; on 16 GB (a T4) add `--accumulate 4 --precision float16`
     hours     about 6 on a T4 (float16), 1.5 on an A100 (bfloat16)
-    score     the authors' 0.783 private / 0.788 public is of four yu4u and three tattaka models averaged; they give
-              none of a single model
+    score     the authors' 0.783 private / 0.788 public is for four yu4u and three tattaka models averaged; they give
+              none for a single model
 
 paper, tattaka
     command   python train.py --arch tattaka --fold 0
@@ -48,10 +48,10 @@ def recipe(arch: str, size: str = "paper", *, classes: int = 6) -> TrainConfig:
 
 
 def with_values(config: TrainConfig, assignments: Sequence[str]) -> TrainConfig:
-    """The recipe with other numbers, each as `optim.ema_decay=0.99`; values are written as in JSON.
+    """The recipe with some numbers changed, each as `optim.ema_decay=0.99`; values are written as in JSON.
 
     Raises:
-        InputError: there is no such number, or the value is not one for it.
+        InputError: there is no such number, or the value does not suit it.
     """
     plain = to_plain(config)
     names = sorted(_names(plain))

@@ -27,7 +27,7 @@ _MOST_ROWS = 60
 
 
 def score_table(result: Score, thresholds: Sequence[float] | None = None) -> str:
-    """Truth, found, precision, recall and F4 of each type, the threshold where it is known, and the weighted F4."""
+    """Truth, found, precision, recall and F4 of each type, the threshold if it is known, and the weighted F4."""
     width = max([len(t.name) for t in result.types] + [len("weighted F4")])
     head = f"{'':{width}}  truth  found  precision  recall     F4  weight"
     lines = [head + ("  threshold" if thresholds else "")]
@@ -137,7 +137,7 @@ def draw_overview(path: str | pathlib.Path, overview: Overview) -> None:
 
 
 def draw_reliability(path: str | pathlib.Path, calibration: Calibration) -> None:
-    """A PNG of how many candidates were right against their chance of being so, and of how many there were."""
+    """A PNG of the share of candidates that were right against their chance, and of their numbers."""
     bins = calibration.reliability
     figure = matplotlib.figure.Figure(figsize=(5, 5.5), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))

@@ -20,7 +20,7 @@ _LONGEST_FAULT = 300
 def tell_apart(base: type[T], *, by: str, members: Callable[[], Mapping[str, type[T]]]) -> None:
     """Fields of type `base` hold one of several records; in plain values the key `by` says which.
 
-    Its value is the record's class attribute of that name; `members` returns those that there are.
+    Its value is the record's class attribute of that name; `members` returns the known records.
     """
     converter = _converter()
 
@@ -44,7 +44,7 @@ def to_plain(record: Any) -> Any:
 
 
 def from_plain(cls: type[T], data: Any, what: str) -> T:
-    """The record that the plain values describe. Fields with a default may be missing, unknown ones may not be there.
+    """The record that the plain values describe. Fields with a default may be missing; unknown fields are refused.
 
     Raises:
         InputError: values do not fit; the message begins with `what` and names the fields.
@@ -66,7 +66,7 @@ def types_from_json(entries: Any) -> tuple[ParticleType, ...]:
     """Particle types from what `types_to_json` gave.
 
     Raises:
-        InputError: it is no list, an entry has missing or unknown fields, or two have one name.
+        InputError: it is not a list, an entry has missing or unknown fields, or two have one name.
     """
     types = from_plain(tuple[ParticleType, ...], entries, "not a particle type")
     check_types(types)

@@ -29,31 +29,31 @@ _KEY = "jaxcryo"
 _STATISTICS = "stats:"
 _MOST_FAULTS = 10
 _LARGEST = 2**16
-"""Of a network's widths and sizes."""
+"""Limit of a network's widths and sizes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainedModel:
-    """What a training, or a port of somebody's checkpoint, leaves behind."""
+    """The result of a training, or of porting a checkpoint."""
 
     config: TrainConfig
     types: tuple[ParticleType, ...]
     """With the thresholds that validation chose."""
     spacing_angstrom: float | None
-    """Of the tomograms it was trained on; None where that is not known."""
+    """Voxel spacing of the tomograms it was trained on; None if not known."""
     params: Weights
     stats: Weights
     source: str
-    """Where it comes from, for people."""
+    """Where it comes from, in words."""
     skewness: float | None = None
-    """Of the training tomograms' intensities; None where that is not known."""
+    """Skewness of the training tomograms' intensities; None if not known."""
     calibration: Calibration | None = None
-    """Of its scores; None where no held-out tomograms were looked at."""
+    """Calibration of its scores; None if it was not calibrated on held-out tomograms."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Facts:
-    """What stands beside the configuration and the types."""
+    """What is stored beside the configuration and the types."""
 
     source: str
     spacing_angstrom: float | None

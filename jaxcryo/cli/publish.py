@@ -23,7 +23,7 @@ class PublishOptions:
     name: Annotated[Positional[str], shown("hf://USER/NAME")]
     """repository to publish to; created if it does not exist"""
     license: Annotated[str, shown("NAME")]
-    """licence of the weights as the hub calls it, e.g. mit or cc-by-4.0"""
+    """license of the weights, by the hub's name, e.g. mit or cc-by-4.0"""
     notes: Annotated[pathlib.Path | None, shown("FILE.md")] = None
     """Markdown for the card: which tomograms the models were trained on, and what else users should know"""
     scores: Annotated[tuple[pathlib.Path, ...], shown("JSON ...")] = ()

@@ -1,4 +1,4 @@
-"""One HTML file to judge picks by: slices, heatmaps, picks, thresholds and, where it is known, the truth."""
+"""One HTML file for judging picks: slices, heatmaps, picks, thresholds and, if known, the ground truth."""
 
 from jaxcryo.page.index import IndexRow as IndexRow
 from jaxcryo.page.index import write_index as write_index

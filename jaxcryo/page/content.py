@@ -16,12 +16,12 @@ from jaxcryo.domain import CENTER_OFFSET_VOXEL, LABEL_OFFSET_VOXEL, ParticleType
 from jaxcryo.metric import BETA, RADIUS_SHARE
 
 MAX_PICKS = 5000
-"""Of one type in a page, best first; more are neither read by people nor drawn smoothly."""
+"""Most picks of one type in a page, best first; more are neither looked at nor drawn smoothly."""
 _MAX_ALL = 40_000
 """Of all types together."""
 _STEP = 0.001
 """Of thresholds."""
-# Okabe and Ito's colours, told apart by colour-blind eyes, but for black; brightened for grey images.
+# Okabe and Ito's colors for color-blind readers, except black; brightened for gray images.
 _COLORS = (
     (240, 170, 0),
     (96, 190, 245),
@@ -36,7 +36,7 @@ _COLORS = (
 def types_content(
     types: Sequence[ParticleType], picks: Picks, truth: Picks | None, grid: VoxelGrid, floor: float
 ) -> list[dict[str, Any]]:
-    """For each type what it is, its picks above `floor` from the best down, and its truth where that is known.
+    """Each type with its picks above `floor`, best first, and its ground truth if known.
 
     Positions and scores are the very numbers that the metric sees: the page's counts are those of Python.
     """
@@ -76,7 +76,7 @@ def metric_content() -> dict[str, float]:
 
 
 def colors(types: Sequence[ParticleType]) -> list[tuple[int, int, int]]:
-    """The types' own colours, or where these do not tell them apart others."""
+    """The types' own colors, or others if these are too similar."""
     own = [t.color for t in types]
     return own if len(set(own)) == len(own) else [_COLORS[i % len(_COLORS)] for i in range(len(types))]
 
@@ -91,5 +91,5 @@ def _places(xyz_angstrom: Float[NDArray[np.float64], "n 3"], grid: VoxelGrid) ->
 
 
 def grid_content(grid: VoxelGrid) -> dict[str, Any]:
-    """The tomogram's size and spacing, and what is added to a voxel's position before it is multiplied by these."""
+    """The tomogram's size and spacing, and the offset of a voxel's position before it is multiplied by the spacing."""
     return dataclasses.asdict(grid) | {"offset_voxel": CENTER_OFFSET_VOXEL - LABEL_OFFSET_VOXEL}

@@ -22,7 +22,7 @@ class IndexRow:
     counts: tuple[int, ...]
     """Picks of each type."""
     weighted_f4: float | None
-    """None where the truth is not known."""
+    """None if the ground truth is not known."""
 
 
 def write_index(path: str | pathlib.Path, types: Sequence[ParticleType], rows: Sequence[IndexRow]) -> None:

@@ -1,4 +1,4 @@
-"""Heatmaps as small images, made while they stream by: full-size ones are never kept."""
+"""Heatmaps as small images, made slab by slab: full-size heatmaps are never kept."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Overlay:
                 self._open = self._empty
 
     def images(self, *, budget_bytes: int = BUDGET_BYTES) -> OverlayImages:
-        """What came so far."""
+        """The images so far."""
         images = OverlayImages(bin_zyx=self.bin_zyx, size_yx=self._size_yx, pngs=tuple(self._pngs))
         while sum(map(len, images.pngs)) > budget_bytes and max(images.size_yx) > 1:
             images = _coarser(images)

@@ -1,4 +1,4 @@
-"""Joins data, style and script to one HTML file that needs nothing else."""
+"""Joins data, style and script into one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Page:
     run: str
     grid: VoxelGrid
     types: tuple[ParticleType, ...]
-    """With the thresholds in force."""
+    """With the thresholds in use."""
     slices: SliceImages
     overlay: OverlayImages | None
     picks: Picks
@@ -42,9 +42,9 @@ class Page:
     truth: Picks | None
     record: Sections
     commands: Sequence[tuple[str, str]]
-    """What for, and the command that uses the saved `thresholds.json`."""
+    """Descriptions, and commands that use the saved `thresholds.json`."""
     correction_commands: Sequence[tuple[str, str]] = ()
-    """The same for saved corrections."""
+    """The same, for saved corrections."""
 
 
 def write_page(path: str | pathlib.Path, page: Page) -> None:
@@ -71,9 +71,9 @@ def write_page(path: str | pathlib.Path, page: Page) -> None:
 def change_thresholds(
     path: str | pathlib.Path, thresholds: Mapping[str, float], record: Sections, candidates: Picks
 ) -> None:
-    """Gives a page that `write_page` wrote other thresholds and the chances of its picks, and adds to its record.
+    """Sets the thresholds and probabilities of a page that `write_page` wrote, and adds to its record.
 
-    `candidates` are the page's picks, with their chances where these are known.
+    `candidates` are the page's picks, with their probabilities if known.
 
     Raises:
         InputError: it is not such a page, or cannot be written.
@@ -124,5 +124,5 @@ def _content(page: Page) -> dict[str, Any]:
 
 
 def _json(content: Any) -> str:
-    """JSON that ends no script element, whatever names it holds."""
+    """JSON that cannot end a script element, whatever names it holds."""
     return json.dumps(content, allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,4 +1,4 @@
-"""A tomogram as images of its slices, small enough to lie in one page."""
+"""A tomogram as images of its slices, small enough for one page."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _RESERVE = 1.05
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SliceImages:
-    """Grey JPEG images, first slice first; each pixel is the mean of a box of `bin_zyx` voxels."""
+    """Gray JPEG images, first slice first; each pixel is the mean of a box of `bin_zyx` voxels."""
 
     bin_zyx: tuple[int, int, int]
     size_yx: tuple[int, int]
-    """Pixels of an image. Voxels at the far rims that fill no box are not in it."""
+    """Pixels of an image. Voxels at the far edges that do not fill a box are left out."""
     black_white: tuple[float, float]
-    """The voxel values that are black and white."""
+    """The voxel values that are shown as black and white."""
     jpegs: tuple[bytes, ...]
 
 
@@ -72,7 +72,7 @@ def _bins(shape_zyx: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
 
 
 def _sampled(volume: Volume, bin_zyx: tuple[int, int, int]) -> list[Float[NDArray[np.float32], "y x"]]:
-    """Slices from all over the volume."""
+    """Slices from the whole volume."""
     depth, height = volume.grid.shape_zyx[0], bin_zyx[0]
     starts = np.unique(np.linspace(0, max(depth - height, 0), _SAMPLES + 2).astype(int)[1:-1])
     return [_mean_of_boxes(volume.read(z, z + height), bin_zyx)[0] for z in starts.tolist()]

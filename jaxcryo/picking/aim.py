@@ -6,6 +6,6 @@ import typing
 from typing import Literal
 
 Aim = Literal["recall", "balanced", "precision"]
-"""`recall`: the highest F4 that is to be expected, so that few particles are missed; `balanced`: the highest F1;
-`precision`: as many picks as can be had with 95 % of them right."""
+"""`recall`: the highest expected F4, so that few particles are missed; `balanced`: the highest expected F1;
+`precision`: as many picks as possible with 95 % of them right."""
 AIMS: tuple[Aim, ...] = typing.get_args(Aim)

@@ -34,13 +34,13 @@ _Curve = Float[NDArray[np.float64], " 3"]
 
 
 def calibrate(candidates: Sequence[Picks], truths: Sequence[Picks], types: Sequence[ParticleType]) -> Calibration:
-    """The calibration that these tomograms' candidates give, all above a floor far below the thresholds.
+    """The calibration from these tomograms' candidates, which reach down to a floor far below the thresholds.
 
-    Each tomogram is brought to its own level first, as it will be in use. A type with fewer than five right candidates
-    has none.
+    Scores are first divided by each tomogram's own level, as in use. A type with fewer than five right candidates has
+    no calibration.
 
     Raises:
-        InputError: there are no tomograms, or candidates and truths are not of the same ones.
+        InputError: there are no tomograms, or candidates and truths are of different ones.
     """
     if not candidates or [p.run for p in candidates] != [t.run for t in truths]:
         raise InputError(

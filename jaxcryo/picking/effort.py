@@ -1,4 +1,4 @@
-"""Fewer windows for nearly the same picks: strides that suit the time there is."""
+"""Fewer windows for nearly the same picks: strides that trade accuracy for speed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _STRIDE_SHARES: dict[Effort, tuple[float, float, float]] = {
     "balanced": (1 / 2, 5 / 8, 5 / 8),
     "fast": (3 / 4, 7 / 8, 7 / 8),
 }
-"""Of the window, z, y, x. docs/effort.md has the table of scores and times that they were chosen from."""
+"""Stride as a share of the window, z, y, x; chosen from the scores and times in docs/effort.md."""
 
 
 def stride_of(

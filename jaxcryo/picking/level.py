@@ -1,4 +1,4 @@
-"""The level of a type's scores in the tomograms at hand: about where particles and noise part, without any truth."""
+"""The level of a type's scores in given tomograms, which roughly separates particles from noise; needs no truth."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _LEAST = 20
 
 
 def score_level(score: Float[NDArray[np.float64], " n"], tomograms: int) -> float | None:
-    """The score that parts particles from noise; None where there are too few scores to say.
+    """The score that separates particles from noise; None if there are too few scores.
 
     The geometric mean of two estimates that fail in different tomograms: a share of the best scores' mean, and the
-    threshold that leaves most entropy in both parts of the histogram (Kapur, Sahoo and Wong, 1985). Scores multiplied
+    maximum-entropy threshold of the histogram (Kapur, Sahoo and Wong, 1985). Scores multiplied
     by a number give a level multiplied by it; their order does not matter.
     """
     ordered = np.sort(np.asarray(score, np.float64))[::-1]

@@ -41,7 +41,7 @@ Scalar = Int[Array, ""]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Peaks:
-    """Voxels of the volume, the channel of each, the heatmap's value there, and from the voxel's centre to the top."""
+    """Voxels of the volume, the channel of each, the heatmap's value there, and the offset from center to top."""
 
     zyx_voxel: Int[NDArray[np.int64], "n 3"]
     offset_zyx_voxel: Float[NDArray[np.float64], "n 3"]
@@ -72,12 +72,11 @@ def find_peaks(
 ) -> Iterator[Peaks]:
     """The peaks of consecutive slabs above their channel's threshold, as soon as they are certain.
 
-    Slices from `first` on are decided; without it all. The slabs may begin up to r slices before it, which it is
-    compared with.
+    Searches the slices from `first` on, or all. The slabs may begin up to r slices earlier, for comparison.
 
-    The same as of the whole volume, whatever the slabs' heights: slices are decided a fixed number at a time, with
-    the r slices before and after them. Outside of the slabs everything is lower. Where there are more candidates
-    than slots, the slots are doubled until all have one. `on_slab` sees each slab before it is searched.
+    The peaks are those of the whole volume, whatever the slabs' heights: a fixed number of slices is searched at a time,
+    with the r slices before and after them. Outside the slabs everything is lower. If there are more candidates than
+    slots, the slots are doubled until all fit. `on_slab` sees each slab before it is searched.
 
     Raises:
         InputError: the cube's side is not odd and above 1, or a heatmap is not finite.

@@ -38,9 +38,8 @@ def find_picks(
     above that value whatever the type: leaving out those at or below a threshold afterwards gives the same picks as
     that threshold would have. Windows and batches are the models' own.
 
-    With a `mask`, which covers the volume's box in voxels of any size, there are picks where it is above 0 only.
-    Windows that cannot matter to the picks, outside of the mask or without data, are not computed, and `note` is told
-    how many.
+    With a `mask`, which covers the volume's box in voxels of any size, there are picks only where it is above 0.
+    Windows that cannot affect the picks, outside the mask or without data, are not computed; `note` is told how many.
 
     Raises:
         InputError: the models' classes differ, or from the number of types; the volume cannot be read or is smaller
@@ -137,7 +136,7 @@ def _windows_of_mask(mask: Volume, volume: Volume, *, margin: int, note: Callabl
     def choose(plan: WindowPlan) -> Bool[NDArray[np.bool_], "layers n"]:
         read = SlabReader(seen).stream()
         chosen = windows_that_reach(plan, lambda start, stop: read(start, stop) > 0, margin=margin)
-        note(f"{volume.name}: {chosen.size - int(chosen.sum())} of {chosen.size} windows lie outside of the mask")
+        note(f"{volume.name}: {chosen.size - int(chosen.sum())} of {chosen.size} windows lie outside the mask")
         return chosen
 
     return choose

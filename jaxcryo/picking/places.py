@@ -1,4 +1,4 @@
-"""One place, one particle: candidates of different types closer than two particles can be."""
+"""One particle per position: candidates of different types that are closer than two particles can be."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from jaxcryo.calibration import RivalCalibration
 from jaxcryo.domain import Picks
 
 CLOSEST_SHARE = 0.2
-"""Of the sum of two particles' radii; closer ones are at one place."""
+"""A share of the sum of two particles' radii; closer ones are at the same position."""
 LOWEST_RATIO = 0.5
-"""Of the level; lower candidates are no rivals."""
+"""A share of the level; lower candidates do not count as rivals."""
 _LEAST_PAIRS = 20
 _RIDGE = 0.1
 
@@ -40,7 +40,7 @@ def fit_rivals(
     ratios: Sequence[Float[NDArray[np.float64], " n"]],
     rights: Sequence[Bool[NDArray[np.bool_], " n"]],
 ) -> tuple[RivalCalibration, ...]:
-    """What rivals say of candidates, from tomograms whose particles are known.
+    """How rivals affect the chances of candidates, measured on tomograms with known particles.
 
     Ratios are of score and level, NaN where a type has no level. Pairs of types with fewer than 20 places are left out.
     """

@@ -1,4 +1,4 @@
-"""Making a tomogram what the models were trained on: its voxel spacing and intensities, and a word on its contrast."""
+"""Preparing a tomogram for the models: its voxel spacing, its intensities, and a note on its contrast."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxcryo.tomogram.resample import resampled
 from jaxcryo.tomogram.statistics import Note, Statistics, Surveyed, are_opposite, surveyed
 
 SPACING_TOLERANCE = 0.02
-"""Models are used on voxels that differ by up to this share from those they were trained on."""
+"""Voxel spacings that differ from the training's by up to this share are not resampled."""
 _SCALE_TOLERANCE = 3.0
 
 
@@ -25,13 +25,13 @@ def fit_volume(
     survey: Callable[..., Surveyed] = surveyed,
     note: Note = lambda sentence: None,
 ) -> Volume:
-    """The volume as the models want it, computed as it is read; positions in it are those in the given one.
+    """The volume as the models need it, computed as it is read; positions are those of the given volume.
 
-    Of another voxel spacing it is resampled. Where the models normalise by constants that are far from its
-    intensities, it is brought to their scale. Each change is said to `note` in a line, and so is a contrast that looks
-    opposite, which changes nothing.
+    A volume of another voxel spacing is resampled. If the models normalize by constants that are far from its
+    intensities, it is brought to their scale. `note` is told of each change, and of a contrast that looks opposite,
+    which is not changed.
 
-    `survey` goes through the given volume, and then through what was made of it where models go by that one's figures.
+    `survey` measures the given volume, and then the prepared one if the models use its statistics.
 
     Raises:
         InputError: the models' spacings differ, the volume's cannot be right, or it cannot be read.
@@ -44,7 +44,7 @@ def fit_volume(
         dark, bright = ("bright", "dark") if measured.skewness > 0 else ("dark", "bright")
         note(
             f"{volume.name}: {dark} things stand out in it, {bright} ones did in training (skewness "
-            f"{measured.skewness:+.1f} and {known[0]:+.1f}): its contrast looks opposite, use --invert or leave it "
+            f"{measured.skewness:+.1f} and {known[0]:+.1f}): its contrast looks opposite: use --invert, or leave it "
             "out (in Python invert=True)"
         )
     fixed = next((e.intensity for e in entries if e.intensity.rule == "fixed"), None)
@@ -88,14 +88,14 @@ def models_spacing(entries: Sequence[ModelEntry]) -> float:
         if abs(entry.spacing_angstrom / first.spacing_angstrom - 1) > SPACING_TOLERANCE:
             raise InputError(
                 f"{first.name} was trained on voxels of {first.spacing_angstrom:g} Å, {entry.name} on "
-                f"{entry.spacing_angstrom:g} Å; models that are averaged need the same: convert them to different "
+                f"{entry.spacing_angstrom:g} Å; averaged models need the same: convert them to different "
                 "folders"
             )
     return first.spacing_angstrom
 
 
 def on_scale(measured: Statistics, config: IntensityConfig) -> bool:
-    """Whether normalising by the config's constants gives values of the size that a network is used to."""
+    """Whether normalizing by the config's constants gives values in the range that the network was trained on."""
     return (
         1 / _SCALE_TOLERANCE <= measured.std / config.std <= _SCALE_TOLERANCE
         and abs(measured.mean - config.mean) <= _SCALE_TOLERANCE * config.std

@@ -19,7 +19,7 @@ ReadSlices = Callable[[int, int], Float[NDArray[np.float32], "z y x"]]
 
 
 class SlabReader:
-    """A volume's slices for several streams that go through it side by side.
+    """A volume's slices for several streams that read it in parallel.
 
     Blocks follow the chunks of the storage. One is dropped when all streams are past it, so that memory depends on
     how far the streams are apart and not on the volume's depth. The block that will be wanted next is read in the

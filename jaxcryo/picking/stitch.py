@@ -1,4 +1,4 @@
-"""Windows of a volume through a network, put together again to heatmaps of the whole volume, streaming along z.
+"""Runs a network on windows of a volume, and joins them to heatmaps of the whole volume, streaming along z.
 
 Memory holds a few slabs of the volume, whatever its depth.
 """
@@ -28,7 +28,7 @@ from jaxcryo.tomogram.normalization import normalization
 from jaxcryo.tomogram.statistics import Note, surveyed
 
 OnWindows = Callable[[int, int], None]
-"""Called with the windows that are done and all there are."""
+"""Called with the number of finished windows and the number of all."""
 
 ChooseWindows = Callable[[WindowPlan], Bool[NDArray[np.bool_], "layers n"]]
 """Which windows of a plan to compute: for each start in z, those of `starts_yx`."""
@@ -66,10 +66,9 @@ def heatmap_slabs(
 ) -> Iterator[Slab]:
     """The mean of the models' heatmaps in consecutive slabs from the first slice to the last.
 
-    With `slices`, which go from one up to another, those of them alone; they are the same as without.
-    Windows that `choose` leaves out are not computed; voxels that one of them covers have lower values than they
-    should, down to 0. Voxels without data are 0, so windows that cover no others are not computed either, which
-    changes nothing; at the end `note` is told how many.
+    With `slices` (from one up to another), only these, with the same values as in the whole. Windows that `choose` leaves
+    out are not computed; voxels that they cover have too low values, down to 0. Voxels without data are 0, so windows
+    without any data are not computed either, which changes nothing; at the end `note` is told how many.
 
     Raises:
         InputError: no models, models that differ in their number of classes, a volume smaller than a window, or

@@ -1,4 +1,4 @@
-"""What lies around picks: the rival of another type, the tomogram's border, the surface of a mask."""
+"""The surroundings of picks: a rival of another type, the tomogram's border, the surface of a mask."""
 
 from __future__ import annotations
 

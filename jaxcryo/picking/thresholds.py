@@ -1,4 +1,4 @@
-"""Thresholds that fit the tomograms at hand, chosen for an aim and without any truth."""
+"""Thresholds for the given tomograms, chosen for an aim and without ground truth."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from jaxcryo.picking.places import one_type_per_place
 
 _BETAS = {"recall": 4.0, "balanced": 1.0}
 _LEAST_CHANCES = {"recall": 0.0, "balanced": 0.1, "precision": 0.1}
-"""Of a pick beside one of another type at the same place; below, it goes. For recall all stay: a rare type that is
-taken for its rival costs more than the false picks do."""
+"""Least chance of a pick beside one of another type at the same position; with less it is dropped. For recall all are
+kept: losing a rare type to its rival costs more than the false picks."""
 PRECISION = 0.95
 _FARTHEST_SPREADS = 2.0
 _LEAST_SPREAD = 0.25
@@ -32,9 +32,9 @@ class TypeDecision:
 
     threshold: float
     level: float | None
-    """Of the tomograms at hand, or of the calibration's where these say too little; None without a calibration."""
+    """The level of the given tomograms, or the calibration's if they have too few scores; None without calibration."""
     adapted: bool
-    """Whether the level is that of the tomograms at hand."""
+    """Whether the level is that of the given tomograms."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Decision:
     aim: Aim
     tomograms: int
     one_type_per_place: bool = True
-    """Whether of picks of different types at one place those that are hardly right go."""
+    """Whether improbable picks are dropped where picks of different types are at one position."""
 
     def with_probabilities(self, candidates: Picks) -> Picks:
         """The same with the chance of each being right; without a calibration they have none."""
@@ -84,7 +84,7 @@ class Decision:
         )
 
     def sentence(self) -> str:
-        """What was decided, for people."""
+        """The decision in words."""
         listed = ", ".join(
             f"{t.name} {t.threshold:.2f}" + ("" if d.adapted or self.calibration is None else "*")
             for t, d in zip(self.types, self.decided, strict=True)
@@ -96,8 +96,8 @@ class Decision:
         if not carried:
             return f"{source}: {listed}"
         if len(carried) == len(self.types):
-            return f"thresholds of the models, since there are too few candidates to fit others: {listed}"
-        return f"{source}: {listed} (* the models' own: too few candidates to fit one)"
+            return f"thresholds of the models, since there are too few candidates to choose others: {listed}"
+        return f"{source}: {listed} (* the models' own: too few candidates to choose one)"
 
 
 def decide(

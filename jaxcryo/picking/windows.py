@@ -117,7 +117,7 @@ def plan_windows(
 def windows_that_reach(
     plan: WindowPlan, inside: Callable[[int, int], Bool[NDArray[np.bool_], "z y x"]], *, margin: int
 ) -> Bool[NDArray[np.bool_], "layers n"]:
-    """Which windows cover a voxel of a region, or one at most `margin` voxels from it along each axis.
+    """Which windows cover a voxel of a region, or a voxel within `margin` voxels of it along each axis.
 
     `inside` gives the region's slices from one up to another, and is asked for them in ascending order.
     """
@@ -163,7 +163,7 @@ def weight_factors(
 
 
 def window_weight(patch_zyx: tuple[int, int, int]) -> Float[NDArray[np.float32], "d h w"]:
-    """How much each voxel of a window counts: 1 at the centre, falling linearly towards 0 at the edges.
+    """How much each voxel of a window counts: 1 at the center, falling linearly towards 0 at the edges.
 
     min(w_y, w_x) · w_z with triangles sampled at voxels' centres, so that it is above 0 in the outermost voxels too
     (section 2.5; the published validation code).

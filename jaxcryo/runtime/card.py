@@ -1,4 +1,4 @@
-"""The card of published models: what they find, what they saw, how well, within which limits, and what to cite."""
+"""The card of published models: what they find, their training data, scores and limits, and what to cite."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _CITATION = """\
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Said:
-    """What the publisher says, which no file of the models does."""
+    """What only the publisher knows, and no file of the models says."""
 
     license: str
-    """As the hub calls it, such as `mit` or `cc-by-4.0`."""
+    """The hub's name of the license, such as `mit` or `cc-by-4.0`."""
     scores: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    """What `jaxcryo score --json` printed, by what it was of."""
+    """Outputs of `jaxcryo score --json`, by what was scored."""
     notes: str = ""
-    """Markdown: the tomograms that were trained on, and whatever else is to be known."""
+    """Markdown: the training tomograms, and whatever else users should know."""
 
 
 def read_scores(files: Sequence[pathlib.Path]) -> dict[str, Mapping[str, Any]]:
@@ -70,7 +70,7 @@ def card(entries: Sequence[ModelEntry], name: str, said: Said) -> str:
         "What they saw": _training(entries, said.notes),
         "Scores": _scores(said.scores),
         "Limits": _limits(entries),
-        "Licence and citation": f"Licence: {said.license}. The method is that of:\n\n```bibtex\n{_CITATION}\n```",
+        "License and citation": f"License: {said.license}. The method is that of:\n\n```bibtex\n{_CITATION}\n```",
     }
     header = {
         "license": said.license,
@@ -111,7 +111,7 @@ def _training(entries: Sequence[ModelEntry], notes: str) -> str:
         for e in entries
     ]
     heads = ["model", "architecture", "window (z, y, x)", "voxel (Å)", "from"]
-    told = notes or "Which tomograms were trained on, the publisher has not said."
+    told = notes or "The publisher has not said which tomograms were used for training."
     return f"{told}\n\n{_table(heads, rows)}"
 
 
@@ -136,7 +136,7 @@ def _scores(scores: Mapping[str, Mapping[str, Any]]) -> str:
 def _limits(entries: Sequence[ModelEntry]) -> str:
     first = entries[0]
     lines = [
-        "Only the particles above are told apart; anything else may be taken for one of them.",
+        "Only the particles above are distinguished; anything else may be taken for one of them.",
         f"Tomograms are resampled to {first.spacing_angstrom:g} Å; tomograms with much larger voxels lack the detail "
         "the model needs.",
     ]

@@ -1,4 +1,4 @@
-"""Dask clusters: one of this machine's own, with a process on each place, or one that is there."""
+"""Dask clusters: one on this machine, with a worker for each GPU or share of the cores, or an existing one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _SETTINGS = {
 
 @contextlib.contextmanager
 def local_cluster(places: Sequence[Place]) -> Iterator[Client]:
-    """A worker on each place, which is started anew where it dies.
+    """A worker in each place, which is restarted if it dies.
 
     Raises:
         InputError: they do not start.
@@ -84,7 +84,7 @@ def existing_cluster(scheduler: str) -> Iterator[Client]:
 
 
 class _AtPlace(WorkerPlugin):
-    """Keeps a worker's threads on its cores, and lets it end at once and whole when it is told to.
+    """Keeps a worker's threads on its cores, and lets it end at once and completely when it is told to.
 
     Threads that compute are started later, and inherit the cores.
     """

@@ -1,4 +1,4 @@
-"""NVIDIA GPUs of this machine, asked of the driver: JAX is not started by it, and no memory of a card is taken."""
+"""NVIDIA GPUs of this machine, as the driver lists them, without starting JAX or taking a card's memory."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Gpu:
     """One card, as the driver names it."""
 
     index: int
-    """Among the cards that CUDA_VISIBLE_DEVICES leaves."""
+    """Number among the cards that CUDA_VISIBLE_DEVICES leaves."""
     name: str
     compute_capability: str
     memory_bytes: int
     driver: str
-    """The newest CUDA version that the driver serves."""
+    """The newest CUDA version that the driver supports."""
 
 
 def find_gpus() -> tuple[Gpu, ...]:
@@ -54,22 +54,22 @@ def jax_gpus() -> tuple[Gpu, ...]:
 
 
 def gpu_environment(gpu: Gpu) -> dict[str, str]:
-    """What makes this card the only one of a process that is started with it."""
+    """Environment variables that make this card the only one of a process."""
     visible = [v.strip() for v in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if v.strip()]
     return {"CUDA_VISIBLE_DEVICES": visible[gpu.index] if visible else str(gpu.index)}
 
 
 def share_memory() -> None:
-    """Lets XLA take a card's memory as it needs it, instead of three quarters at once, so that TensorRT finds some.
+    """Lets XLA take a card's memory as needed, not three quarters at once, so that some is left for TensorRT.
 
-    To be called before JAX starts; processes started afterwards inherit it. A choice of the user's stays.
+    Call it before JAX starts; processes started afterwards inherit it. A setting of the user is kept.
     """
     if not any(name in os.environ for name in _XLA_MEMORY):
         os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
 
 
 def described(gpus: Sequence[Gpu]) -> str:
-    """The cards for people: `2 × Tesla T4`."""
+    """The cards in words: `2 × Tesla T4`."""
     counts = collections.Counter(gpu.name for gpu in gpus)
     return ", ".join(name if n == 1 else f"{n} × {name}" for name, n in counts.items())
 

@@ -1,4 +1,4 @@
-"""TensorRT engines on disk: one file that fits one ONNX file, one TensorRT version and one kind of card."""
+"""TensorRT engines on disk: each file fits one ONNX file, one TensorRT version and one kind of card."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORMAT: Literal[1] = 1
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How far an engine was from ONNX Runtime when it was built."""
+    """The difference between an engine and ONNX Runtime when it was built."""
 
     windows: str
     relative_rms: float
@@ -129,7 +129,7 @@ def layers_path(engine: pathlib.Path) -> pathlib.Path:
 
 
 def _mismatch(record: EngineRecord, entry: ModelEntry, target: Target) -> str:
-    """What an engine was built for and the target is not; empty if it fits."""
+    """How an engine differs from the target; empty if it fits."""
     pairs = (
         ("of another ONNX file", record.onnx_sha256[:12], entry.onnx_sha256[:12]),
         ("of TensorRT", record.tensorrt, target.tensorrt),

@@ -1,7 +1,7 @@
 """Models by their name on the Hugging Face hub: `hf://user/name`, or `hf://user/name@revision`.
 
 Only the manifest and the files that it lists are fetched, none of which can be a pickle, into the hub's own cache; from
-there they are used without a connection. The hub is at `HF_ENDPOINT` where that is set.
+there they are used without a connection. If `HF_ENDPOINT` is set, the hub is there.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ class HubName:
 
 
 def models_folder(place: str | os.PathLike[str]) -> pathlib.Path:
-    """The folder of models that a name stands for, fetched where it is not here yet; or the path that it is.
+    """The folder of models that a name stands for, fetched if it is not in the cache; a path is returned as it is.
 
     What the files hold is checked by `read_manifest`, each time.
 
     Raises:
         InputError: there is no such repository, it holds no models of this program, or neither the hub nor its cache
-            gives them.
+            has them.
     """
     name = HubName.parse(place)
     if name is None:
@@ -73,7 +73,7 @@ def models_folder(place: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def hub(name: HubName) -> ModuleType:
-    """The package that speaks with the hub.
+    """The package that talks to the hub.
 
     Raises:
         InputError: it is not installed.
@@ -89,7 +89,7 @@ def hub(name: HubName) -> ModuleType:
 
 
 def endpoint() -> str | None:
-    """Where the hub is; None for where it usually is."""
+    """The address of the hub; None for the usual one."""
     return os.environ.get("HF_ENDPOINT") or None
 
 

@@ -1,6 +1,6 @@
-"""`engines.json`: what lies in a folder of converted models, and how each is to be run.
+"""`engines.json`: the list of converted models in a folder, and how to run each.
 
-The file keeps the name that it had when converted models were called engines, as scripts and `--engines` know it.
+The file keeps the name from when converted models were called engines, since scripts and `--engines` use it.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ RunPrecision = Literal["float32", "bfloat16", "float16", "int8"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Int8Model:
-    """A model's int8 twin: an ONNX file beside the float one, and what came of comparing the two on phantoms."""
+    """A model's int8 twin: an ONNX file beside the float one, and the comparison of the two on phantoms."""
 
     onnx_file: str
     onnx_sha256: str
     calibrated_on: str
-    """What the ranges of its values were measured on, for people."""
+    """What the ranges of its values were measured on, in words."""
     float_layers: tuple[str, ...] = ()
-    """Those that stayed in float since they cost the most."""
+    """Layers that stayed in float, because they cost the most accuracy."""
     f4_change: float | None
-    """Weighted F4 in int8 minus that in float32; None where the model finds too little to tell."""
+    """Weighted F4 in int8 minus that in float32; None if the model finds too little to tell."""
     agreement: float
-    """Of the picks of both, the share that the other has too."""
+    """The share of both sets of picks that the other set has, too."""
     cpu: str
-    """What the times were measured on, as `cpu_described` says it."""
+    """The CPU on which times were measured, as `cpu_described` returns it."""
     speedup: float
-    """How many times as fast as the fastest float precision there."""
+    """Speed relative to the fastest float precision on that CPU."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,24 +60,24 @@ class ModelEntry:
     weights_file: str
     weights_sha256: str
     precision: RunPrecision
-    """Of the ONNX file, float32 or float16; when a model is about to be run, what it is run in."""
+    """Precision of the ONNX file, float32 or float16; for a model about to be run, the precision that it runs in."""
     types: tuple[ParticleType, ...]
     """In channel order, with this model's thresholds."""
     intensity: IntensityConfig
     spacing_angstrom: float
-    """Of the tomograms it was trained on."""
+    """Voxel spacing of the tomograms it was trained on."""
     inference: InferenceConfig
     """How it is run: its batch is the ONNX file's."""
     source: str
     """The checkpoint it was converted from."""
     bfloat16_f4_change: float | None = None
-    """Weighted F4 on phantoms in bfloat16 minus that in float32; None where nobody has compared."""
+    """Weighted F4 on phantoms in bfloat16 minus that in float32; None if not compared."""
     skewness: float | None = None
-    """Of the training tomograms' intensities; tells a tomogram of the opposite contrast. None where not known."""
+    """Skewness of the training tomograms' intensities, to recognize opposite contrast. None if not known."""
     calibration: Calibration | None = None
-    """Of its scores; None where no held-out tomograms were looked at."""
+    """Calibration of its scores; None if it was not calibrated on held-out tomograms."""
     int8: Int8Model | None = None
-    """None where `convert quantize` was not run."""
+    """None if `convert quantize` was not run."""
 
     @property
     def arch(self) -> str:
@@ -91,23 +91,23 @@ class ModelEntry:
 
     @property
     def stride_zyx(self) -> tuple[int, int, int]:
-        """By how much windows move."""
+        """The stride of windows in voxels."""
         return self.inference.stride_zyx
 
     @property
     def batch(self) -> int:
-        """Windows that run at once."""
+        """Windows in a batch."""
         return self.inference.batch
 
     @property
     def files(self) -> tuple[tuple[str, str], ...]:
-        """All that belong to it, by name, and their SHA-256."""
+        """The names of all its files, with their SHA-256."""
         own = ((self.onnx_file, self.onnx_sha256), (self.weights_file, self.weights_sha256))
         return own if self.int8 is None else (*own, (self.int8.onnx_file, self.int8.onnx_sha256))
 
     @property
     def running_sha256(self) -> str:
-        """Of the ONNX file that its precision means."""
+        """SHA-256 of the ONNX file for its precision."""
         return self.onnx_sha256 if self.precision != "int8" or self.int8 is None else self.int8.onnx_sha256
 
     def __post_init__(self) -> None:
@@ -127,7 +127,7 @@ class _Manifest:
 
 
 def write_manifest(folder: str | pathlib.Path, entries: Sequence[ModelEntry]) -> pathlib.Path:
-    """Writes `engines.json` whole or not at all, and gives its path.
+    """Writes `engines.json` whole or not at all, and returns its path.
 
     Raises:
         InputError: the entries do not belong together as in `read_manifest`, or the folder cannot be written to.
@@ -199,14 +199,14 @@ def _check_together(path: pathlib.Path, entries: Sequence[ModelEntry]) -> None:
     names = [entry.name for entry in entries]
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
-        raise InputError(f"{path}: models named twice: {', '.join(twice)}; give each its own name")
+        raise InputError(f"{path}: models named twice: {', '.join(twice)}; each needs its own name")
     first = entries[0]
     for entry in entries[1:]:
         # Thresholds were found for each model alone, and may differ.
         if [(t.name, t.radius_angstrom) for t in entry.types] != [(t.name, t.radius_angstrom) for t in first.types]:
             raise InputError(
-                f"{path}: {first.name} finds {_described(first)}, {entry.name} finds {_described(entry)}; models that "
-                "are averaged need the same particle types in the same order: convert them to different folders"
+                f"{path}: {first.name} finds {_described(first)}, {entry.name} finds {_described(entry)}; averaged "
+                "models need the same particle types in the same order: convert them to different folders"
             )
 
 

@@ -83,7 +83,7 @@ def cpu_has_bfloat16() -> bool:
 
 
 def cpu_described() -> str:
-    """The CPU, and what of it decides how fast a precision is: its name alone may stand for several generations."""
+    """The CPU with the features that decide how fast a precision is: a name alone may stand for several generations."""
     core = openvino.Core()
     name = str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
     kinds = set(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")) & {"FP32", "FP16", "BF16", "INT8"}

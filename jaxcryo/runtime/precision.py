@@ -13,12 +13,12 @@ from jaxcryo.runtime.manifest import Int8Model, ModelEntry
 PrecisionChoice = Literal["auto", "float32", "bfloat16", "int8"]
 PRECISIONS: tuple[PrecisionChoice, ...] = ("auto", "float32", "bfloat16", "int8")
 MAX_F4_CHANGE = 0.002
-"""Of the weighted F4 on phantoms; bfloat16 that changes it by less is taken unasked where it is faster."""
+"""Change of the weighted F4 on phantoms; bfloat16 that changes it by less is used by default where it is faster."""
 
 MAX_INT8_LOSS = 0.003
-"""Of the weighted F4 on phantoms; int8 that loses less is taken unasked where it is faster."""
+"""Loss of the weighted F4 on phantoms; int8 that loses less is used by default where it is faster."""
 LEAST_SPEEDUP = 1.1
-"""Over the fastest float precision, below which int8 is not taken unasked: less is within what times vary by."""
+"""Least speedup over the fastest float precision for int8 by default: less is within the variation of times."""
 
 
 def is_harmless(f4_change: float | None) -> bool:

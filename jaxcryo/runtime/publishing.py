@@ -21,7 +21,7 @@ _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Publishable:
-    """What is published."""
+    """The files to publish."""
 
     name: HubName
     folder: pathlib.Path
@@ -39,7 +39,7 @@ def publishable(folder: pathlib.Path, name: str, said: Said) -> Publishable:
     """
     parsed = HubName.parse(name)
     if parsed is None or parsed.revision is not None:
-        raise InputError(f"{name}: is no name to publish under; expected hf://user/name, without a revision")
+        raise InputError(f"{name}: is not a name to publish under; expected hf://user/name, without a revision")
     if not _LICENSE.fullmatch(said.license):
         raise InputError(
             f"--license is {said.license!r}; expected a name as the hub has them, such as mit or cc-by-4.0"
@@ -62,7 +62,7 @@ def write_folder(models: Publishable, out: pathlib.Path, *, force: bool) -> None
     """Writes all of it to a folder, whole or not at all.
 
     Raises:
-        InputError: it is there already and no `force`, holds anything else, or cannot be written.
+        InputError: it already exists and `force` is not given, holds anything else, or cannot be written.
     """
     if out.exists():
         if not force:
@@ -87,7 +87,7 @@ def _check_replaceable(out: pathlib.Path, folder: pathlib.Path) -> None:
 
 
 def upload(models: Publishable, *, private: bool) -> str:
-    """Publishes all of it in one commit, in which earlier models that are no longer listed go; gives its address.
+    """Publishes all of it in one commit, which removes earlier models that are no longer listed; returns the address.
 
     Raises:
         InputError: the hub cannot be reached, or refuses; or a repository that is to be private is public.
@@ -99,7 +99,7 @@ def upload(models: Publishable, *, private: bool) -> str:
         address = api.create_repo(repository, private=private, exist_ok=True)
         if private and not api.repo_info(repository).private:
             raise InputError(
-                f"{models.name}: is there already and is public, which --private does not change; make it private on "
+                f"{models.name}: already exists and is public, which --private does not change; make it private on "
                 "the hub first, or leave out --private"
             )
         there = api.list_repo_files(repository)

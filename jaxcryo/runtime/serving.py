@@ -1,4 +1,4 @@
-"""What a worker of a Dask cluster does: it opens the work once, does the tasks it is sent, and says how far it is."""
+"""What a worker of a Dask cluster does: it opens the work once, does the tasks it is sent, and reports progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks shared out among the workers of a Dask cluster: who gets which, and what becomes of those that are lost.
+"""Tasks distributed over the workers of a Dask cluster: which worker gets which task, and what happens to lost ones.
 
 Every worker has one task at a time, given to it by name, so that it is known who was at what. Dask starts and restarts
 the workers, carries tasks and news, and notices who is gone.
@@ -39,7 +39,7 @@ class Patience:
     """How long is waited, in seconds."""
 
     silent: float = 1800.0
-    """For news of a worker, before it is taken to hang: far longer than models take to compile."""
+    """Longest silence of a worker before it is taken to hang: far longer than models take to compile."""
     refused: float = 60.0
     """For another worker, where all that there are cannot take part."""
     alone: float = math.inf

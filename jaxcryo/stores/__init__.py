@@ -1,1 +1,1 @@
-"""Files on servers: addresses, how their servers are asked, and a cache of what they gave."""
+"""Files on servers: their addresses, access to the servers, and a cache of what was fetched."""

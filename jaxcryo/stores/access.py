@@ -1,7 +1,7 @@
-"""How a server is asked: which one, with which credentials, and how long it may be silent.
+"""Access to a server: which one, with which credentials, and with which timeouts.
 
-obstore is what asks: one small package without others below it, which speaks S3 and HTTPS alike. (s3fs, the other
-choice, brings aiobotocore, whose pinned botocore is at odds with that of many environments.)
+obstore makes the requests: one small package without dependencies, for both S3 and HTTPS. (The alternative s3fs needs
+aiobotocore, whose pinned botocore conflicts with that of many environments.)
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jaxcryo.errors import InputError
 from jaxcryo.stores.address import Address
 
 SILENCE_SECONDS = 30.0
-"""After which a connection that gives nothing more is given up."""
+"""Timeout of a connection that is silent."""
 _LONGEST_REQUEST = datetime.timedelta(minutes=15)
 _REGIONS = "https://{bucket}.s3.amazonaws.com"
 _DEFAULT_REGION = "us-east-1"
@@ -38,10 +38,10 @@ _FROM_OUTSIDE = (
 
 
 def open_store(address: Address) -> S3Store | HTTPStore:
-    """What gives the objects below an address.
+    """The store with the objects below an address.
 
     A bucket is read with the credentials of the environment or of the AWS profile, else anonymously; at
-    `AWS_ENDPOINT_URL` where that is set.
+    `AWS_ENDPOINT_URL` if that is set.
 
     Raises:
         InputError: the profile that was asked for has no credentials.

@@ -1,4 +1,4 @@
-"""Addresses of what lies on servers, which stand where paths do."""
+"""Addresses of files on servers, which can be used like paths."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WITH_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(.*)", re.DOTALL)
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Address:
-    """A folder or an object on a server; `location` makes one of text."""
+    """A folder or an object on a server; `location` makes one from text."""
 
     url: str
     """Without a slash at its end."""
@@ -29,13 +29,13 @@ class Address:
 
     @property
     def name(self) -> str:
-        """The last part."""
+        """The last part of the address."""
         name = self.url.rpartition("/")[2]
         return name if self.scheme == "s3" else urllib.parse.unquote(name)
 
     @property
     def parent(self) -> Address:
-        """Without the last part."""
+        """The address without its last part."""
         return Address(self.url.rpartition("/")[0])
 
     def __truediv__(self, part: str) -> Address:
@@ -46,14 +46,14 @@ class Address:
 
 
 Location = pathlib.Path | Address
-"""Where something lies: on this machine or on a server."""
+"""A place on this machine or on a server."""
 
 
 def location(place: str | os.PathLike[str] | Address) -> Location:
     """The address that a text is, else a path.
 
     Raises:
-        InputError: it is an address of a kind that is not read.
+        InputError: it is an address of an unsupported kind.
     """
     if isinstance(place, Address):
         return place

@@ -1,4 +1,4 @@
-"""What servers gave, kept in a folder up to a size: what was read longest ago goes first."""
+"""A cache of what was fetched from servers, in a folder of limited size: what was read longest ago is deleted first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxcryo.errors import InputError
 
 _LIMIT_GB = 20.0
 _FOLDER = "jaxcryo-chunks"
-"""Below the folder that was given, so that nothing else in it is ever removed."""
+"""A subfolder of the given folder, so that nothing else in it is ever removed."""
 _KEPT = 0.9
 """Of the limit, when room is made."""
 _BETWEEN_LOOKS = 0.05
@@ -20,7 +20,7 @@ _BETWEEN_LOOKS = 0.05
 
 
 class Cache:
-    """Several processes may share one; each may for a moment exceed the limit by a twentieth of it.
+    """Several processes may share a cache; each may briefly exceed the limit by a twentieth of it.
 
     Raises:
         InputError: the folder cannot be made, or the limit is not above 0.
@@ -32,7 +32,7 @@ class Cache:
         self.folder = pathlib.Path(folder).absolute() / _FOLDER
         self.limit_bytes = int(limit_gb * 1e9)
         self.fault: str | None = None
-        """Why nothing more is kept, for people; who says it empties this."""
+        """A sentence on why nothing more is kept; cleared by the caller that reports it."""
         self._failed = False
         self._lock = threading.Lock()
         self._room = 0
@@ -46,7 +46,7 @@ class Cache:
         return type(self), (str(self.folder.parent), self.limit_bytes / 1e9)
 
     def get(self, name: str) -> bytes | None:
-        """What was kept under a name; None where nothing is."""
+        """What is kept under a name; None if nothing is."""
         path = self._path(name)
         try:
             data = path.read_bytes()
@@ -71,7 +71,7 @@ class Cache:
             fresh.replace(path)
         except OSError as error:
             if not self._failed:
-                self.fault = f"{self.folder}: cannot be written ({error.strerror}): chunks are read, and not kept"
+                self.fault = f"{self.folder}: cannot be written ({error.strerror}): chunks are read but not kept"
             self._failed = True
             with contextlib.suppress(OSError):
                 fresh.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Objects below an address, asked for again with growing waits until they come."""
+"""Objects below an address, requested with retries and growing waits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How often something is asked for, and the waits between, each twice the last one."""
+    """Number of attempts, and the waits between them, each twice the last one."""
 
     attempts: int = 8
     first_seconds: float = 0.25
@@ -37,7 +37,7 @@ PATIENCE = Patience()
 
 
 class RefusedError(InputError):
-    """A server says that something may not be read, or that it does not list its folders."""
+    """A server refuses to show something, or does not list its folders."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,10 +128,10 @@ class Objects:
                 return None
             except (PermissionDeniedError, UnauthenticatedError) as error:
                 advice = (
-                    "the credentials at hand do not open it: give others (AWS_ACCESS_KEY_ID, AWS_PROFILE), or none for "
+                    "your credentials give no access to it: use others (AWS_ACCESS_KEY_ID, AWS_PROFILE), or none for "
                     "a public bucket (AWS_SKIP_SIGNATURE=true)"
                     if place.scheme == "s3"
-                    else "it is not public: download it, and give the folder"
+                    else "it is not public: download it, and pass the folder"
                 )
                 raise RefusedError(f"{place}: may not be read ({_reason(error)}); {advice}") from error
             except BaseError as error:

@@ -124,7 +124,7 @@ def test_a_public_repository_takes_nothing_private(hub: Hub, models: pathlib.Pat
     hub.commit("user/some-models", {"README.md": b"public"})
     command = [str(models), "--license", "mit", "--private"]
     assert publish([*command, NAME]) == 2
-    assert f"{NAME}: is there already and is public" in capsys.readouterr().err
+    assert f"{NAME}: already exists and is public" in capsys.readouterr().err
     assert hub.newest("user/some-models") == {"README.md": b"public"}
     assert publish([*command, "hf://user/new"]) == 0
     assert hub.private == {"user/new"} and FILE_NAME in hub.newest("user/new")

@@ -1,4 +1,4 @@
-"""What runs converted models. A backend that the project brings is a file here and a line in this one.
+"""What runs converted models. Each of the project's own backends is a file here and a line in this one.
 
 Others come from outside: an installed package names one in its entry points (group `jaxcryo.backends`), or a program
 calls `register` (docs/extending.md).
@@ -29,7 +29,7 @@ _registered: dict[str, Backend] = {}
 
 
 def register(added: Backend) -> None:
-    """Makes a backend known to this process; `auto` asks it before the others. One of the same name is replaced."""
+    """Makes a backend known in this process; `auto` asks it before the others. Replaces one of the same name."""
     _registered[added.name] = added
 
 
@@ -40,7 +40,7 @@ def backends() -> Mapping[str, Backend]:
 
 
 def backend_names() -> tuple[str, ...]:
-    """What `--backend` may be."""
+    """The allowed values of `--backend`."""
     return ("auto", *backends())
 
 
@@ -57,9 +57,9 @@ def backend(name: str) -> Backend:
 
 
 def choose_backend(name: str, folder: pathlib.Path, entries: Sequence[ModelEntry]) -> tuple[str, str]:
-    """What `auto` means on this machine for the models of a folder, and why, for people.
+    """The backend that `auto` chooses on this machine for the models of a folder, and why, in words.
 
-    Where there is an NVIDIA GPU, JAX is not started by it.
+    If there is an NVIDIA GPU, this does not start JAX.
     """
     if name != "auto":
         return backend(name).name, "as asked for"
@@ -76,7 +76,7 @@ def choose_backend(name: str, folder: pathlib.Path, entries: Sequence[ModelEntry
 def choose_precision(
     choice: PrecisionChoice, name: str, entries: Sequence[ModelEntry]
 ) -> tuple[tuple[ModelEntry, ...], str]:
-    """The models, each with the precision that it is to run in, and which that is and why, for people.
+    """The models, each with the precision that it will run in, and a phrase on which and why.
 
     Raises:
         InputError: the backend or this machine cannot do what was chosen.

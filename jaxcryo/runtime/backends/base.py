@@ -15,25 +15,25 @@ from jaxcryo.runtime.precision import PRECISIONS, PrecisionChoice, in_bfloat16, 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fit:
-    """Whether a backend is the one to take on this machine, among those that were not asked yet."""
+    """Whether a backend suits this machine; the first that does is used."""
 
     suits: bool
     reason: str
-    """For people. Why not, where it does not suit: empty if nobody would have expected it to."""
+    """In words. If it does not suit, why not; empty if nobody would have expected it to."""
 
 
 class Backend(Protocol):
-    """A way to run converted models. Asking it anything must neither start JAX nor import what is not installed."""
+    """A way to run converted models. Except in `open`, it must neither start JAX nor import what may be missing."""
 
     @property
     def name(self) -> str:
-        """What `--backend` calls it."""
+        """Its name for `--backend`."""
 
     def fit(self, folder: pathlib.Path, entries: Sequence[ModelEntry]) -> Fit:
         """Whether it can run these models here and is a good choice."""
 
     def precision(self, choice: PrecisionChoice, entries: Sequence[ModelEntry]) -> tuple[tuple[ModelEntry, ...], str]:
-        """The models, each with the precision that it is to run in, and which that is and why, for people.
+        """The models, each with the precision that it will run in, and a phrase on which and why.
 
         Raises:
             InputError: it cannot compute in what was chosen, on this machine.
@@ -48,7 +48,7 @@ class Backend(Protocol):
 
 
 def precision_as_asked(choice: PrecisionChoice, entries: Sequence[ModelEntry]) -> tuple[tuple[ModelEntry, ...], str]:
-    """For backends that compute in float32 and bfloat16 alike: what was asked for, or the models' own."""
+    """For backends that compute in both float32 and bfloat16: the requested precision, or the models' own."""
     match choice:
         case "bfloat16":
             return in_bfloat16(entries), "bfloat16 (as asked for)"

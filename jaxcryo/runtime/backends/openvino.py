@@ -32,7 +32,7 @@ class OpenVinoBackend:
         return Fit(suits=True, reason="the fastest on a CPU")
 
     def precision(self, choice: PrecisionChoice, entries: Sequence[ModelEntry]) -> tuple[tuple[ModelEntry, ...], str]:
-        """bfloat16 and int8 unasked, where the CPU has it or is faster in it and a comparison found it as good."""
+        """By default, bfloat16 or int8 if the CPU supports it or is faster in it, and a comparison found it as good."""
         if choice == "float32":
             return precision_as_asked(choice, entries)
         if choice == "int8":

@@ -16,12 +16,12 @@ from jaxcryo.runtime.tensorrt_target import this_machine
 
 
 class TensorRtBackend:
-    """TensorRT, with engines that were built for this very kind of card."""
+    """TensorRT, with engines that were built for exactly this kind of card."""
 
     name = "tensorrt"
 
     def fit(self, folder: pathlib.Path, entries: Sequence[ModelEntry]) -> Fit:
-        """Where there is a card and an engine of every model."""
+        """Suits if there is a card and an engine of every model."""
         gpus = jax_gpus()
         if not gpus:
             return Fit(suits=False, reason="")
@@ -34,7 +34,7 @@ class TensorRtBackend:
         return Fit(suits=True, reason=f"{described(gpus)} and TensorRT {target.tensorrt} at hand")
 
     def precision(self, choice: PrecisionChoice, entries: Sequence[ModelEntry]) -> tuple[tuple[ModelEntry, ...], str]:
-        """That of the files, which decide it."""
+        """The precision of the files."""
         if choice == "int8":
             return precision_as_asked(choice, entries)
         if choice != "auto":
