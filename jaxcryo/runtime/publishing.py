@@ -35,7 +35,7 @@ def publishable(folder: pathlib.Path, name: str, said: Said) -> Publishable:
     """The models of a folder, checked, and their card.
 
     Raises:
-        InputError: they are not usable models, or the name or the licence is none.
+        InputError: they are not usable models, or the name or the license is not valid.
     """
     parsed = HubName.parse(name)
     if parsed is None or parsed.revision is not None:
