@@ -11,7 +11,7 @@ from jaxcryo.progress import Progress
 
 
 class RunsBar(contextlib.AbstractContextManager["RunsBar"]):
-    """One bar for all runs, each counted by its finished share; a single run's bar counts windows, or what `unit` says."""
+    """One bar for all runs, each counted by its finished share; a single run's bar counts windows, or `unit`s."""
 
     def __init__(self, labels: Sequence[str], *, unit: str = "window") -> None:
         self._label = labels[0] if len(labels) == 1 else ""

@@ -74,8 +74,8 @@ def find_peaks(
 
     Searches the slices from `first` on, or all. The slabs may begin up to r slices earlier, for comparison.
 
-    The peaks are those of the whole volume, whatever the slabs' heights: a fixed number of slices is searched at a time,
-    with the r slices before and after them. Outside the slabs everything is lower. If there are more candidates than
+    The peaks are those of the whole volume, whatever the slabs' heights: a fixed number is searched at a time, with
+    the r slices before and after them. Outside the slabs everything is lower. If there are more candidates than
     slots, the slots are doubled until all fit. `on_slab` sees each slab before it is searched.
 
     Raises:
