@@ -66,8 +66,8 @@ def heatmap_slabs(
 ) -> Iterator[Slab]:
     """The mean of the models' heatmaps in consecutive slabs from the first slice to the last.
 
-    With `slices` (from one up to another), only these, with the same values as in the whole. Windows that `choose` leaves out
-    are not computed; voxels that they cover have too low values, down to 0. Voxels without data are 0, so windows
+    With `slices` (from one up to another), only these, with the same values. Windows that `choose` leaves out are not
+    computed; voxels that they cover have too low values, down to 0. Voxels without data are 0, so windows
     without any data are not computed either, which changes nothing; at the end `note` is told how many.
 
     Raises:
