@@ -27,6 +27,7 @@ from jaxcryo.errors import InputError
 from jaxcryo.picks.copick_json import read_copick_folder
 from jaxcryo.runtime import cluster
 from jaxcryo.runtime.manifest import read_manifest
+from jaxcryo.runtime.sharing import _Sharing
 from jaxcryo.stores.address import Address
 from jaxcryo.tomogram import ome_zarr
 from jaxcryo.tomogram.volumes import Reading, write_ome_zarr
@@ -147,25 +148,39 @@ def dask(*arguments: str) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
 
 
 @pytest.mark.slow
-def test_a_cluster_whose_workers_come_and_go(
-    dataset, engines, tmp_path, capsys, monkeypatch, alone, at_first_news
-) -> None:
+def test_a_cluster_whose_workers_come_and_go(dataset, engines, tmp_path, capsys, monkeypatch, alone) -> None:
+    """Each run loses the worker that is at it first; a worker that comes late does what is left."""
     file = str(tmp_path / "scheduler.json")
     monkeypatch.chdir(tmp_path)  # the workers are elsewhere
+    submit, advance = _Sharing._submit, RunsBar.advance
+    given: dict[int, str] = {}
+    killed: dict[int, str] = {}
+
+    def give(sharing, member, *arguments) -> None:
+        if member.index is not None:
+            given[member.index] = member.name
+        submit(sharing, member, *arguments)
+
     with (
         dask("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", file) as scheduler,
         dask("worker", "--scheduler-file", file, "--nthreads", "1", "--memory-limit", "0", "--no-nanny") as worker,
     ):
         scheduler()
-        first = worker("--name", "first")
+        workers = {name: worker("--name", name) for name in ("first", "second")}
 
-        def kill_one_and_start_another() -> None:
-            first.kill()
-            worker("--name", "late")
+        def hear(bar: RunsBar, index: int, done: int, total: int) -> None:
+            advance(bar, index, done, total)
+            if index not in killed:
+                killed[index] = given[index]
+                workers[given[index]].kill()
+                if "late" not in workers:
+                    workers["late"] = worker("--name", "late")
 
-        at_first_news(kill_one_and_start_another)
+        monkeypatch.setattr(_Sharing, "_submit", give)
+        monkeypatch.setattr(RunsBar, "advance", hear)
         assert picks_of(dataset, engines, pathlib.Path("picks"), "--scheduler", file) == 0
-    assert "first died or went away" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert len(killed) == 2 and all(f"{name} died or went away" in said for name in killed.values())
     check_same(tmp_path / "picks", alone)
 
 
