@@ -1,11 +1,12 @@
-"""A tomogram from file to picks: the reference's way and ours, in one run on the same cores, windows and weights.
+"""A tomogram from file to picks: the reference's way and ours in every precision, in one run on the same cores.
 
-python benchmarks/tomogram.py                     (needs pip install -e '.[parity]')
-python benchmarks/tomogram.py --arch yu4u --precision float32 --upsampling resize
+python benchmarks/tomogram.py                     (needs pip install -e '.[parity,int8]')
+python benchmarks/tomogram.py --arch yu4u --precision float32 int8 --shape 16 176 176 --no-reference
 
 The reference is the published networks' way: PyTorch's eager float32 network on batches of windows, heatmaps and
-weights of the whole volume summed in NumPy, scipy's maximum filter. Both take freshly drawn weights at paper size; the
-two alternate, and each figure is the median of its repeats.
+weights of the whole volume summed in NumPy, scipy's maximum filter. All take the same freshly drawn weights at paper
+size; they take turns, and each figure is the median of its repeats. In int8 are all layers that can be: which of them
+a trained network has to keep in float, `jaxcryo convert quantize` finds.
 """
 
 from __future__ import annotations
@@ -23,12 +24,16 @@ import numpy as np
 import onnx
 from scipy.ndimage import maximum_filter
 
+from jaxcryo.config import InferenceConfig
+from jaxcryo.convert.comparison import aligned, phantom_windows
 from jaxcryo.convert.export import export
+from jaxcryo.convert.int8_graph import Calibration, quantizable
 from jaxcryo.convert.onnx_models import OnnxOptions, convert_model
 from jaxcryo.convert.onnx_write import multiply_adds
+from jaxcryo.convert.precisions import float_precisions
+from jaxcryo.convert.quantize import float32_graph
 from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, Volume
 from jaxcryo.models import architectures, build
-from jaxcryo.models.onnx_layers import Upsampling
 from jaxcryo.phantom import PhantomConfig, make_phantom
 from jaxcryo.picking.peaks import collect_peaks, find_peaks
 from jaxcryo.picking.pipeline import find_picks
@@ -38,6 +43,7 @@ from jaxcryo.picking.windows import plan_windows, window_weight
 from jaxcryo.picks.copick_json import write_copick_picks
 from jaxcryo.recipes import recipe
 from jaxcryo.runtime.backends import open_model
+from jaxcryo.runtime.manifest import Int8Model, ModelEntry, RunPrecision, file_sha256
 from jaxcryo.runtime.opened import OpenModel
 from jaxcryo.tomogram.volumes import open_volume, write_ome_zarr
 from jaxcryo.weights import TrainedModel
@@ -50,10 +56,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", choices=tuple(architectures()), nargs="+", default=tuple(architectures()))
     parser.add_argument("--shape", type=int, nargs=3, default=(48, 224, 272), metavar=("Z", "Y", "X"))
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16", help="of ours")
+    parser.add_argument("--precision", choices=("float32", "bfloat16", "int8"), nargs="+", help="of ours (default: all "
+                        "that this CPU has)", default=(*float_precisions(), "int8"))  # fmt: skip
     parser.add_argument("--upsampling", choices=("folded", "resize"), default="folded")
     parser.add_argument("--batch", type=int, help="windows at once (default: the recipe's)")
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--no-reference", action="store_true", help="without PyTorch")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         place = pathlib.Path(folder)
@@ -61,12 +69,13 @@ def main() -> None:
         write_ome_zarr(place / "tomogram.zarr", voxels.load(), voxels.grid.spacing_zyx_angstrom)
         volume = open_volume(place / "tomogram.zarr")
         for arch in args.arch:
-            _compare(arch, volume, place, args.precision, args.upsampling, args.batch, args.repeats)
+            options = OnnxOptions(upsampling=args.upsampling, batch=args.batch)
+            _compare(arch, volume, place, args.precision, options, args.repeats, reference=not args.no_reference)
 
 
 def _compare(
-    arch: str, volume: Volume, folder: pathlib.Path, precision: str, upsampling: Upsampling, batch: int | None,
-    repeats: int,
+    arch: str, volume: Volume, folder: pathlib.Path, precisions: Sequence[RunPrecision], options: OnnxOptions,
+    repeats: int, *, reference: bool,
 ) -> None:  # fmt: skip
     config = recipe(arch)
     _, params, stats = build(config.model)
@@ -75,42 +84,85 @@ def _compare(
         config=config, types=CZII_TYPES, spacing_angstrom=volume.grid.spacing_angstrom, params=params, stats=stats,
         source="untrained",
     )  # fmt: skip
-    options = OnnxOptions(upsampling=upsampling, batch=batch)
     entry = convert_model(model, arch, folder, options, source=str(folder / "untrained" / arch))
-    entry = dataclasses.replace(entry, precision=precision)
-    engine, timer = _timed(open_model(folder, entry, "openvino"))
-    reference = _Reference(model, engine)
-    plan = plan_windows(volume.grid.shape_zyx, engine.patch_zyx, engine.stride_zyx)
-    work = 2 * multiply_adds(onnx.load(folder / entry.onnx_file)) / engine.batch
-    all_peaks = find_picks(volume, [engine], CZII_TYPES, config=config.inference, floor=0.0)  # compiles
-    types = _crowded(all_peaks)
-    reference.predict(np.zeros((1, *engine.patch_zyx), np.float32))
-    theirs, ours, networks, peaks_measured = [], [], [], []
+    if "int8" in precisions:
+        entry = _with_int8(folder, entry)
+    ours = {p: _Ours(folder, dataclasses.replace(entry, precision=p)) for p in precisions}
+    first = next(iter(ours.values())).engine
+    # Their thresholds are of one precision, so that all have as much to do.
+    types = _crowded(find_picks(volume, [first], CZII_TYPES, config=config.inference, floor=0.0))
+    theirs = _Reference(model, first) if reference else None
+    for each in ours.values():
+        find_picks(volume, [each.engine], types, config=config.inference)  # compiles
+    if theirs is not None:
+        theirs.predict(np.zeros((1, *first.patch_zyx), np.float32))
+    their_seconds = []
     for _ in range(repeats):
-        peaks_measured.append(_peak_flops(precision))
-        timer.seconds = 0.0
-        ours.append(_seconds(lambda: write_copick_picks(
-            find_picks(volume, [engine], types, config=config.inference), folder / "picks")))  # fmt: skip
-        networks.append(timer.seconds)
-        theirs.append(_seconds(lambda: reference.picks(volume, types)))
-    peaks_measured.append(_peak_flops(precision))
-    own, network, other = float(np.median(ours)), float(np.median(networks)), float(np.median(theirs))
-    peak = float(np.median(peaks_measured))
-    found = np.concatenate([np.asarray(s.heatmap) for s in heatmap_slabs(volume, [engine])], axis=1)
-    expected = reference.heatmap(volume)
-    error = np.sqrt(np.mean((found - expected) ** 2) / np.mean(expected**2))
-    parts = _parts(volume, engine, found, folder, types) | {"network": network}
+        for each in ours.values():
+            each.run(volume, types, config.inference, folder / "picks")
+        if theirs is not None:
+            their_seconds.append(_seconds(lambda: theirs.picks(volume, types)))
+    plan = plan_windows(volume.grid.shape_zyx, first.patch_zyx, first.stride_zyx)
+    work = 2 * multiply_adds(onnx.load(folder / entry.onnx_file)) / first.batch
+    found = {p: each.heatmap(volume) for p, each in ours.items()}
+    expected = next(iter(found.values())) if theirs is None else theirs.heatmap(volume)
     print(f"\n{arch}, {'×'.join(map(str, volume.grid.shape_zyx))} voxels, {plan.count} windows of "
-          f"{'×'.join(map(str, engine.patch_zyx))}, {precision}, {upsampling}, batch {engine.batch}")  # fmt: skip
-    print(f"  reference {other:7.1f} s  {plan.count / other:6.2f} windows/s")
-    print(f"  ours      {own:7.1f} s  {plan.count / own:6.2f} windows/s   ratio {other / own:.2f}")
-    print(f"  heatmaps differ by {error:.1e} relative RMS")
-    rest = own - network
-    print(f"  of our time {network / own:6.1%} in the network, {rest / own:6.1%} ({rest:.2f} s) in all the rest")
-    print("  alone:      " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in parts.items()))
-    rate = work * plan.count / network
-    print(f"  network     {work / 2e9:.1f} G multiply-adds a window, {rate / 1e9:.0f} GFLOP/s of {peak / 1e9:.0f} in a "
-          f"matrix product: {rate / peak:.0%}")  # fmt: skip
+          f"{'×'.join(map(str, first.patch_zyx))}, {work / 2e9:.1f} G multiply-adds each, {options.upsampling}, batch "
+          f"{first.batch}")  # fmt: skip
+    rows = [("", "seconds", "windows/s", "ratio", "heatmaps differ", "network", "the rest", "GFLOP/s", "of a product")]
+    other = float(np.median(their_seconds)) if their_seconds else None
+    if other is not None:
+        rows.append(("reference", f"{other:.1f}", f"{plan.count / other:.2f}", "1", *[""] * 5))
+    for precision, each in ours.items():
+        seconds, network = float(np.median(each.seconds)), float(np.median(each.network_seconds))
+        error = np.sqrt(np.mean((found[precision] - expected) ** 2) / np.mean(expected**2))
+        rate, peak = work * plan.count / network, None if precision == "int8" else float(np.median(each.peaks))
+        rows.append(
+            (
+                precision, f"{seconds:.1f}", f"{plan.count / seconds:.2f}",
+                "" if other is None else f"{other / seconds:.2f}", f"{error:.1e}", f"{network / seconds:.1%}",
+                f"{seconds - network:.2f} s", f"{rate / 1e9:.0f}", "" if peak is None else f"{rate / peak:.0%}",
+            )
+        )  # fmt: skip
+    print(aligned(rows))
+    parts = _parts(volume, first, next(iter(found.values())), folder, types)
+    print("alone: " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in parts.items()))
+
+
+def _with_int8(folder: pathlib.Path, entry: ModelEntry) -> ModelEntry:
+    """The model with all layers in int8 that can be."""
+    graph = float32_graph(folder, entry)
+    calibration = Calibration(graph, phantom_windows(entry, 2 * entry.batch), batch=entry.batch)
+    file = folder / f"{entry.name}-int8.onnx"
+    onnx.save(calibration.quantized(quantizable(graph)), file)
+    int8 = Int8Model(
+        onnx_file=file.name, onnx_sha256=file_sha256(file), calibrated_on="phantoms", f4_change=None, agreement=0.0,
+        cpu="", speedup=0.0,
+    )  # fmt: skip
+    return dataclasses.replace(entry, int8=int8)
+
+
+class _Ours:
+    """A model in one precision, and what was measured of it."""
+
+    def __init__(self, folder: pathlib.Path, entry: ModelEntry) -> None:
+        self.precision = entry.precision
+        self.engine, self._timer = _timed(open_model(folder, entry, "openvino"))
+        self.seconds: list[float] = []
+        self.network_seconds: list[float] = []
+        self.peaks: list[float] = []
+
+    def run(self, volume: Volume, types: tuple[ParticleType, ...], config: InferenceConfig, out: pathlib.Path) -> None:
+        if self.precision != "int8":
+            self.peaks.append(_peak_flops(self.precision))
+        self._timer.seconds = 0.0
+        self.seconds.append(
+            _seconds(lambda: write_copick_picks(find_picks(volume, [self.engine], types, config=config), out))
+        )
+        self.network_seconds.append(self._timer.seconds)
+
+    def heatmap(self, volume: Volume) -> np.ndarray:
+        return np.concatenate([np.asarray(s.heatmap) for s in heatmap_slabs(volume, [self.engine])], axis=1)
 
 
 @dataclasses.dataclass

@@ -170,8 +170,9 @@ class OptimConfig:
     epochs: float = 64
     warmup_epochs: float = 4
     batch: int = 32
-    accumulate: int = 1
-    """A batch is split into this many parts whose gradients are averaged; BatchNorm sees one part at a time."""
+    accumulate: int | None = None
+    """A batch is split into this many parts whose gradients are averaged; BatchNorm sees one part at a time. None: as
+    few as the device's memory allows, which a training decides when it begins, and keeps."""
     ema_decay: float = 0.999
     ema_warmup: bool = False
     """Let the decay rise as (1 + n) / (10 + n), for trainings of a few hundred steps."""
@@ -186,6 +187,11 @@ class OptimConfig:
             from_zero=("weight_decay", "warmup_epochs"),
             share=("ema_decay",),
         )
+
+    @property
+    def parts(self) -> int:
+        """Into which a batch is split; one where nothing was decided."""
+        return self.accumulate or 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -221,7 +227,8 @@ class TrainConfig:
     """How partial labels are learned; None if labels are complete."""
     optim: OptimConfig = OptimConfig()
     inference: InferenceConfig = InferenceConfig()
-    precision: Precision = "float32"
+    precision: Precision | None = None
+    """None: what the device does best, which a training decides when it begins, and keeps."""
     pretrained: bool = True
     """Start from ported ImageNet weights."""
     rematerialize: bool = False

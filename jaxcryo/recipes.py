@@ -2,14 +2,14 @@
 
 paper, yu4u
     command   python train.py --arch yu4u --fold 0
-    hardware  one GPU; on 16 GB (a T4) add `--accumulate 4 --precision float16`
+    hardware  one GPU, of 16 GB (a T4) or more
     hours     about 6 on a T4 (float16), 1.5 on an A100 (bfloat16)
     score     the authors' 0.783 private / 0.788 public is for four yu4u and three tattaka models averaged; they give
               none for a single model
 
 paper, tattaka
     command   python train.py --arch tattaka --fold 0
-    hardware  one GPU; on 16 GB (a T4) add `--accumulate 8 --precision float16`
+    hardware  one GPU, of 16 GB (a T4) or more
     hours     about 3 on a T4 (float16), 0.7 on an A100 (bfloat16)
     score     as above
 
@@ -17,6 +17,8 @@ The hours are estimates from operations; the authors give none, and nobody has m
 pass of one window takes 89 (yu4u) or 226 (tattaka) GFLOP by XLA's count, a training step three times as much. An epoch
 of six runs of 1782 or 810 windows has 334 or 151 steps of 32: 183 or 82 PFLOP in 64 or 25 epochs, and a tenth more for
 validation. Assumed are 10 TFLOP/s on the T4 and 40 on the A100, an eighth of their peaks.
+
+No recipe names a precision or a number of parts of a batch: both follow from the device (jaxcryo/training/device.py).
 
 `small`: the bundled networks, learned from phantoms on two CPU cores in a quarter of an hour each
 (docs/demo.md has commands, times and scores). `tiny`: for tests, seconds.

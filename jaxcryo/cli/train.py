@@ -18,7 +18,7 @@ class RecipeOptions:
     """any number of the recipe, e.g. optim.ema_decay=0.99 crop.near_pick=0.3 (config.json of a run lists all)"""
     batch: Annotated[int | None, shown("N", default="the recipe's")] = None
     """samples per step"""
-    accumulate: Annotated[int | None, shown("N", default="the recipe's")] = None
+    accumulate: Annotated[int | None, shown("N", default="as few as memory allows")] = None
     """gradient accumulation steps: the batch is split into this many parts, to save memory"""
     lr: Annotated[float | None, shown("RATE", default="the recipe's")] = None
     """learning rate"""
@@ -43,8 +43,9 @@ class StartOptions:
 class ComputeOptions:
     """How steps are computed."""
 
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """compute precision"""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """compute precision; auto is bfloat16 on NVIDIA GPUs from compute capability 8.0 on, float16 with loss scaling from
+    7.0 on (a T4), else float32; a training that is continued keeps its own"""
     rematerialize: Switch = False
     """gradient checkpointing: recompute activations to save memory"""
     sync_batch_norm: Switch = False
@@ -123,7 +124,7 @@ TRAIN = Command(
             "the paper's recipe on data/ (in the challenge's layout), the first run in sorted order held out"
         ),
         "train --arch tattaka --fold 2 --accumulate 8": (
-            "the other architecture, its batch of 32 in eight parts, for GPUs with less memory"
+            "the other architecture, its batch of 32 in eight parts whatever the memory"
         ),
         "train --arch yu4u --fold 0 --data data/phantom --size small --minutes 15": "a small network on two CPU cores",
         "train --arch yu4u --fold 0 --set optim.ema_decay=0.99 crop.near_pick=0.3": "two numbers of the recipe changed",

@@ -291,7 +291,7 @@ def _config(options: TrainOptions, classes: int, *, for_phantoms: bool = False) 
     config = dataclasses.replace(
         config,
         optim=dataclasses.replace(config.optim, **optim),
-        precision=options.compute.precision,
+        precision=config.precision if options.compute.precision == "auto" else options.compute.precision,
         rematerialize=options.compute.rematerialize,
         sync_batch_norm=options.compute.sync_batch_norm,
         seed=options.recipe.seed,

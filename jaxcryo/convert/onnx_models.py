@@ -17,7 +17,7 @@ from jaxcryo.files import atomic_path
 from jaxcryo.models import Weights, build
 from jaxcryo.models.onnx_layers import Upsampling
 from jaxcryo.progress import Progress
-from jaxcryo.runtime.manifest import FILE_NAME, ModelEntry, file_sha256, read_manifest, write_manifest
+from jaxcryo.runtime.manifest import FILE_NAME, ModelEntry, file_sha256, listed_files, write_manifest
 from jaxcryo.weights import TrainedModel, load_model, model_types, save_model
 
 _GENERIC_STEMS = ("best", "last")
@@ -182,6 +182,6 @@ def _names(files: list[pathlib.Path]) -> list[str]:
 def _listed_files(out: pathlib.Path) -> set[str]:
     """The files of the models that are in the folder now; none if its manifest cannot be read."""
     try:
-        return {name for entry in read_manifest(out) for name, _ in entry.files}
+        return {name for name in listed_files(out) if pathlib.PurePath(name).name == name}
     except InputError:
         return set()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import glob
 import pathlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import onnx
 
+from jaxcryo.calling import command
 from jaxcryo.convert.calibration_windows import phantom_calibration
 from jaxcryo.convert.comparison import Heatmaps, Windows, aligned, compare, in_batches, phantom_windows
 from jaxcryo.convert.int8_graph import Calibration, Layer, quantizable
@@ -33,7 +36,15 @@ from jaxcryo.files import atomic_path
 from jaxcryo.models import build
 from jaxcryo.models.onnx_layers import Upsampling
 from jaxcryo.progress import Progress
-from jaxcryo.runtime.manifest import FILE_NAME, Int8Model, ModelEntry, RunPrecision, file_sha256, read_manifest
+from jaxcryo.runtime.manifest import (
+    FILE_NAME,
+    Int8Model,
+    ModelEntry,
+    RunPrecision,
+    file_sha256,
+    listed_files,
+    read_manifest,
+)
 from jaxcryo.runtime.openvino import OpenVinoPredict, openvino_predict
 from jaxcryo.weights import load_model
 
@@ -65,9 +76,9 @@ class LayerReport:
 
 
 def quantize_models(folder: pathlib.Path, options: QuantizeOptions, *, force: bool = False) -> bool:
-    """Writes the int8 models, prints and records what was measured; returns whether all models have one.
+    """Writes the int8 models, prints and records what was measured; returns whether none of them failed.
 
-    Existing ones are kept without `force`.
+    Existing ones are kept without `force`, and where a new one fails.
 
     Raises:
         InputError: the folder cannot be used, or the phantoms are too small.
@@ -84,11 +95,11 @@ def quantize_models(folder: pathlib.Path, options: QuantizeOptions, *, force: bo
 
 
 def quantize_model(folder: pathlib.Path, entry: ModelEntry, options: QuantizeOptions) -> bool:
-    """Quantizes one model; returns whether it has an int8 model now."""
+    """Quantizes one model; False if none could be written, and the folder is as it was."""
     graph, before = float32_graph(folder, entry), entry.int8
     layers = quantizable(graph)
     if not layers:
-        print(f"{entry.name}: has no layer that could be computed in int8; it stays as it was")
+        print(f"{entry.name}: has no layer that could be computed in int8{_what_stays(folder, before)}")
         return False
     windows, of = (_phantoms if options.calibrate is None else options.calibrate)(entry)
     with tempfile.TemporaryDirectory() as place:
@@ -108,10 +119,7 @@ def quantize_model(folder: pathlib.Path, entry: ModelEntry, options: QuantizeOpt
         print(aligned(layer_rows(reports, kept)))
         print(aligned(precision_rows(comparisons)))
         if len(kept) == len(layers):
-            print(
-                f"{entry.name}: no layer can be computed in int8 without losing picks; it stays as it was"
-                + ("" if before is None else f", with the int8 model {before.onnx_file} of before")
-            )
+            print(f"{entry.name}: no layer can be computed in int8 without losing picks{_what_stays(folder, before)}")
             return False
         # Under a new name: until the manifest is written, the folder stays as it was.
         sha256 = file_sha256(trial / int8.onnx_file)
@@ -120,16 +128,37 @@ def quantize_model(folder: pathlib.Path, entry: ModelEntry, options: QuantizeOpt
             fresh.write_bytes((trial / int8.onnx_file).read_bytes())
     kept_names = tuple(r.layer.name for r in kept)
     int8 = dataclasses.replace(int8, onnx_file=path.name, onnx_sha256=sha256, float_layers=kept_names)
-    seconds = seconds_per_window(folder, dataclasses.replace(entry, int8=int8), (*float_precisions(), "int8"))
-    int8 = measured(int8, comparisons[-1], seconds)
-    record(folder, dataclasses.replace(entry, int8=int8))
-    if before is not None and before.onnx_file != path.name:
-        (folder / before.onnx_file).unlink(missing_ok=True)
+    try:
+        seconds = seconds_per_window(folder, dataclasses.replace(entry, int8=int8), (*float_precisions(), "int8"))
+        int8 = measured(int8, comparisons[-1], seconds)
+        record(folder, dataclasses.replace(entry, int8=int8))
+    finally:
+        _remove_unlisted(folder, entry.name)
     print(
         f"{path}: {path.stat().st_size / 1e6:.1f} MB, calibrated on {of}; {milliseconds(seconds)} a window, "
         f"{int8.speedup:.2f} times as fast as float; recorded in {folder / FILE_NAME}"
     )
     return True
+
+
+def _what_stays(folder: pathlib.Path, before: Int8Model | None) -> str:
+    if before is None:
+        return "; it has no int8 model"
+    again = command(f"convert check --int8 4 {folder}")
+    return f"; the int8 model of before, {before.onnx_file}, stays ('{again}' compares it again)"
+
+
+def _remove_unlisted(folder: pathlib.Path, name: str) -> None:
+    """Removes int8 files of a model that the manifest does not list: replaced ones, and what runs left that were cut
+    off.
+
+    Only what is named by its own contents, as `quantize_model` names it.
+    """
+    with contextlib.suppress(InputError):  # a manifest that cannot be read is told by whatever reads it next
+        listed = listed_files(folder)
+        for path in folder.glob(f"{glob.escape(name)}-int8-????????.onnx"):
+            if path.name not in listed and path.stem.endswith(file_sha256(path)[:8]):
+                path.unlink(missing_ok=True)
 
 
 def float32_graph(folder: pathlib.Path, entry: ModelEntry) -> onnx.ModelProto:

@@ -152,6 +152,24 @@ def read_manifest(folder: str | pathlib.Path) -> tuple[ModelEntry, ...]:
             written, two models of one name, or particle types that differ between models.
     """
     folder = pathlib.Path(folder)
+    entries = _entries(folder)
+    _check_together(folder / FILE_NAME, entries)
+    for entry in entries:
+        for name, sha256 in entry.files:
+            _check_file(folder, name, sha256)
+    return entries
+
+
+def listed_files(folder: str | pathlib.Path) -> set[str]:
+    """The names of all files that belong to a folder's models, whether they are there and whole or not.
+
+    Raises:
+        InputError: no such folder, or no readable manifest.
+    """
+    return {name for entry in _entries(pathlib.Path(folder)) for name, _ in entry.files}
+
+
+def _entries(folder: pathlib.Path) -> tuple[ModelEntry, ...]:
     path = folder / FILE_NAME
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected the output of convert: convert a checkpoint first")
@@ -162,12 +180,7 @@ def read_manifest(folder: str | pathlib.Path) -> tuple[ModelEntry, ...]:
         raise InputError(
             f"{path}: its format is {reprlib.repr(data.get('format'))}; expected {FORMAT} or older: convert again"
         )
-    entries = from_plain(_Manifest, _of_today(data), str(path)).models
-    _check_together(path, entries)
-    for entry in entries:
-        for name, sha256 in entry.files:
-            _check_file(folder, name, sha256)
-    return entries
+    return from_plain(_Manifest, _of_today(data), str(path)).models
 
 
 def _of_today(data: Any) -> Any:

@@ -10,21 +10,43 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
 
+from jaxcryo.config import TrainConfig
+from jaxcryo.data.samples import Batch
 from jaxcryo.data.targets import sigmas_voxel
 from jaxcryo.errors import InputError, OutputError
-from jaxcryo.models import Weights, build
+from jaxcryo.models import Network, Weights, build
 from jaxcryo.picking.windows import plan_windows
 from jaxcryo.training import distributed
 from jaxcryo.training.checkpoint import Checkpoints
+from jaxcryo.training.device import (
+    Device,
+    StepMemory,
+    parts_that_fit,
+    possible_parts,
+    step_said,
+    with_parts,
+    with_precision,
+)
 from jaxcryo.training.held_out_page import HeldOutPage
 from jaxcryo.training.loop import Timing, Trainer, TrainingStopped, stop_signals
 from jaxcryo.training.record import Record
-from jaxcryo.training.run_folder import Result, RunDescription, RunFolder, describe, read_result, write_result
+from jaxcryo.training.run_folder import (
+    Result,
+    RunDescription,
+    RunFolder,
+    config_of,
+    describe,
+    read_result,
+    write_result,
+)
 from jaxcryo.training.run_writer import RunWriter
 from jaxcryo.training.source import Example, SampleSource
-from jaxcryo.training.state import initial_state
-from jaxcryo.training.step import AXIS, over_devices, replicate
+from jaxcryo.training.state import TrainState, initial_state
+from jaxcryo.training.step import AXIS, Step, kept_bytes, over_devices, replicate
 
 __all__ = ["Example", "Length", "Outcome", "Start", "TrainingStopped", "fit"]
 
@@ -70,11 +92,14 @@ def fit(
     length: Length,
     start: Start | None = None,
     save_every_seconds: float = 120,
+    device: Device | None = None,
     say: Callable[[str], None] = print,
 ) -> Outcome:
     """Trains on the batches of `source`, validates on `held_out`, writes all to a folder; continues a run in it.
 
-    The source is closed at the end. If the training has already finished, no batch is asked of it.
+    If the recipe leaves precision or parts of a batch open, they are those that the run in the folder began with, or
+    else what suits the device (None: the one at hand). The source is closed at the end. If the training has already
+    finished, no batch is asked of it.
 
     Raises:
         InputError: the folder holds another run, or the data cannot be used.
@@ -87,33 +112,39 @@ def fit(
         plan_windows(held_out.volume.grid.shape_zyx, config.model.patch_zyx, config.inference.stride_zyx)
     except InputError as error:
         raise InputError(f"{held_out.volume.name}, the held-out run: {error}") from error
+    device = _like_all_processes(device or Device.at_hand())
+    before = config_of(folder)
+    config, in_precision = with_precision(config, before, device)
+    if before is not None:
+        config = with_parts(config, config.optim.accumulate or before.optim.parts)
+    description = dataclasses.replace(description, config=config)
     distributed.check_same("data and options", description.to_json())
-    resumed = describe(folder, description) if distributed.is_first() else True
-    distributed.meet("description")
-    finished = read_result(folder) if resumed and all(f.exists() for f in folder.listed) else None
-    if finished is not None:
-        return Outcome(result=finished, files=folder.listed, was_finished=True)
+    if before is not None:
+        _enter(folder, description)
+        finished = read_result(folder) if all(f.exists() for f in folder.listed) else None
+        if finished is not None:
+            return Outcome(result=finished, files=folder.listed, was_finished=True)
     network, params, stats = build(
         config.model,
         seed=config.seed,
-        dtype=_DTYPES[config.precision],
+        dtype=_DTYPES[config.precision or "float32"],
         batch_axis=AXIS if config.sync_batch_norm else None,
         rematerialize=config.rematerialize,
     )
     if start is not None:
         params, stats = start.params, start.stats
-    step = over_devices(network, config, sigmas_voxel(types, config.target, description.spacing_angstrom))
+    sigma_voxel = sigmas_voxel(types, config.target, description.spacing_angstrom)
     total = length.steps or max(round(config.optim.epochs * source.epoch_steps), 1)
     state = initial_state(
         params, stats, total_steps=total, config=config.optim, half_precision=config.precision == "float16"
     )
     with contextlib.closing(source), Checkpoints(folder) as checkpoints, stop_signals() as stop:
-        restored = checkpoints.restore(state, say) if resumed else None
+        restored = checkpoints.restore(state, say) if before is not None else None
         if restored is not None:
             state = restored
             say(f"continuing {folder} after step {int(state.step)} of {int(state.total_steps)}")
         else:
-            if resumed:
+            if before is not None:
                 say(f"{folder} has no checkpoint yet: starting from step 0")
             if start is not None and start.about:
                 say(start.about)
@@ -124,6 +155,12 @@ def fit(
             + f"; {sum(v.size for v in params.values()) / 1e6:.1f} M parameters on "
             + f"{jax.device_count()} {jax.default_backend()} device{'s' if jax.device_count() > 1 else ''}"
         )
+        on_devices = replicate(state)
+        step, parts, memory = _compiled(network, config, on_devices, source.batch(first), sigma_voxel, device)
+        if before is None:
+            description = dataclasses.replace(description, config=with_parts(config, parts))
+            _enter(folder, description)
+        say(step_said(in_precision, memory, description.config, device, jax.device_count()))
         record = Record(folder, types, first, writes=distributed.is_first())
         trainer = Trainer(
             description=description,
@@ -143,7 +180,7 @@ def fit(
             save_every_seconds=save_every_seconds,
             deadline=None if length.minutes is None else began + 60 * length.minutes,
         )
-        validation, steps = trainer.run(step, replicate(state), timing, stop)
+        validation, steps = trainer.run(step, on_devices, timing, stop)
     distributed.meet("end")
     result = Result.of(steps, validation)
     if distributed.is_first():
@@ -155,3 +192,48 @@ def fit(
                 f"the training is done and saved, but {error}; rerun the same command to finish it"
             ) from error
     return Outcome(result=result, files=folder.listed)
+
+
+def _enter(folder: RunFolder, description: RunDescription) -> None:
+    """Writes what a new run trains, or sees that the folder's run is this one."""
+    if distributed.is_first():
+        describe(folder, description)
+    distributed.meet("description")
+
+
+def _like_all_processes(device: Device) -> Device:
+    """With the memory that every process's device has, so that all decide alike."""
+    if device.memory_bytes is None:
+        return device
+    (least,) = distributed.agree(-(device.memory_bytes >> 20))
+    return dataclasses.replace(device, memory_bytes=-least << 20)
+
+
+def _compiled(
+    network: Network,
+    config: TrainConfig,
+    state: TrainState,
+    batch: Batch,
+    sigma_voxel: Float[NDArray[np.float32], " c"],
+    device: Device,
+) -> tuple[Step, int, StepMemory]:
+    """The step, into how many parts it splits a batch, and what it takes of a device's memory."""
+    steps: dict[int, jax.stages.Wrapped] = {}
+
+    def measure(parts: int) -> StepMemory:
+        step = over_devices(network, with_parts(config, parts), sigma_voxel)
+        steps.clear()  # one that was too large has its place in memory too
+        steps[parts] = step
+        return StepMemory.of(step, state, batch)
+
+    possible = possible_parts(config, jax.device_count())
+    if config.optim.accumulate is None and device.room_bytes is not None and possible:
+        lasting = sum(a.nbytes for a in jax.tree.leaves((state, batch))) // jax.local_device_count()
+        kept = kept_bytes(network, config, state)
+        parts, memory = parts_that_fit(
+            possible, measure, kept_bytes=kept, lasting_bytes=lasting, room_bytes=device.room_bytes
+        )
+    else:
+        parts = config.optim.parts
+        memory = measure(parts)
+    return steps[parts], parts, memory

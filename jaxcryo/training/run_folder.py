@@ -104,6 +104,23 @@ class RunDescription:
         return read_back
 
 
+def config_of(folder: RunFolder) -> TrainConfig | None:
+    """The recipe that the run in a folder began with; None where there is no run yet.
+
+    Raises:
+        InputError: the description cannot be used, or weights lie there without one.
+    """
+    if folder.config.exists():
+        return from_plain(TrainConfig, _read(folder.config).get("config"), str(folder.config))
+    present = [str(file) for file in (folder.best, folder.last) if file.exists()]
+    if present:
+        raise InputError(
+            f"{', '.join(present)}: already exists, and not from a known training run ({folder.config} is "
+            "missing); choose another --out"
+        )
+    return None
+
+
 def describe(folder: RunFolder, description: RunDescription) -> bool:
     """Writes the description of a new run; True if the folder already holds this very run.
 
@@ -111,18 +128,12 @@ def describe(folder: RunFolder, description: RunDescription) -> bool:
         InputError: the folder holds a run of another description; the message names what differs.
     """
     new = description.to_json()
-    if not folder.config.exists():
-        present = [str(file) for file in (folder.best, folder.last) if file.exists()]
-        if present:
-            raise InputError(
-                f"{', '.join(present)}: already exists, and not from a known training run ({folder.config} is "
-                "missing); choose another --out"
-            )
+    began = config_of(folder)
+    if began is None:
         write_text(folder.config, json.dumps(new, indent=1) + "\n")
         return False
     old = _read(folder.config)
-    if "config" in old:  # choices that did not exist yet had what is their default now
-        old["config"] = to_plain(from_plain(TrainConfig, old["config"], str(folder.config)))
+    old["config"] = to_plain(began)  # choices that did not exist yet had what is their default now
     # The skewness is measured and need not match; trainings from before fingerprints have none to compare.
     measured = ("skewness", *(name for name in ("fingerprints", "start") if name not in old))
     differing = [_difference(*d) for d in _differences(old, {k: v for k, v in new.items() if k not in measured})]

@@ -19,7 +19,7 @@ from jaxcryo.config import TrainConfig
 from jaxcryo.data.samples import Batch, draw_known, draw_samples, sample_keys
 from jaxcryo.errors import InputError
 from jaxcryo.models import Network, Weights
-from jaxcryo.training.loss import loss_parts, sample_losses
+from jaxcryo.training.loss import loss, loss_parts, sample_losses
 from jaxcryo.training.state import TrainState, learning_rate, optimizer
 from jaxcryo.training.teacher import filled_in
 
@@ -63,7 +63,7 @@ def train_step(
         batch.collection, places, keys=keys, patch_zyx=config.model.patch_zyx, augmentation=config.augment
     )
     if known is not None and config.partial is not None:
-        answers = _answers(network, state, windows, config.optim.accumulate)
+        answers = _answers(network, state, windows, config.optim.parts)
         progress = state.step / state.total_steps
         targets, weights = filled_in(targets, known, answers, progress, config.partial, axis=axis)
     share = _mixing(jax.random.fold_in(step_key, config.optim.batch), config)
@@ -86,7 +86,7 @@ def train_step(
         state.params,
         state.stats,
         (mixed, wanted, jax.tree.map(_partners, wanted)),
-        config.optim.accumulate,
+        config.optim.parts,
     )
     if axis is not None:
         gradients, parts = lax.pmean((gradients, parts), axis)
@@ -125,7 +125,7 @@ def over_devices(
     config: TrainConfig,
     sigma_voxel: Float[NDArray[np.float32], " c"],
     devices: Sequence[jax.Device] | None = None,
-) -> Step:
+) -> jax.stages.Wrapped:
     """`train_step` replicated over devices (None: all of all processes).
 
     It takes this process's share of a batch, every array with the local devices as its first axis.
@@ -133,7 +133,7 @@ def over_devices(
     Raises:
         InputError: the batch does not divide.
     """
-    parts = (jax.device_count() if devices is None else len(devices)) * config.optim.accumulate
+    parts = (jax.device_count() if devices is None else len(devices)) * config.optim.parts
     if config.optim.batch % parts:
         raise InputError(
             f"a batch of {config.optim.batch} samples cannot be shared out over {parts} devices and accumulated parts"
@@ -149,6 +149,24 @@ def over_devices(
         axis=AXIS,
     )
     return jax.pmap(step, axis_name=AXIS, donate_argnums=0, devices=devices)
+
+
+def kept_bytes(network: Network, config: TrainConfig, state: TrainState) -> int:
+    """What the backward pass of a whole batch asks to be kept on each device, found without compiling anything.
+
+    `state` is replicated.
+    """
+    local = len(state.step)
+    samples = (local, config.optim.batch // jax.device_count())
+    windows = jax.ShapeDtypeStruct((*samples, *config.model.patch_zyx), jnp.float32)
+    targets = jax.ShapeDtypeStruct((*samples, config.model.classes, *config.model.patch_zyx), jnp.float32)
+
+    def kept(params: Weights, stats: Weights, x: Array, y: Array) -> list[Array]:
+        pullback = jax.vjp(lambda p: loss(network.apply_train(p, stats, x)[0], y, config.loss), params)[1]
+        return jax.tree.leaves(pullback)
+
+    leaves = jax.eval_shape(jax.vmap(kept, axis_name=AXIS), state.params, state.stats, windows, targets)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) // local
 
 
 def replicate(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:

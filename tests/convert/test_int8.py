@@ -208,11 +208,33 @@ def test_layers_go_back_to_float_until_as_much_is_found(
     assert (entry.int8.f4_change, entry.int8.agreement, entry.int8.speedup) == (0, 1, pytest.approx(1.5))
     assert main(["quantize", str(folder)]) == 0
     assert "--force" in capsys.readouterr().out and len(tried) == 3
-    # Where every layer spoils it, the folder keeps what it has.
+    # Where every layer spoils it, the folder keeps what it has, and that is said.
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
     spoilers.update(a=0.01, c=0.01)
-    before = (folder / "engines.json").read_bytes()
+    capsys.readouterr()
     assert main(["quantize", str(folder), "--force"]) == 1
-    assert (folder / "engines.json").read_bytes() == before and read_manifest(folder)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before and read_manifest(folder)
+    said = capsys.readouterr().out
+    assert entry.int8.onnx_file in said and "check --int8" in said
+    # The same where it fails once the new file is there, which is not the old one.
+    for layer in "ac":
+        del spoilers[layer]
+    monkeypatch.setattr(Doubled, "quantized", lambda *_: onnx.ModelProto(producer_name="again"))
+    monkeypatch.setattr(quantize, "seconds_per_window", lambda *_: 1 / 0)
+    tried.append(["a", "c"])
+    with pytest.raises(ZeroDivisionError):
+        main(["quantize", str(folder), "--force"])
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    # What a run that was killed has left goes with the next one; what others wrote stays.
+    left = folder / "tiny-int8-e3b0c442.onnx"  # the SHA-256 of nothing
+    foreign = folder / "tiny-int8-00000000.onnx"
+    left.touch()
+    foreign.touch()
+    monkeypatch.setattr(quantize, "seconds_per_window", lambda *_: {"float32": 0.3, "int8": 0.2})
+    assert main(["quantize", str(folder), "--force"]) == 0
+    (again,) = read_manifest(folder)
+    assert again.int8 is not None and again.int8.onnx_file != entry.int8.onnx_file
+    assert {p.name for p in folder.glob("*int8*")} == {again.int8.onnx_file, foreign.name}
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from jaxcryo.models import build
 from jaxcryo.training import fit as fitting
 from jaxcryo.training import loop, source
 from jaxcryo.training.checkpoint import Checkpoints
+from jaxcryo.training.device import with_parts
 from jaxcryo.training.fit import Example, Length, Outcome, Start, TrainingStopped, fit
 from jaxcryo.training.run_folder import RunDescription, RunFolder, read_description
 from jaxcryo.training.source import source_of
@@ -56,7 +57,8 @@ def test_resumed_equals_uninterrupted(tmp_path, description, examples, monkeypat
     assert steps == ["step", "1", "2", "3", "4"]
     assert all(f.exists() for f in straight.files)
     assert {"report.html", "curves.png"} <= {f.name for f in straight.files}
-    assert read_description(RunFolder(tmp_path / "cut")) == description
+    decided = with_parts(dataclasses.replace(description.config, precision="float32"), 1)
+    assert read_description(RunFolder(tmp_path / "cut")) == dataclasses.replace(description, config=decided)
 
     other = dataclasses.replace(description, config=dataclasses.replace(description.config, seed=7))
     with pytest.raises(InputError, match=r"config\.seed.*42.*7"):
@@ -88,6 +90,7 @@ def test_the_state_of_a_step_is_kept_only_once_its_loss_is_known(
             calls.append(metrics)
             return state, ({**metrics, "loss": metrics["loss"] * np.nan} if len(calls) == 3 else metrics)
 
+        step.lower = run.lower
         return step
 
     monkeypatch.setattr(fitting, "over_devices", broken_at_3)

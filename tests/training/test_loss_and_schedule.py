@@ -76,7 +76,7 @@ def test_schedule_of_the_paper_s_tables(arch, epochs, warmup) -> None:
 
 
 TABLE_1 = {
-    "learning_rate": 1e-3, "weight_decay": 0.0, "epochs": 64, "warmup_epochs": 4, "batch": 32, "accumulate": 1,
+    "learning_rate": 1e-3, "weight_decay": 0.0, "epochs": 64, "warmup_epochs": 4, "batch": 32, "accumulate": None,
     "ema_decay": 0.999, "ema_warmup": False, "clip_norm": None, "epsilon": 1e-8,
 }  # fmt: skip
 TABLE_2 = {**TABLE_1, "weight_decay": 1e-2, "epochs": 25, "warmup_epochs": 5}
