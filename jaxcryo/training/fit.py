@@ -155,12 +155,16 @@ def fit(
             + f"; {sum(v.size for v in params.values()) / 1e6:.1f} M parameters on "
             + f"{jax.device_count()} {jax.default_backend()} device{'s' if jax.device_count() > 1 else ''}"
         )
-        on_devices = replicate(state)
-        step, parts, memory = _compiled(network, config, on_devices, source.batch(first), sigma_voxel, device)
-        if before is None:
-            description = dataclasses.replace(description, config=with_parts(config, parts))
-            _enter(folder, description)
-        say(step_said(in_precision, memory, description.config, device, jax.device_count()))
+        on_devices, batch = replicate(state), None
+        if first < int(state.total_steps):
+            batch = source.batch(first)
+            step, parts, memory = _compiled(network, config, on_devices, batch, sigma_voxel, device)
+            if before is None:
+                description = dataclasses.replace(description, config=with_parts(config, parts))
+                _enter(folder, description)
+            say(step_said(in_precision, memory, description.config, device, jax.device_count()))
+        else:  # all steps are done, and the end is missing
+            step = over_devices(network, config, sigma_voxel)
         record = Record(folder, types, first, writes=distributed.is_first())
         trainer = Trainer(
             description=description,
@@ -171,8 +175,10 @@ def fit(
             page=HeldOutPage(folder=folder, description=description, volume=held_out.volume, truth=held_out.picks),
             record=record,
             writer=RunWriter(folder, record, checkpoints, say),
+            first_batch=batch,
             say=say,
         )
+        del batch
         timing = Timing(
             first=first,
             total=int(state.total_steps),

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcryo.data.samples import Batch
 from jaxcryo.errors import OutputError
 from jaxcryo.interrupt import first_one_is_ours
 from jaxcryo.models import Network
@@ -65,6 +66,8 @@ class Trainer:
     page: HeldOutPage
     record: Record
     writer: RunWriter
+    first_batch: Batch | None
+    """Of the first step, where the source was asked for it already."""
     say: Callable[[str], None]
     began: float = dataclasses.field(default_factory=time.monotonic)
     validation_seconds: float = 0.0
@@ -88,8 +91,10 @@ class Trainer:
             total=total, initial=n, unit="step", desc=self.description.config.arch, mininterval=1.0,
             disable=not distributed.is_first(),
         ) as bar:  # fmt: skip
+            batch, self.first_batch = self.first_batch, None
             while n < total:
-                state, metrics = step(state, self.source.batch(n))
+                state, metrics = step(state, self.source.batch(n) if batch is None else batch)
+                batch = None
                 if pending is not None:
                     self._read(n, pending, bar)
                 pending, n = metrics, n + 1
