@@ -76,7 +76,8 @@ class InferOptions:
     engines: Annotated[str | None, shown("DIR")] = None
     """folder of models, written by convert onnx, or hf://user/name[@revision]; all of them are averaged"""
     data: Annotated[str | None, shown("DIR", default="data")] = None
-    """dataset, folder of tomograms, or one tomogram; also s3://bucket/folder and https://server/tomogram.zarr"""
+    """dataset, folder of tomograms, or one tomogram; also s3://bucket/folder, https://server/tomogram.zarr, and the
+    metadata.json of a Croissant manifest"""
     copick: Annotated[str | None, shown("JSON")] = None
     """copick project to use instead of --data"""
     portal: Annotated[tuple[int, ...], shown("NUMBER ...", default="none")] = ()

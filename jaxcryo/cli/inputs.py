@@ -11,6 +11,7 @@ from jaxcryo.cli.options import GeometryOptions, InputOptions, TruthOptions
 from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, Run
 from jaxcryo.errors import InputError
 from jaxcryo.project.copick import CopickProject, open_project, project_picks, project_runs
+from jaxcryo.project.croissant import is_manifest, open_manifest
 from jaxcryo.project.dataset import Split, find_runs
 from jaxcryo.project.particles import read_particles
 from jaxcryo.project.portal import Portal, open_portal, portal_picks, portal_runs
@@ -96,7 +97,7 @@ def find_source(
 
 
 def open_source_portal(portal: Sequence[int], data: str | None, copick: str | None) -> Portal | None:
-    """The portal's runs of the datasets that a number or a copick project names; None if none does.
+    """The listing of the portal's datasets that a number or a copick project names, or of a manifest; None if none.
 
     Raises:
         InputError: several sources were given, or the portal does not answer.
@@ -108,7 +109,24 @@ def open_source_portal(portal: Sequence[int], data: str | None, copick: str | No
     if copick is not None:
         datasets = open_project(copick).datasets
         return open_portal(datasets, by_id=True) if datasets else None
+    if data is not None and is_manifest(data):
+        return open_manifest(data)
     return open_portal(portal) if portal else None
+
+
+def listed_picks(
+    portal: Portal, runs: Sequence[Run | str], types: tuple[ParticleType, ...], truth: TruthOptions
+) -> dict[str, Picks]:
+    """The picks of a listing that the options mean; raises as `portal_picks` does."""
+    return portal_picks(
+        portal,
+        runs,
+        types,
+        deposition=truth.deposition,
+        user=truth.picks_user,
+        session=truth.picks_session,
+        note=say,
+    )
 
 
 def read_types(particles: str | None, copick: str | None) -> tuple[ParticleType, ...]:
@@ -118,9 +136,9 @@ def read_types(particles: str | None, copick: str | None) -> tuple[ParticleType,
     return CZII_TYPES if copick is None else read_particles(copick)
 
 
-def check_truth(options: TruthOptions, copick: str | None, portal: Sequence[int] = ()) -> None:
-    """Raises InputError for a user or a session without a project that has picks of its own, or a deposition without
-    the portal.
+def check_truth(options: TruthOptions, copick: str | None, portal: Sequence[int] = (), data: str | None = None) -> None:
+    """Raises InputError for a user or a session without a project or a manifest that has picks of its own, or a
+    deposition without the portal.
     """
     of_portal = bool(portal) or (copick is not None and bool(open_project(copick).datasets))
     if options.deposition is not None and not of_portal:
@@ -132,7 +150,7 @@ def check_truth(options: TruthOptions, copick: str | None, portal: Sequence[int]
             f"{copick}: its known picks are read from the CryoET Data Portal, where --picks-user and --picks-session "
             "select nothing; choose with --deposition"
         )
-    if copick is None:
+    if copick is None and (data is None or not is_manifest(data)):
         raise InputError("--picks-user and --picks-session select picks of a copick project; name it with --copick")
 
 
@@ -152,7 +170,7 @@ def picks_to_train_on(
     if picks is not None:
         return read_given_picks(picks, source.runs, types, geometry, spacing_angstrom)
     if source.portal is not None:
-        found = portal_picks(source.portal, source.runs, types, deposition=truth.deposition, note=say)
+        found = listed_picks(source.portal, source.runs, types, truth)
         without = [r.name for r in source.runs if r.name not in found]
         if without:
             raise InputError(
@@ -173,7 +191,7 @@ def known_picks(source: Source, types: tuple[ParticleType, ...], truth: TruthOpt
     """
     if source.portal is not None:
         try:
-            return portal_picks(source.portal, source.runs, types, deposition=truth.deposition, note=say)
+            return listed_picks(source.portal, source.runs, types, truth)
         except InputError as error:
             if truth != TruthOptions():
                 raise

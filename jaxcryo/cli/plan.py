@@ -146,7 +146,7 @@ def planned(options: InferOptions, *, choose: ChooseHow) -> Plan:
         )
     folder = models_folder(options.engines)
     entries = tuple(_as_asked(e, options.effort, options.picking) for e in read_manifest(folder))
-    check_truth(options.truth, options.copick, options.portal)
+    check_truth(options.truth, options.copick, options.portal, options.data)
     if options.running.split_z < 1:
         raise InputError(f"--split-z is {options.running.split_z}; expected the number of ranges, from 1 up")
     if options.running.split_z > 1 and options.output.save_heatmaps:

@@ -26,7 +26,7 @@ class ScoreOptions:
     picks: Annotated[Positional[pathlib.Path], shown("PICKS")]
     """folder with ExperimentRuns/, or a submission table (.csv)"""
     data: Annotated[Positional[str | None], shown("DIR")] = None
-    """dataset whose known picks are ground truth"""
+    """dataset, or metadata.json of a Croissant manifest, whose known picks are ground truth"""
     copick: Annotated[str | None, shown("JSON")] = None
     """copick project whose picks are ground truth, instead of DIR"""
     portal: Annotated[tuple[int, ...], shown("NUMBER ...", default="none")] = ()
@@ -63,7 +63,7 @@ def score_picks(options: ScoreOptions) -> None:
     from jaxcryo.metric import score
     from jaxcryo.report import score_table
 
-    check_truth(options.truth, options.copick, options.portal)
+    check_truth(options.truth, options.copick, options.portal, options.data)
     types = read_types(options.particles, options.copick)
     truth = _truth(options, types)
     found = read_found(options.picks, types)
@@ -84,18 +84,16 @@ def score_picks(options: ScoreOptions) -> None:
 
 
 def _truth(options: ScoreOptions, types: tuple[ParticleType, ...]) -> dict[str, Picks]:
-    from jaxcryo.cli.geometry import say
-    from jaxcryo.cli.inputs import open_source_portal
+    from jaxcryo.cli.inputs import listed_picks, open_source_portal
     from jaxcryo.picks.folder import PicksFolder
     from jaxcryo.project.copick import has_picks, open_project, project_picks
-    from jaxcryo.project.portal import portal_picks
     from jaxcryo.project.truth import read_truth
 
     portal = open_source_portal(options.portal, options.data, options.copick)
     if portal is not None:
         picked = {run.name: run for run in PicksFolder(path=pathlib.Path(options.picks)).origins()}
         runs = [picked.get(name, name) for name in options.runs or portal.runs]  # in the alignment that was picked
-        found = portal_picks(portal, runs, types, deposition=options.truth.deposition, note=say)
+        found = listed_picks(portal, runs, types, options.truth)
         missing = [n for n in options.runs if n not in found] or ([] if found else ["any run"])
         if missing:
             particles = ", ".join(t.name for t in types)

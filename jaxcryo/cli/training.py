@@ -129,7 +129,7 @@ def _check(options: TrainOptions) -> None:
         raise InputError("--steps and --minutes were both given; choose one")
     if options.start.init is not None and options.start.from_scratch:
         raise InputError("--init and --from-scratch were both given; choose one")
-    check_truth(options.truth, options.copick)
+    check_truth(options.truth, options.copick, data=options.data)
 
 
 def _prepared(options: TrainOptions) -> _Prepared:

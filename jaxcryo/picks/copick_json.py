@@ -49,8 +49,18 @@ def read_picks_json(
         InputError: the file cannot be read, is about another particle, lacks fields, holds positions that are not
             finite, or is not in ångströms.
     """
-    path = pathlib.Path(path)
-    content = read_json(path, _EXPECTED)
+    return picks_of_json(read_json(path, _EXPECTED), path, type_.name, types=types, note=note)
+
+
+def picks_of_json(
+    content: Any,
+    path: object,
+    particle: str | None,
+    *,
+    types: tuple[ParticleType, ...] = (),
+    note: Note = ignore,
+) -> JsonPicks:
+    """As `read_picks_json`, of a file's content, which lies at `path`; None is any particle."""
     if isinstance(content, dict) and "points" in content and content["points"] is None:
         content = {**content, "points": []}  # as copick has it for picks that were begun
     if not isinstance(content, dict) or not isinstance(content.get("points"), list):
@@ -58,9 +68,9 @@ def read_picks_json(
     unit = content.get("unit") or "angstrom"
     if unit != "angstrom":
         raise InputError(f"{path}: its unit is {reprlib.repr(unit)}; expected 'angstrom': convert the positions")
-    about = content.get("pickable_object_name") or type_.name
-    if about != type_.name:
-        raise InputError(f"{path}: holds picks of {reprlib.repr(about)}; expected {type_.name!r}: correct one of them")
+    about = content.get("pickable_object_name") or particle
+    if particle is not None and about != particle:
+        raise InputError(f"{path}: holds picks of {reprlib.repr(about)}; expected {particle!r}: correct one of them")
     points = content["points"]
     xyz, transformation = np.zeros((len(points), 3)), np.tile(np.eye(4), (len(points), 1, 1))
     score, chance = np.full(len(points), np.nan), np.full(len(points), np.nan)
@@ -102,7 +112,7 @@ def _number_or_nan(value: Any) -> float:
 
 
 def orientation_of(
-    matrices: Float[NDArray[np.float64], "n 3 3"], path: pathlib.Path | str, note: Note
+    matrices: Float[NDArray[np.float64], "n 3 3"], path: object, note: Note
 ) -> Float[NDArray[np.float64], "n 3 3"] | None:
     """The rotations, with the identity in place of what is not a rotation; None if all are the identity."""
     with np.errstate(over="ignore", invalid="ignore"):

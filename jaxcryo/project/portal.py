@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import functools
+import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -19,10 +20,13 @@ import numpy as np
 
 from jaxcryo.domain import ParticleType, Picks, Run
 from jaxcryo.errors import InputError
+from jaxcryo.files import read_text
+from jaxcryo.picks.copick_json import picks_of_json
 from jaxcryo.picks.formats.base import Rows, check_names, picks_by_run
-from jaxcryo.picks.formats.portal import points_of
+from jaxcryo.picks.formats.portal import Points, points_of
 from jaxcryo.picks.geometry import Note, ignore
 from jaxcryo.picks.portal_names import plain_name, portal_type
+from jaxcryo.project.copick import OWN_USER
 from jaxcryo.stores.address import Address, Location, location
 from jaxcryo.stores.objects import read_object
 
@@ -32,6 +36,7 @@ _POINTS = ("OrientedPoint", "Point")
 """Shapes that are read; if an annotation has both, the first is taken."""
 _AT_ONCE = 16
 _MOST_NAMED = 12
+_EXPECTED = "expected points of the CryoET Data Portal (.ndjson) or copick's JSON"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +47,7 @@ class PortalTomogram:
     kind: str
     """How it was made, in copick's terms: `wbp-denoised-denoiset-ctfdeconv`."""
     spacing_angstrom: float
-    address: Address
+    address: Location
     alignment: int | None
     """The alignment of the tilt series; in another one the same position is another place."""
 
@@ -54,7 +59,7 @@ class PortalPoints:
     run: str
     particle: str
     """The portal's name for it."""
-    address: Address
+    address: Location
     spacing_angstrom: float
     shape: str
     is_truth: bool
@@ -62,13 +67,18 @@ class PortalPoints:
     deposition: int | None
     method: str
     alignment: int | None
+    user: str = ""
+    session: str = ""
+    """As in copick; the portal has none."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Portal:
-    """The portal's listing of some datasets."""
+    """The listing of some datasets of the portal, or of a manifest."""
 
     title: str
+    choice: str = "--deposition"
+    """The options that choose among picks."""
     runs: tuple[str, ...]
     tomograms: tuple[PortalTomogram, ...]
     points: tuple[PortalPoints, ...]
@@ -166,10 +176,13 @@ def portal_picks(
     types: tuple[ParticleType, ...],
     *,
     deposition: int | None = None,
+    user: str | None = None,
+    session: str | None = None,
     note: Note = ignore,
 ) -> dict[str, Picks]:
-    """The picks of these types in the runs that have any: those of a deposition, else the ground truth, else all there
-    are. Notes tell of picks that are not ground truth, and of annotations of other particles.
+    """The picks of these types in the runs that have any: those of a deposition, or of a user and a session (else of
+    anyone but this program), else the ground truth, else all there are. Notes tell of picks that are not ground truth,
+    and of annotations of other particles.
 
     For a run given with its tomogram, only picks in the tomogram's alignment count.
 
@@ -181,7 +194,8 @@ def portal_picks(
     alignment_of: dict[Location | None, int | None] = {t.address: t.alignment for t in portal.tomograms}
     points_of_run: defaultdict[str, list[PortalPoints]] = defaultdict(list)
     for points in portal.points:
-        if deposition in (None, points.deposition):
+        by_user = points.user != OWN_USER if user is None else points.user == user
+        if by_user and session in (None, points.session) and deposition in (None, points.deposition):
             points_of_run[points.run].append(points)
     chosen: list[tuple[PortalPoints, int]] = []
     others: dict[str, None] = {}
@@ -204,30 +218,55 @@ def portal_picks(
     if others:
         note(f"{portal.title}: annotations of other particles were left out: {_listed(list(others))}")
     with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
-        texts = list(pool.map(lambda c: read_object(c[0].address).decode("utf-8", "replace"), chosen))
+        texts = list(pool.map(lambda c: _text(c[0].address), chosen))
     tables = []
     for (points, index), text in zip(chosen, texts, strict=True):
-        voxels, orientation = points_of(text, str(points.address), note)
+        xyz_angstrom, orientation = _positions(points, text, note)
         tables.append(
             Rows(
                 where=str(points.address),
-                runs=[points.run] * len(voxels),
-                xyz_angstrom=voxels * points.spacing_angstrom,
-                type_index=np.full(len(voxels), index, np.int64),
+                runs=[points.run] * len(xyz_angstrom),
+                xyz_angstrom=xyz_angstrom,
+                type_index=np.full(len(xyz_angstrom), index, np.int64),
                 orientation=orientation if points.shape == "OrientedPoint" else None,
             )
         )
     return dict(sorted(picks_by_run(types, tables, note).items()))
 
 
+def _text(place: Location) -> str:
+    if isinstance(place, Address):
+        return read_object(place).decode("utf-8", "replace")
+    return read_text(place, _EXPECTED)
+
+
+def _positions(points: PortalPoints, text: str, note: Note) -> Points:
+    """In ångströms: of the portal's lines in voxels, or of copick's JSON."""
+    where = str(points.address)
+    if points.address.name.lower().endswith(".json"):
+        try:
+            found = picks_of_json(json.loads(text), where, None, note=note)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where}: is not JSON ({error}); {_EXPECTED}") from error
+        return found.xyz_angstrom, found.orientation
+    voxels, orientation = points_of(text, where, note)
+    if not np.isfinite(points.spacing_angstrom):
+        raise InputError(
+            f"{where}: nothing tells the voxel size that its points are counted in; write the manifest anew"
+        )
+    return voxels * points.spacing_angstrom, orientation
+
+
 def _one(portal: Portal, run: str, found: Sequence[PortalPoints]) -> PortalPoints:
     """The one annotation, in the shape that holds most."""
     truth = _meant(found)
     if len({p.annotation for p in truth}) > 1:
-        listed = _listed(sorted({f"{p.deposition} ({p.method})" for p in truth}))
+        listed = _listed(
+            sorted({p.method if p.deposition is None else f"deposition {p.deposition} ({p.method})" for p in truth})
+        )
         raise InputError(
-            f"{portal.title}: {run} has several annotations of {plain_name(truth[0].particle)}, of the depositions "
-            f"{listed}; choose one with --deposition"
+            f"{portal.title}: {run} has several annotations of {plain_name(truth[0].particle)}, of {listed}; choose "
+            f"one with {portal.choice}"
         )
     return min(truth, key=lambda p: (_POINTS.index(p.shape), str(p.address)))
 

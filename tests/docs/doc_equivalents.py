@@ -96,6 +96,10 @@ PARSED_ONLY = (
         applies=lambda _p, _t, call: starts(call, "phantom", "compare"),
     ),
     ParsedOnly(
+        why="reads POPSICLE, which lies on the portal; tests/project/test_croissant.py writes manifests",
+        applies=lambda _p, text, _call: "popsicle/" in text,
+    ),
+    ParsedOnly(
         why="asks the CryoET Data Portal; tests/project/test_portal.py asks a double",
         applies=lambda _p, _t, call: "--portal" in call.arguments,
     ),
