@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 
 from jaxcryo.cli.infer import ModelOptions
 from jaxcryo.cli.parts import remove_parts
-from jaxcryo.cli.picker import PickedRun, open_picker, open_picker_elsewhere
+from jaxcryo.cli.picker import PickedRun, RunTask, open_picker, open_picker_elsewhere
 from jaxcryo.cli.plan import How, Plan, choose_how
-from jaxcryo.cli.steps import advance_of_runs, outcomes_of_runs, steps_of
+from jaxcryo.cli.settling import Settling, open_settling
+from jaxcryo.cli.steps import Step, advance_of_runs, outcomes_of_runs, steps_of
 from jaxcryo.errors import InputError
+from jaxcryo.picking.thresholds import Decision
 from jaxcryo.progress import Progress
 from jaxcryo.runtime.manifest import ModelEntry
-from jaxcryo.runtime.workers import Outcome, Place, in_turn
+from jaxcryo.runtime.workers import Outcome, Place, Result, Work, in_turn
 from jaxcryo.stores.address import Address, Location
 from jaxcryo.tomogram.ome_zarr import level_shape
 
@@ -32,28 +34,61 @@ def outcomes_of(
 ) -> Iterator[Outcome[PickedRun]]:
     """Picks the remaining runs, on the workers of a client or else in this process."""
     steps = steps_of(plan.tasks)
-    tasks = [step.task for step in steps]
-    outcomes: Iterator[Outcome[PickedRun | None]]
-    if client is None:
-        open_here = functools.partial(open_picker, plan.job)
-        outcomes = in_turn(tasks, open_here, on_advance=advance_of_runs(steps, on_advance), on_note=_say)
-    else:
-        from jaxcryo.runtime.sharing import LOCAL, Patience, shared_out  # Dask takes two seconds to import
-
-        outcomes = shared_out(
-            client,
-            tasks,
-            functools.partial(open_picker_elsewhere, plan.job),
-            sizes=[step.share * _size(step.task.run.volume_path, plan.job.reading.level) for step in steps],
-            after={place: step.after for place, step in enumerate(steps)},
-            on_advance=advance_of_runs(steps, on_advance),
-            on_note=_say,
-            patience=LOCAL if plan.places else Patience(),
-        )
+    outcomes = _done(
+        plan,
+        client,
+        steps,
+        functools.partial(open_picker if client is None else open_picker_elsewhere, plan.job),
+        advance_of_runs(steps, on_advance),
+    )
     for outcome in outcomes_of_runs(steps, outcomes):
         if outcome.result is not None:
             remove_parts(plan.job.out, plan.tasks[outcome.index].run.name)
         yield outcome
+
+
+def settle_runs(
+    plan: Plan, client: Client | None, decision: Decision, runs: Sequence[str], on_settled: Callable[[int], object]
+) -> None:
+    """Writes what a decision changes of these runs, where they are picked; `on_settled` is told each one's place.
+
+    Raises:
+        InputError: of the first run that cannot be settled.
+    """
+    run_of = {run.name: run for run in plan.runs}
+    tasks = [RunTask(run=run_of[name], label=name, truth=plan.truth.get(name)) for name in runs]
+    steps = [Step(task=task, run=place) for place, task in enumerate(tasks)]
+    settling = Settling(out=plan.job.out, reading=plan.job.reading, decision=decision)
+    open_work = functools.partial(open_settling, settling)
+    for outcome in _done(plan, client, steps, open_work, lambda index, done, total: None):
+        if outcome.failure:
+            raise InputError(f"{runs[outcome.index]}: {outcome.failure}")
+        on_settled(outcome.index)
+
+
+def _done(
+    plan: Plan,
+    client: Client | None,
+    steps: Sequence[Step],
+    open_work: Callable[[], Work[RunTask, Result]],
+    on_advance: Callable[[int, int, int], None],
+) -> Iterator[Outcome[Result]]:
+    """Does the steps on the workers of a client or else in this process."""
+    tasks = [step.task for step in steps]
+    if client is None:
+        return in_turn(tasks, open_work, on_advance=on_advance, on_note=_say)
+    from jaxcryo.runtime.sharing import LOCAL, Patience, shared_out  # Dask takes two seconds to import
+
+    return shared_out(
+        client,
+        tasks,
+        open_work,
+        sizes=[step.share * _size(step.task.run.volume_path, plan.job.reading.level) for step in steps],
+        after={place: step.after for place, step in enumerate(steps)},
+        on_advance=on_advance,
+        on_note=_say,
+        patience=LOCAL if plan.places else Patience(),
+    )
 
 
 @contextlib.contextmanager

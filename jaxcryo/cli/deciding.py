@@ -11,15 +11,12 @@ import numpy as np
 
 from jaxcryo.calibration import Calibration
 from jaxcryo.calling import command
-from jaxcryo.cli.pages import page_path
 from jaxcryo.domain import ParticleType, Picks
 from jaxcryo.errors import InputError
 from jaxcryo.files import read_json, write_text
-from jaxcryo.page import change_thresholds
 from jaxcryo.picking.aim import Aim
 from jaxcryo.picking.thresholds import Decision, decide
 from jaxcryo.picks.candidates import read_candidates
-from jaxcryo.picks.copick_json import write_copick_picks
 from jaxcryo.serialize import from_plain, to_plain
 
 FILE_NAME = "decision.json"
@@ -36,9 +33,9 @@ def decide_runs(
     given: Mapping[str, float],
     one_type_per_place: bool,
 ) -> tuple[Decision, dict[str, Picks]] | None:
-    """Chooses thresholds over the candidates of these runs and rewrites their picks.
+    """Thresholds over the candidates of these runs, and the picks at them, which `settling.py` writes.
 
-    The pages get the new thresholds. Thresholds that the user gave are kept. None if candidates of a run are missing.
+    Thresholds that the user gave are kept. None if candidates of a run are missing.
     """
     candidates = read_candidates(out, types, runs)
     if set(candidates) != set(runs):
@@ -51,16 +48,12 @@ def decide_runs(
         given=given,
         one_type_per_place=one_type_per_place,
     )
-    found = {run: decision.select(candidates[run]) for run in runs}
-    thresholds = {t.name: t.threshold for t in decision.types}
-    for run, picks in found.items():
-        write_copick_picks(picks, out)
-        page = page_path(out, run)
-        if page.is_file():
-            chances = decision.with_probabilities(candidates[run])
-            change_thresholds(page, thresholds, {"Thresholds": _facts(decision, [picks])}, chances)
+    return decision, {run: decision.select(candidates[run]) for run in runs}
+
+
+def write_decision(out: pathlib.Path, decision: Decision) -> None:
+    """Keeps it beside the picks that follow it; raises as `write_text` does."""
     write_text(out / FILE_NAME, json.dumps(_plain(decision), indent=1, ensure_ascii=False) + "\n")
-    return decision, found
 
 
 def pick_for_aim(
@@ -132,7 +125,8 @@ def _plain(decision: Decision) -> dict[str, Any]:
     }
 
 
-def _facts(decision: Decision, picks: Sequence[Picks]) -> dict[str, str]:
+def facts_of(decision: Decision, picks: Sequence[Picks]) -> dict[str, str]:
+    """What a page says of its thresholds."""
     facts = {"aim": decision.aim, "chosen": decision.sentence()}
     expected = decision.expected_right(picks)
     if expected is not None:

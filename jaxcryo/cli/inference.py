@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxcryo.calling import command
-from jaxcryo.cli.crew import choose_there, cluster_of, outcomes_of, workers_on
-from jaxcryo.cli.deciding import decide_runs, said_of
+from jaxcryo.cli.crew import choose_there, cluster_of, outcomes_of, settle_runs, workers_on
+from jaxcryo.cli.deciding import decide_runs, said_of, write_decision
 from jaxcryo.cli.exports import write_exports
 from jaxcryo.cli.infer import InferOptions
 from jaxcryo.cli.pages import list_pages
@@ -32,7 +32,7 @@ from jaxcryo.picks.formats.tables import write_submission
 from jaxcryo.picks.overview import overview_of
 from jaxcryo.progress import Progress
 from jaxcryo.project.copick import write_project_picks
-from jaxcryo.report import count_table, draw_overview, draw_picks, score_table
+from jaxcryo.report import count_table, draw_overview, score_table
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -55,10 +55,12 @@ def infer(options: InferOptions) -> int:
         if options.force:
             for task in plan.tasks:
                 remove_parts(plan.job.out, task.run.name)
-        if plan.tasks and len(plan.places) > 1:
+        if len(plan.places) > 1:
             client = stack.enter_context(workers_on(plan.places))
         failed, pictures = _picked(plan, client)
-    finished = [r.name for r in plan.runs if r.name not in failed]
+        finished = [r.name for r in plan.runs if r.name not in failed]
+        if plan.shard is None and finished:
+            types, found = _decided(options, plan, finished, client)
     if plan.shard is not None:
         print(
             f"shard {plan.shard}: {len(finished)} of {len(plan.runs)} runs are done, in "
@@ -66,7 +68,7 @@ def infer(options: InferOptions) -> int:
             "thresholds over all runs and writes the tables"
         )
     elif finished:
-        _finish(options, plan, finished, sorted(pictures))
+        _finish(options, plan, types, found, sorted(pictures))
     if options.demo:
         print(f"next, a dataset to train on:\n  {command('phantom data/phantom --runs 3')}")
     if failed:
@@ -110,16 +112,21 @@ def _picked(plan: Plan, client: Client | None) -> tuple[dict[str, str], list[pat
     return failed, pictures
 
 
-def _finish(options: InferOptions, plan: Plan, finished: list[str], pictures: Sequence[pathlib.Path]) -> None:
+def _finish(
+    options: InferOptions,
+    plan: Plan,
+    types: tuple[ParticleType, ...],
+    found: dict[str, Picks],
+    pictures: Sequence[pathlib.Path],
+) -> None:
     """Writes tables, exports and the list of pages for the finished runs, prints scores and what was written."""
     out = plan.job.out
-    types, found = _decided(options, plan, finished)
     write_submission(list(found.values()), out / "submission.csv")
     exports = write_exports(options, out, found, plan.geometry)
     if plan.source.project is not None:
         files = write_project_picks(plan.source.project, found, force=options.force)
         exports.append(f"  {plan.source.project.overlay}  (the copick project: {len(files)} files of user jaxcryo)")
-    _summary(found, types, {r: plan.truth[r] for r in finished if r in plan.truth})
+    _summary(found, types, {r: plan.truth[r] for r in found if r in plan.truth})
     overview = overview_of(found, types)
     for outlier in overview.outliers:
         print(f"note: {outlier}", file=sys.stderr)
@@ -139,7 +146,7 @@ def _finish(options: InferOptions, plan: Plan, finished: list[str], pictures: Se
 
 
 def _decided(
-    options: InferOptions, plan: Plan, finished: list[str]
+    options: InferOptions, plan: Plan, finished: list[str], client: Client | None
 ) -> tuple[tuple[ParticleType, ...], dict[str, Picks]]:
     """The picks of the finished runs at thresholds that fit them all, where the models are calibrated."""
     out, types = plan.job.out, plan.job.types
@@ -160,12 +167,9 @@ def _decided(
         print("note: candidates of some runs are missing; all runs keep the models' own thresholds", file=sys.stderr)
         return types, read_copick_folder(out, types, finished)
     decision, found = decided
-    for run in plan.runs:
-        if run.name in found:
-            picture = out / "pictures" / f"{run.name}.png"
-            draw_picks(
-                picture, plan.job.reading.open(run.volume_path, run.name), found[run.name], plan.truth.get(run.name)
-            )
+    with RunsBar(finished, doing="thresholds", unit="run") as bar:
+        settle_runs(plan, client, decision, finished, bar.finish)
+    write_decision(out, decision)
     print("\n".join(said_of(decision, found)))
     return decision.types, found
 

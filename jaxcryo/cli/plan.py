@@ -191,6 +191,10 @@ def planned(options: InferOptions, *, choose: ChooseHow) -> Plan:
     if backend == "tensorrt":
         share_memory()
     truth = known_picks(source, types, options.truth)
+    calibration = mean_calibration([e.calibration for e in entries])
+    shared = running.split_z * (len(runs) - len(done))
+    if running.workers is not None and calibration is not None and shard is None:
+        shared = max(shared, len(runs))  # thresholds over all runs change those that were done before
     gpus = () if backend == "openvino" or running.scheduler is not None else jax_gpus()
     page = page_notes(
         entries, backend=backend, reason=how.reason, settings=settings, engines=options.engines, out=str(out)
@@ -223,14 +227,12 @@ def planned(options: InferOptions, *, choose: ChooseHow) -> Plan:
             page=page if options.output.report else None,
         ),
         settings=settings,
-        places=()
-        if running.scheduler
-        else plan_places(running.workers, gpus, running.split_z * (len(runs) - len(done))),
+        places=() if running.scheduler else plan_places(running.workers, gpus, shared),
         geometry=geometry,
         view=view,
         described=f"{len(entries)} model{'s averaged' if len(entries) > 1 else ''} "
         f"({', '.join(e.name for e in entries)}) by {backend} ({how.reason}) in {how.precision}",
-        calibration=mean_calibration([e.calibration for e in entries]),
+        calibration=calibration,
         given=given,
     )
 

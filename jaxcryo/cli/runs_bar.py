@@ -13,9 +13,9 @@ from jaxcryo.progress import Progress
 class RunsBar(contextlib.AbstractContextManager["RunsBar"]):
     """One bar for all runs, each counted by its finished share; a single run's bar counts windows, or `unit`s."""
 
-    def __init__(self, labels: Sequence[str], *, unit: str = "window") -> None:
+    def __init__(self, labels: Sequence[str], *, doing: str = "picking", unit: str = "window") -> None:
         self._label = labels[0] if len(labels) == 1 else ""
-        self._unit = unit
+        self._doing, self._unit = doing, unit
         self._done = dict.fromkeys(range(len(labels)), 0.0)
         self._bar: Progress | None = None
 
@@ -25,7 +25,7 @@ class RunsBar(contextlib.AbstractContextManager["RunsBar"]):
             self._show(done, desc=self._label, total=total, unit=self._unit)
         else:
             self._done[index] = done / max(total, 1)
-            self._show(round(sum(self._done.values()), 1), desc="picking", total=len(self._done), unit="run")
+            self._show(round(sum(self._done.values()), 1), desc=self._doing, total=len(self._done), unit="run")
 
     def finish(self, index: int) -> None:
         """The run with this index is done, or has failed."""

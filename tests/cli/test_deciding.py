@@ -1,18 +1,24 @@
 """The second pass of an inference, over stored candidates."""
 
 import dataclasses
+import functools
 import json
 import pathlib
+import pickle
 
 import numpy as np
 import pytest
 
-from jaxcryo.cli.deciding import decide_runs, pick_for_aim, read_decision, said_of
-from jaxcryo.domain import ParticleType, Picks
+from jaxcryo.cli.deciding import decide_runs, pick_for_aim, read_decision, said_of, write_decision
+from jaxcryo.cli.picker import RunTask
+from jaxcryo.cli.settling import Settling, open_settling
+from jaxcryo.domain import ParticleType, Picks, Run
 from jaxcryo.errors import InputError
 from jaxcryo.picking.calibrate import calibrate
 from jaxcryo.picks.candidates import write_candidates
 from jaxcryo.picks.copick_json import read_copick_folder
+from jaxcryo.runtime.workers import Listener
+from jaxcryo.tomogram.volumes import Reading, write_ome_zarr
 
 _TYPES = (ParticleType(name="large", radius_angstrom=150), ParticleType(name="small", radius_angstrom=60))
 
@@ -43,6 +49,16 @@ def test_a_batch_is_decided_written_and_decided_anew(folder: pathlib.Path) -> No
     )
     assert decided is not None
     decision, found = decided
+    settling = Settling(out=folder, reading=Reading(), decision=decision)
+    settle = pickle.loads(pickle.dumps(functools.partial(open_settling, settling)))()  # as for a worker
+    listener = Listener(advance=lambda done, total: None, note=print)
+    for run in runs:
+        place = folder / "data" / f"{run}.zarr"
+        write_ome_zarr(place, np.random.default_rng(0).normal(size=(8, 16, 16)).astype(np.float32), (100.0,) * 3)
+        task = RunTask(run=Run(name=run, volume_path=place), label=run, truth=None)
+        assert settle(task, listener) == len(found[run])
+        assert (folder / "pictures" / f"{run}.png").is_file()
+    write_decision(folder, decision)
     assert decision.types[1].threshold == 0.6
     assert len(found["run5"]) > 70 and found["run5"].probability is not None
     written = read_copick_folder(folder, _TYPES)

@@ -21,6 +21,7 @@ from jaxcryo.cli.crew import choose_there
 from jaxcryo.cli.infer import ModelOptions
 from jaxcryo.cli.infer import main as infer
 from jaxcryo.cli.picker import Job, open_picker_elsewhere
+from jaxcryo.cli.plan import DEMO_MODELS
 from jaxcryo.cli.runs_bar import RunsBar
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.errors import InputError
@@ -119,6 +120,27 @@ def test_a_tomogram_split_over_two_workers_is_the_whole(
     assert not (tmp_path / "picks" / "parts").exists()
     for file in (alone / "ExperimentRuns").rglob("*.json"):
         assert (tmp_path / "picks" / file.relative_to(alone)).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.slow
+@needs_two_cores
+def test_thresholds_over_all_runs_are_put_into_effect_by_the_workers(dataset, tmp_path, monkeypatch) -> None:
+    """Also by those that are started for nothing else, where all is picked."""
+    for name in ("one", "two"):
+        assert picks_of(dataset, DEMO_MODELS, tmp_path / name, "--effort", "fast") == 0
+    pictures = {run: (tmp_path / "two" / "pictures" / f"{run}.png") for run in RUNS}
+    for picture in pictures.values():
+        picture.unlink()
+    for file in (tmp_path / "two" / "ExperimentRuns").rglob("jaxcryo_0_*.json"):
+        file.write_text(file.read_text().replace('"points"', '"other"'))
+    (tmp_path / "two" / "decision.json").unlink()
+    monkeypatch.setattr(crew, "in_turn", None)
+    assert picks_of(dataset, DEMO_MODELS, tmp_path / "two", "--effort", "fast", "--workers", "2") == 0
+    files = [f.relative_to(tmp_path / "one") for f in (tmp_path / "one").rglob("*") if f.suffix in (".json", ".csv")]
+    assert len(files) > 12
+    for name in files:
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes(), name
+    assert all(picture.is_file() for picture in pictures.values())
 
 
 @contextlib.contextmanager
