@@ -22,8 +22,7 @@ from jaxcryo.domain import Picks, Volume
 from jaxcryo.metric import score
 from jaxcryo.picking.pipeline import find_picks
 from jaxcryo.picking.windows import plan_windows
-from jaxcryo.project.dataset import find_runs
-from jaxcryo.project.truth import read_truth
+from jaxcryo.project.dataset import find_runs, read_truth
 from jaxcryo.runtime.backends import open_model
 from jaxcryo.runtime.opened import IN_PLANE_FLIPS, NO_FLIPS
 from jaxcryo.tomogram.volumes import open_volume

@@ -29,8 +29,7 @@ from jaxcryo.models import build
 from jaxcryo.phantom import DrawConfig, write_dataset
 from jaxcryo.picking.preprocess import SPACING_TOLERANCE
 from jaxcryo.picks.formats import format_of, write_picks
-from jaxcryo.project.dataset import find_runs
-from jaxcryo.project.truth import read_truth
+from jaxcryo.project.dataset import find_runs, read_truth
 from jaxcryo.tomogram.volumes import open_volume
 from jaxcryo.training.validation import flax_model, validate
 from jaxcryo.weights import load_model

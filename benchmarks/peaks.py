@@ -22,8 +22,7 @@ from jaxcryo.metric import RADIUS_SHARE, score
 from jaxcryo.picking.peaks import collect_peaks, find_peaks
 from jaxcryo.picking.pipeline import find_picks, picks_of_peaks
 from jaxcryo.picking.stitch import Slab
-from jaxcryo.project.dataset import find_runs
-from jaxcryo.project.truth import read_truth
+from jaxcryo.project.dataset import find_runs, read_truth
 from jaxcryo.runtime.backends import choose_backend, ensemble_types, open_model
 from jaxcryo.runtime.manifest import read_manifest
 from jaxcryo.tomogram.volumes import open_volume

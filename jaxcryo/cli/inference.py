@@ -20,7 +20,6 @@ from jaxcryo.cli.infer import InferOptions
 from jaxcryo.cli.pages import list_pages
 from jaxcryo.cli.parts import remove_parts
 from jaxcryo.cli.plan import Plan, choose_how, planned, with_demo_data
-from jaxcryo.cli.runs_bar import RunsBar
 from jaxcryo.domain import ParticleType, Picks
 from jaxcryo.errors import InputError
 from jaxcryo.files import write_text
@@ -30,7 +29,7 @@ from jaxcryo.picks.copick_json import read_copick_folder
 from jaxcryo.picks.folder import PicksFolder
 from jaxcryo.picks.formats.tables import write_submission
 from jaxcryo.picks.overview import overview_of
-from jaxcryo.progress import Progress
+from jaxcryo.progress import Progress, RunsBar
 from jaxcryo.project.copick import write_project_picks
 from jaxcryo.report import count_table, draw_overview, score_table
 

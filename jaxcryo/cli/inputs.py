@@ -12,10 +12,10 @@ from jaxcryo.domain import CZII_TYPES, ParticleType, Picks, Run
 from jaxcryo.errors import InputError
 from jaxcryo.project.copick import CopickProject, open_project, project_picks, project_runs
 from jaxcryo.project.croissant import is_manifest, open_manifest
-from jaxcryo.project.dataset import Split, find_runs
+from jaxcryo.project.dataset import Split, find_runs, read_truth
 from jaxcryo.project.particles import read_particles
-from jaxcryo.project.portal import Portal, open_portal, portal_picks, portal_runs
-from jaxcryo.project.truth import read_truth
+from jaxcryo.project.portal import Portal, open_portal, portal_runs
+from jaxcryo.project.portal_picks import portal_picks
 from jaxcryo.stores.cache import Cache
 from jaxcryo.tomogram.volumes import Reading
 

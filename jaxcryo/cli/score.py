@@ -87,7 +87,7 @@ def _truth(options: ScoreOptions, types: tuple[ParticleType, ...]) -> dict[str, 
     from jaxcryo.cli.inputs import listed_picks, open_source_portal
     from jaxcryo.picks.folder import PicksFolder
     from jaxcryo.project.copick import has_picks, open_project, project_picks
-    from jaxcryo.project.truth import read_truth
+    from jaxcryo.project.dataset import read_truth
 
     portal = open_source_portal(options.portal, options.data, options.copick)
     if portal is not None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import datetime
 import html
+import importlib.metadata
 import importlib.resources
 import json
 import pathlib
+import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,9 +19,12 @@ from jaxcryo.errors import InputError
 from jaxcryo.files import atomic_path, write_text
 from jaxcryo.page.content import grid_content, metric_content, packed, shown_order, types_content
 from jaxcryo.page.overlay import OverlayImages
-from jaxcryo.page.record import Sections
 from jaxcryo.page.slices import SliceImages
 
+Sections = Mapping[str, Mapping[str, str]]
+"""Rows of labels and texts, below the titles of their sections."""
+
+_PACKAGES = ("jaxcryo", "jax", "numpy", "openvino")
 _CONTENT = '<script type="application/json" id="content">'
 _SCRIPTS = (
     "data.js", "metric.js", "state.js", "corrections.js", "viewer.js", "planes.js",
@@ -126,3 +132,15 @@ def _content(page: Page) -> dict[str, Any]:
 def _json(content: Any) -> str:
     """JSON that cannot end a script element, whatever names it holds."""
     return json.dumps(content, allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def versions() -> dict[str, str]:
+    """The programs that made a page, and the day."""
+    found = {"date": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z")}
+    found["Python"] = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from jaxcryo.errors import InputError
 from jaxcryo.files import read_text
 from jaxcryo.picks.formats.base import check_names
-from jaxcryo.picks.portal_names import plain_name
+from jaxcryo.picks.formats.portal import plain_name
 from jaxcryo.project.portal import Portal, PortalPoints, PortalTomogram
 from jaxcryo.stores.address import Address, Location, location
 from jaxcryo.stores.objects import read_object

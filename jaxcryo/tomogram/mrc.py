@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from jaxcryo.domain import Volume, VoxelGrid
 from jaxcryo.errors import InputError
+from jaxcryo.tomogram.mrc_block import HEADER_BYTES, DataBlock
 from jaxcryo.tomogram.spacing import check_spacing
 
 Bytes = Literal["auto", "signed", "unsigned"]
@@ -32,7 +33,6 @@ Bytes = Literal["auto", "signed", "unsigned"]
 SUFFIXES = (".mrc", ".rec", ".map", ".st", ".ali")
 PACKED: dict[str, Callable[[pathlib.Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open}
 
-_HEADER_BYTES = 1024
 _MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 _REFUSED = {3: "complex integers", 4: "complex numbers (a transform)", 16: "colors (RGB)"}
 _NIBBLES = 101
@@ -46,7 +46,6 @@ _FIELDS = [
 _LARGEST_SIDE = 2**20
 _PIECE = 2**20
 _LARGEST_UNPACKED = 2**37
-_SAMPLE = 2**16
 _SAY_BYTES = "say what they are with --bytes signed or --bytes unsigned"
 
 
@@ -138,10 +137,10 @@ class _Packed:
 
 def _header(path: pathlib.Path, stream: Any, told: list[str]) -> Any:
     """The header, in the byte order in which it makes sense."""
-    start = stream.read(_HEADER_BYTES)
-    if len(start) < _HEADER_BYTES:
+    start = stream.read(HEADER_BYTES)
+    if len(start) < HEADER_BYTES:
         raise InputError(
-            f"{path}: cannot be opened as MRC ({len(start)} bytes are less than a header's {_HEADER_BYTES}); "
+            f"{path}: cannot be opened as MRC ({len(start)} bytes are less than a header's {HEADER_BYTES}); "
             "copy or convert it again"
         )
     orders: tuple[Literal["<", ">"], ...] = ("<", ">") if start[212:213] != b"\x11" else (">", "<")
@@ -182,7 +181,7 @@ def _voxels(path: pathlib.Path, stream: Any, header: Any, bytes_are: Bytes, told
     needed = row_bytes * rows * sections
     size = stream.seek(0, 2)
     kind = np.dtype("u1") if mode == _NIBBLES else np.dtype(_MODES[mode]).newbyteorder(header.dtype["mode"].str[0])
-    block = _Block(path=path, stream=stream, kind=kind, size=size, needed=needed, header=header)
+    block = DataBlock(path=path, stream=stream, kind=kind, size=size, needed=needed, header=header)
     offset = block.offset(told)
     if mode == 0:
         kind = np.dtype(_byte_kind(path, header, block.sample(offset), bytes_are, told))
@@ -201,107 +200,6 @@ def _array_axes(header: Any) -> list[int]:
     if sorted(columns_rows_sections) != [1, 2, 3]:  # zeros of an old writer
         return [0, 1, 2]
     return [2 - columns_rows_sections.index(axis) for axis in (3, 2, 1)]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Block:
-    """Where the voxels begin in a file."""
-
-    path: pathlib.Path
-    stream: Any
-    kind: np.dtype[Any]
-    size: int
-    needed: int
-    header: Any
-
-    def offset(self, told: list[str]) -> int:
-        """Raises InputError if that is not clear, or the file is too short."""
-        extended = int(self.header["extended"])
-        announced = _HEADER_BYTES + extended + self.needed
-        if extended >= 0 and self.size == announced:
-            return _HEADER_BYTES + extended
-        if extended > 0 and self.size == _HEADER_BYTES + self.needed:
-            told.append(
-                f"its header announces an extended header of {extended} bytes, which is not there: voxels are read "
-                "from where it would be"
-            )
-            return _HEADER_BYTES
-        if extended < 0 or self.size < announced:
-            sections = max(self.size - _HEADER_BYTES - max(extended, 0), 0) // (
-                self.needed // int(self.header["size"][2])
-            )
-            cause = (
-                f"it is truncated (it holds {sections} of {int(self.header['size'][2])} sections)"
-                if extended == 0 or self.size < _HEADER_BYTES + self.needed
-                else f"it is truncated, or its extended header is shorter than the {extended} bytes it announces"
-            )
-            raise InputError(
-                f"{self.path}: has {self.size} bytes; its header announces {announced} ({_HEADER_BYTES} + {extended} + "
-                f"{self.needed}): {cause}; copy it again, or write it anew"
-            )
-        return self._of_longer_file(extended, announced, told)
-
-    def _of_longer_file(self, extended: int, announced: int, told: list[str]) -> int:
-        """Either the voxels end with the file, after an unannounced extended header, or something follows them.
-
-        The bytes in question decide: if they are voxels, they look like the others.
-        """
-        early, late = _HEADER_BYTES + extended, self.size - self.needed
-        excess = self.size - announced
-        length = min(excess, self.needed) // self.kind.itemsize * self.kind.itemsize
-        shared = early + self.needed - late
-        usual = self._middle(late, shared)  # voxels in either case
-        at_start = _are_alike(self._read(early, length=length, near=early), usual)
-        at_end = _are_alike(self._read(self.size - length, length=length, near=late), usual)
-        section = self.needed // int(self.header["size"][2])
-        longer = f"its file is {excess} bytes longer than its header announces"
-        if at_end and not at_start:
-            told.append(f"{longer}: an extended header of {late - _HEADER_BYTES} bytes was assumed")
-            return late
-        if at_start and not at_end:
-            told.append(f"{longer}: the bytes after the voxels are left out")
-            return early
-        if at_start and excess % section == 0:
-            told.append(f"{longer}, as if it held {excess // section} more sections: those are left out")
-            return early
-        raise InputError(
-            f"{self.path}: {longer} ({self.size} and {announced}), and it cannot be told where its voxels begin: an "
-            "extended header that is not announced (nsymbt), a wrong number of sections, or a wrong mode; write it "
-            "anew with the program that made it"
-        )
-
-    def sample(self, offset: int) -> NDArray[Any]:
-        """Values from the middle of the data block."""
-        return self._middle(offset, self.needed)
-
-    def _middle(self, start: int, length: int) -> NDArray[Any]:
-        taken = min(max(length, 0), _SAMPLE * self.kind.itemsize)
-        return self._read(start + (length - taken) // 2, length=taken, near=start)
-
-    def _read(self, start: int, *, length: int, near: int) -> NDArray[Any]:
-        """At most a sample of values from `start` on, or from the next place a whole number of values away from `near`;
-        from the end of the file if there are fewer."""
-        length = min(length, _SAMPLE * self.kind.itemsize)
-        start = max(min(start, self.size - length), near)
-        start += (near - start) % self.kind.itemsize
-        self.stream.seek(start)
-        data = self.stream.read(length)
-        return np.frombuffer(data[: len(data) // self.kind.itemsize * self.kind.itemsize], self.kind)
-
-
-def _are_alike(values: NDArray[Any], others: NDArray[Any]) -> bool:
-    """Whether values are distributed like others."""
-    one, two = values.astype(np.float64), others.astype(np.float64)
-    if not len(one) or not len(two) or not np.isfinite(one).all() or not np.isfinite(two).all():
-        return False
-    low, quarter, median, three_quarters, high = np.quantile(two, (0, 0.25, 0.5, 0.75, 1))
-    reach = 2 * (high - low)
-    own, usual = float(np.quantile(one, 0.75) - np.quantile(one, 0.25)), three_quarters - quarter
-    return bool(
-        np.mean((one >= low - reach) & (one <= high + reach)) > 0.999
-        and usual / 4 <= own <= 4 * usual
-        and abs(np.median(one) - median) <= 4 * usual
-    )
 
 
 def _byte_kind(

@@ -15,7 +15,8 @@ from jaxcryo.stores.cache import Cache
 from jaxcryo.tomogram.axes import advice, turned
 from jaxcryo.tomogram.mrc import PACKED, SUFFIXES, Bytes, open_mrc
 from jaxcryo.tomogram.normalization import scaled
-from jaxcryo.tomogram.ome_zarr import is_zarr, open_ome_zarr, write_ome_zarr
+from jaxcryo.tomogram.ome_zarr import is_zarr, open_ome_zarr
+from jaxcryo.tomogram.ome_zarr_writer import write_ome_zarr
 
 __all__ = ["MRC_SUFFIXES", "Reading", "is_tomogram", "open_volume", "tomogram_name", "write_ome_zarr"]
 

@@ -22,10 +22,10 @@ from jaxcryo.cli.infer import ModelOptions
 from jaxcryo.cli.infer import main as infer
 from jaxcryo.cli.picker import Job, open_picker_elsewhere
 from jaxcryo.cli.plan import DEMO_MODELS
-from jaxcryo.cli.runs_bar import RunsBar
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.errors import InputError
 from jaxcryo.picks.copick_json import read_copick_folder
+from jaxcryo.progress import RunsBar
 from jaxcryo.runtime import cluster
 from jaxcryo.runtime.manifest import read_manifest
 from jaxcryo.runtime.sharing import _Sharing

@@ -21,9 +21,10 @@ from jaxcryo.domain import CZII_TYPES, Picks
 from jaxcryo.errors import InputError
 from jaxcryo.picks.copick_json import write_copick_picks
 from jaxcryo.picks.formats import Geometries, TomogramGeometry, detect, read_picks
-from jaxcryo.picks.portal_names import OTHER_NAMES, portal_type
+from jaxcryo.picks.formats.portal import OTHER_NAMES, portal_type
 from jaxcryo.project import portal as portal_module
-from jaxcryo.project.portal import open_portal, portal_picks, portal_runs
+from jaxcryo.project.portal import open_portal, portal_runs
+from jaxcryo.project.portal_picks import portal_picks
 from jaxcryo.stores.address import Address
 
 TURN = [[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]

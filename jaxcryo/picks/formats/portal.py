@@ -17,13 +17,19 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from jaxcryo.domain import Picks
+from jaxcryo.domain import ParticleType, Picks
 from jaxcryo.errors import InputError
 from jaxcryo.files import read_text
 from jaxcryo.picks.copick_json import orientation_of
 from jaxcryo.picks.formats.base import PickFormat, Rows, Types, picks_by_run
 from jaxcryo.picks.geometry import Geometries, Note, TomogramGeometry
-from jaxcryo.picks.portal_names import portal_type
+
+OTHER_NAMES = {
+    "cytosolic-ribosome": "ribosome",
+    "ferritin-complex": "apo-ferritin",
+    "virus-like-capsid": "virus-like-particle",
+}
+"""The portal's names come from the Gene Ontology or UniProt, ours from the challenge."""
 
 _SUFFIX = ".ndjson"
 _EXPECTED = "expected points of the CryoET Data Portal, a JSON object a line"
@@ -114,6 +120,18 @@ def _spacing_of_folder(
     beside = "" if known is None else f", not the tomogram's of {' × '.join(f'{v:.3f}' for v in known)} Å"
     note(f"{file}: its folder's voxel spacing of {named} Å was used{beside}; pass --voxel-spacing otherwise")
     return folder
+
+
+def plain_name(name: str) -> str:
+    """Lower case, words joined by hyphens, as copick writes the portal's names."""
+    return re.sub(r"[\s_-]+", "-", name.strip().lower())
+
+
+def portal_type(name: str, types: tuple[ParticleType, ...]) -> int | None:
+    """The index of the type that the portal's name means; None if it is none of them."""
+    own = plain_name(name)
+    names = [plain_name(t.name) for t in types]
+    return next((names.index(n) for n in (own, OTHER_NAMES.get(own)) if n in names), None)
 
 
 PORTAL = PickFormat(
