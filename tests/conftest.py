@@ -33,8 +33,11 @@ from jaxtyping import install_import_hook
 
 sys.path.extend(str(pathlib.Path(__file__).parent / name) for name in (".", "bindings", "fuzzing", "page"))
 
-CHECKED = ("domain", "metric", "picks", "project", "data", "convert", "phantom")
-"""Rooms of the package in which the shapes and kinds of arrays are checked in every call."""
+CHECKED = (
+    "calibration", "convert", "data", "domain", "metric", "models", "page", "phantom", "picking", "picks", "project",
+    "report", "runtime", "tomogram", "training",
+)  # fmt: skip
+"""Folders and modules of the package in which the shapes and kinds of arrays are checked in every call."""
 install_import_hook([f"jaxcryo.{room}" for room in CHECKED], "annotations.checked")
 
 # `pytest --hypothesis-profile fuzz tests/tomogram/test_hostile.py tests/picks/test_formats_hostile.py` looks longer.
