@@ -26,7 +26,7 @@ def best_formulation() -> Formulation:
 
 def conv2d(
     x: Float[Array, "b h w i"],
-    kernel: Float[Array, "kh kw i o"],
+    kernel: Float[Array, "kh kw i_of_group o"],
     *,
     stride: int = 1,
     padding: int | tuple[tuple[int, int], tuple[int, int]] = 0,

@@ -301,8 +301,8 @@ def _maximum_of_groups(values: Float[Array, "c z y x"], size: int, axis: int) ->
 def _put(
     block: Float[Array, "c z y x"],
     slab: Float[Array, "c _ y x"],
-    start: int,
-    at: int,
+    start: int | Int[Array, ""],
+    at: int | Int[Array, ""],
     *,
     count: int,
 ) -> Float[Array, "c z y x"]:

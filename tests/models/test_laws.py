@@ -157,20 +157,20 @@ def test_tattakas_decoder_ends_at_any_of_its_strides(widths: tuple[int, ...]) ->
 
 def test_neighbors_are_channels_in_ascending_z() -> None:
     windows = np.arange(1, 5, dtype=np.float32).reshape(1, 4, 1, 1)
-    found = np.asarray(neighbor_slices(windows, 2))[0, :, 0, 0]
+    found = np.asarray(neighbor_slices(jnp.asarray(windows), 2))[0, :, 0, 0]
     np.testing.assert_array_equal(found, [[0, 0, 1, 2, 3], [0, 1, 2, 3, 4], [1, 2, 3, 4, 0], [2, 3, 4, 0, 0]])
 
 
 def test_pixel_shuffle_orders_channels_class_z_y_x() -> None:
     x = np.arange(2 * 1 * 1 * 2 * 48, dtype=np.float32).reshape(2, 1, 1, 2, 48)
-    found = np.asarray(pixel_shuffle(x, (2, 3, 4)))
+    found = np.asarray(pixel_shuffle(jnp.asarray(x), (2, 3, 4)))
     assert found.shape == (2, 2, 2, 3, 8)
     for b, c, z, y, i in np.ndindex(found.shape):
         assert found[b, c, z, y, i] == x[b, 0, 0, i // 4, ((c * 2 + z) * 3 + y) * 4 + i % 4]
 
 
 def test_depth_pooling_is_a_mean_within_items() -> None:
-    x = draw(8, 2, 2, 3)
+    x = jnp.asarray(draw(8, 2, 2, 3))
     np.testing.assert_allclose(pool_depth(x, 2, 4), x.reshape(2, 4, 2, 2, 3).mean(1), rtol=1e-6)
     assert pool_depth(x, 2, 1) is x
     with pytest.raises(ValueError, match="cannot be pooled by 3"):
@@ -181,7 +181,7 @@ def test_depth_pooling_is_a_mean_within_items() -> None:
 def test_decoder_blocks_flip(depth_factor: int) -> None:
     block = DecoderBlock(4, 3, 5, depth_factor, dtype=jnp.float32, init=Init(0))
     block.eval()
-    x, skip = draw(1, 2, 4, 4, 4), draw(1, 2 * depth_factor, 8, 8, 3)
+    x, skip = map(jnp.asarray, (draw(1, 2, 4, 4, 4), draw(1, 2 * depth_factor, 8, 8, 3)))
     expected = np.asarray(block(x, skip))[:, :, :, ::-1]
     for layer in (block.up, block.refine.conv):
         layer.kernel[...] = layer.kernel[...][:, :, ::-1]
@@ -192,7 +192,7 @@ def test_attention_is_the_sum_of_channel_and_spatial_excitation() -> None:
     config = TattakaConfig(scse_reduction=4)
     block = UpBlock(4, 0, 8, 2, config, dtype=jnp.float32, init=Init(0))
     block.eval()
-    y = np.asarray(block.block(draw(1, 2, 4, 4, 4), None), np.float64)
+    y = np.asarray(block.block(jnp.asarray(draw(1, 2, 4, 4, 4)), None), np.float64)
     a = block.attention
     fc1, fc2, spatial = (np.asarray(layer.kernel[...], np.float64)[0, 0, 0] for layer in (a.fc1, a.fc2, a.spatial))
 
