@@ -17,10 +17,10 @@ from jaxcryo.errors import InputError
 Points = Float[NDArray[np.float64], "_n 3"]
 
 BEAD_SIGMA_ANGSTROM = 7.0
-"""The one width of every bead, so that a whole scene is blurred at once; coarser than what a tomogram shows."""
+"""The width of every bead: one for all, so that a whole scene is blurred at once; coarser than a tomogram's detail."""
 
 PROTEIN_KILODALTON_PER_ANGSTROM3 = 0.81e-3
-"""Of dry protein (0.73 cm³/g)."""
+"""Density of dry protein (0.73 cm³/g)."""
 
 _HEADER = "x_angstrom,y_angstrom,z_angstrom,kilodalton"
 _MAX_BEADS = 200_000
@@ -81,7 +81,7 @@ def read_beads(path: pathlib.Path) -> BeadModel:
     """The beads of a table that `jaxcryo phantom fit` wrote, about their center of mass.
 
     Raises:
-        InputError: the file is no such table.
+        InputError: the file is not such a table.
     """
     try:
         text = path.read_text(encoding="utf-8")

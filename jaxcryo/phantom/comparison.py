@@ -1,4 +1,4 @@
-"""What planes of a tomogram say of it, and phantoms beside them: `jaxcryo phantom compare`."""
+"""Figures measured on planes of a tomogram, compared with those of phantoms: `jaxcryo phantom compare`."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def read_planes(path: pathlib.Path) -> dict[str, Plane]:
     """The planes of an .npz whose arrays are named `xy_…`, `xz_…` and `yz_…`.
 
     Raises:
-        InputError: it is no such file, or one of the three kinds is missing.
+        InputError: it is not such a file, or one of the three kinds is missing.
     """
     try:
         with np.load(path, allow_pickle=False) as file:

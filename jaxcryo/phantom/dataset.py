@@ -38,7 +38,7 @@ _RUN_NAME = re.compile(r"P[HT]_\d{3,}")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PhantomConfig:
-    """What the tomograms of a synthetic dataset have in common; the defaults are the challenge's."""
+    """The settings of a synthetic dataset's tomograms; the defaults are the challenge's."""
 
     shape_zyx: tuple[int, int, int] = CZII_SHAPE_ZYX
     spacing_angstrom: float = CZII_SPACING_ANGSTROM
@@ -77,7 +77,7 @@ def make_phantom(
 ) -> tuple[Volume, Picks]:
     """A tomogram in memory and the particles in it, sorted by type.
 
-    `grid.to_voxel` of a pick is where its particle's centre of mass is. The same seed gives the same voxels bit for
+    `grid.to_voxel` of a pick is where its particle's center of mass is. The same seed gives the same voxels bit for
     bit; difficulty and imaging leave the particles as they are. `on_step` is called with the name of each step.
     """
     grid = config.grid
@@ -107,14 +107,14 @@ def write_dataset(
     force: bool = False,
     progress: bool = False,
 ) -> list[Run]:
-    """Writes synthetic runs in the challenge's layout and gives them, training runs first.
+    """Writes synthetic runs in the challenge's layout and returns them, training runs first.
 
     Training runs `PH_000`, … go to `<out>/train/static` with picks in `<out>/train/overlay`; test runs `PT_000`, … go
     to `<out>/test/static` without picks, which are kept in `<out>/test-truth`. A run depends on the seed and its own
     number alone. With `force` the runs of an earlier synthetic dataset are removed first, and nothing else.
 
     Raises:
-        InputError: there is a dataset already and no `force`, a number makes no sense, or `out` cannot be written.
+        InputError: there is a dataset and `force` is not given, a number makes no sense, or `out` cannot be written.
     """
     out = pathlib.Path(out)
     if runs < 0 or test_runs < 0 or runs + test_runs < 1:

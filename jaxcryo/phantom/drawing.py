@@ -44,7 +44,7 @@ def draw_phantom(
 ) -> Phantom:
     """A phantom whose every setting comes from the seed: the same seed gives the same bits, in any process.
 
-    A shape takes the place of the configured one.
+    `shape_zyx` replaces the configured shape.
     """
     if shape_zyx is not None:
         config = dataclasses.replace(config, shape_zyx=shape_zyx)
@@ -90,7 +90,7 @@ def draw_phantom(
 
 
 def type_models(config: DrawConfig, rng: np.random.Generator) -> list[tuple[str, float, BeadModel]]:
-    """Name, radius and beads of each type; what is not known of a built-in one is drawn."""
+    """Name, radius and beads of each type; unknown properties of a built-in one are drawn."""
     models = []
     for index, type_ in enumerate(config.types):
         named = config.structures[index] if config.structures else ""

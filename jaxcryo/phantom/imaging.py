@@ -1,4 +1,4 @@
-"""What the microscope, the reconstruction and the denoising do to a density."""
+"""The effects of microscope, reconstruction and denoising on a density."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Optics:
 
     @property
     def wavelength_angstrom(self) -> float:
-        """Of the electrons, relativistic."""
+        """Wavelength of the electrons, relativistic."""
         volts = 1e3 * self.voltage_kv
         return float(12.2643 / np.sqrt(volts * (1 + 0.978466e-6 * volts)))
 
@@ -118,7 +118,7 @@ def _planes(grid: VoxelGrid, imaging: Imaging) -> Iterator[tuple[_Plane, _Plane]
 
 
 def _noise_transfer(squared_frequency: _Frequencies, grid: VoxelGrid, imaging: Imaging) -> _Frequencies:
-    """The noise's colour: a grain, which misses low frequencies as the CTF does, and a slow part."""
+    """The noise's color: a grain, which lacks low frequencies like the CTF, and a slow part."""
     spacing = grid.spacing_angstrom
     sigma = imaging.grain_voxel * spacing / 2.3548
     grain = np.exp(-2 * np.pi**2 * sigma**2 * squared_frequency)

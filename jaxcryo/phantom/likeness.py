@@ -1,4 +1,4 @@
-"""What a tomogram without picks says of how it was made, and phantoms drawn around that: `--like`."""
+"""How a tomogram was made, measured without picks, and phantoms drawn around that: `--like`."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Likeness:
     """The 0.1 % quantile in robust deviations from the median."""
     skewness: float
     thickness_angstrom: float | None
-    """Of the ice; None where the slices do not show where it ends."""
+    """Thickness of the ice; None if the slices do not show where it ends."""
 
     def __str__(self) -> str:
         ice = "ends of the ice not seen" if self.thickness_angstrom is None else f"ice {self.thickness_angstrom:.0f} Å"
@@ -74,7 +74,7 @@ class Likeness:
 
 
 def measure(volume: Volume) -> Likeness:
-    """What there is to see in a tomogram; particles need not be known, and are best few.
+    """Measures a tomogram; its particles need not be known, and should be few.
 
     Raises:
         InputError: it is too small, or holds nothing but filling.
@@ -117,7 +117,7 @@ def measure(volume: Volume) -> Likeness:
 def like(
     config: DrawConfig, volumes: Sequence[Volume], *, note: Callable[[str], object] = lambda line: None
 ) -> DrawConfig:
-    """Phantoms drawn around what some tomograms measure; each range spans all of them and some more.
+    """Settings of phantoms around the measurements of some tomograms; each range spans all of them and a little more.
 
     Raises:
         InputError: as `measure` does.

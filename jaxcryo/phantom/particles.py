@@ -20,14 +20,14 @@ _EDGE_SIGMAS = 1.5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ParticleModel:
-    """A density of Gaussian blobs around its centre of mass. Its interior is 1 where `density` is 1."""
+    """A density of Gaussian blobs around its center of mass. Its interior is 1 where `density` is 1."""
 
     xyz_angstrom: Points
     sigma_angstrom: float
     amplitude: Float[NDArray[np.float64], " n"]
 
     def rotated(self, rotation: Float[NDArray[np.float64], "3 3"]) -> ParticleModel:
-        """The model turned about its centre of mass."""
+        """The model turned about its center of mass."""
         return dataclasses.replace(self, xyz_angstrom=self.xyz_angstrom @ rotation.T)
 
 
@@ -42,7 +42,7 @@ class _Shape:
 
 
 def particle_model(type_: ParticleType) -> ParticleModel:
-    """The model of a type, by its name; a name that is not known gives an irregular globule that the name decides.
+    """The model of a type, by its name; for an unknown name, an irregular globule that depends only on the name.
 
     It is the same on every call. The blobs end at the type's radius, which stands for half the longest extent.
     """
@@ -59,7 +59,7 @@ def globule_model(rng: np.random.Generator, radius_angstrom: float, density: flo
 
 
 def _to_model(shape: _Shape, radius_angstrom: float) -> ParticleModel:
-    """Centres the blobs, fits them into the radius and gives them the amplitude that fills the interior."""
+    """Centers the blobs, fits them into the radius and gives them the amplitude that fills the interior."""
     points = shape.points - np.average(shape.points, axis=0, weights=shape.weights)
     reach = float(np.linalg.norm(points, axis=1).max())
     if reach > 0:

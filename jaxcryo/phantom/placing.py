@@ -1,4 +1,4 @@
-"""Where things may lie in a phantom: the ice, room that is taken, and the points gathered so far."""
+"""Places in a phantom: the ice, the occupied positions, and the points gathered so far."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ Density = Float[NDArray[np.float32], "z y x"]
 
 # Blobs are cut where they have fallen to 3e-4 of their height.
 _CUT_SIGMAS = 4.0
-# A narrower Gaussian is not sampled truly by the voxels, and its centre would move with the grid.
+# Voxels do not sample a narrower Gaussian correctly, and its center would move with the grid.
 _LEAST_SIGMA_VOXEL = 0.6
 
 _LEAFLET_OFFSET_ANGSTROM = 18.0

@@ -70,7 +70,7 @@ class Membrane:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scene:
-    """The contents of one tomogram. Particle positions are sub-voxel array indices of their centres of mass."""
+    """The contents of one tomogram. Particle positions are sub-voxel array indices of their centers of mass."""
 
     zyx_voxel: Float[NDArray[np.float64], "n 3"]
     type_index: Int[NDArray[np.int64], " n"]
@@ -124,7 +124,7 @@ def _place_particles(
     types: Sequence[ParticleType],
     clearance: float,
 ) -> tuple[Float[NDArray[np.float64], "n 3"], Int[NDArray[np.int64], " n"]]:
-    """Positions in ångströms from voxel 0, sorted by type; centres lie inside, bodies may stick out."""
+    """Positions in ångströms from voxel 0, sorted by type; centers lie inside, bodies may stick out."""
     share = volume / CZII_VOLUME_ANGSTROM3
     counts = [_count(rng, ABUNDANCES.get(t.name, _OTHER_TYPES), share) for t in types]
     placed: list[tuple[int, Float[NDArray[np.float64], " 3"]]] = []
@@ -152,7 +152,7 @@ def _place_membranes(
     particles: Float[NDArray[np.float64], "n 3"],
     radii: Float[NDArray[np.float64], " n"],
 ) -> tuple[Membrane, ...]:
-    """Vesicles and sheets that touch no particle; one for which no place is found is left out."""
+    """Vesicles and sheets that touch no particle; those that find no place are left out."""
     wanted = [
         (True, rng.poisson(_VESICLES_PER_ANGSTROM3 * volume)),
         (False, rng.poisson(_SHEETS_PER_ANGSTROM3 * volume)),

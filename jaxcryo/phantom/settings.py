@@ -18,7 +18,7 @@ _LEAST_SIZE = 8
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImagingRanges:
-    """What is drawn anew for every phantom: evenly between the two values, or evenly in the logarithm where said.
+    """What is drawn anew for every phantom: uniformly between two values, or in their logarithm where it says (log).
 
     The real center is the CZII challenge's tomograms, as measured on planes of one of them.
     """
@@ -40,7 +40,7 @@ class ImagingRanges:
     defocus_spread: Range = (0.05, 0.4)
     """Standard deviation within a tomogram, of tilts and heights, as a share of the defocus (log)."""
     uncorrected: float = 0.2
-    """Share of phantoms whose phases nobody flipped."""
+    """Share of phantoms whose phases were not flipped."""
     ctf_floor: Range = (0.15, 0.9)
     """Added in quadrature to the contrast transfer: how far a denoiser or a deconvolution filled it up."""
     snr: Range = (0.6, 6.0)
@@ -66,9 +66,9 @@ class ImagingRanges:
     slow: Range = (0.02, 0.6)
     """Deviation of slow waves (uneven ice, gradients) against the noise (log)."""
     texture: Range = (0.0, 3.0)
-    """By how much dense places are grainier than ice: denoisers leave grain where they see something."""
+    """How much grainier dense places are than ice: denoisers leave grain where they see something."""
     shrinkage: Range = (0.0, 0.7)
-    """How much of the noise in quiet places a denoiser takes away that leaves strong things alone."""
+    """How much noise a denoiser removes in quiet places, while it leaves strong signals alone."""
     halo: Range = (0.2, 1.0)
     """Share that is left of bright rims around dark things: denoisers learn that nothing is brighter than ice."""
     denoised: float = 0.6
@@ -115,7 +115,7 @@ REAL_CENTER = ImagingRanges(
     scale=(4.5e-6, 4.5e-6),
     offset=(0.0, 0.0),
 )
-"""Settings whose planes have the numbers of real ones from the CZII challenge (`jaxcryo phantom compare`)."""
+"""Settings whose planes match the figures of real ones from the CZII challenge (`jaxcryo phantom compare`)."""
 
 _LOGARITHMIC = {
     "tilt_fade_degree",
@@ -169,9 +169,10 @@ class DrawnImaging:
 def draw_imaging(
     ranges: ImagingRanges, rng: np.random.Generator, harshness: float, center_share: float
 ) -> DrawnImaging:
-    """One phantom's imaging. `center_share` of them are drawn close around the real center.
+    """One phantom's imaging. A share `center_share` of phantoms are drawn close to the real center.
 
-    Harshness above 1 lowers the signal to noise and what else makes particles hard to see; below 1 the reverse.
+    Harshness above 1 lowers the signal-to-noise ratio and makes particles harder to see in other ways; below 1 it does
+    the reverse.
     """
     drawn = {}
     near = rng.uniform() < center_share
@@ -216,7 +217,7 @@ def _draw(rng: np.random.Generator, low_high: Range, logarithmic: bool, center: 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ContentRanges:
-    """What is in a phantom beside its types, per volume of the challenge's tomograms (184 × 630 × 630 of 10 Å)."""
+    """What is in a phantom besides its types, per volume of the challenge's tomograms (184 × 630 × 630 of 10 Å)."""
 
     abundance: Range = (0.5, 6.0)
     """Of labelled particles against the challenge's 180 a tomogram (log): much to learn from in little volume."""
@@ -264,7 +265,7 @@ REAL_CONTENTS = ContentRanges(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DrawConfig:
-    """What phantoms have in common; everything else is drawn from a phantom's seed."""
+    """Settings that phantoms share; everything else is drawn from a phantom's seed."""
 
     types: tuple[ParticleType, ...] = CZII_TYPES
     structures: tuple[str, ...] = ()
@@ -274,7 +275,7 @@ class DrawConfig:
     imaging: ImagingRanges = dataclasses.field(default_factory=ImagingRanges)
     contents: ContentRanges = dataclasses.field(default_factory=ContentRanges)
     center_share: float = 0.35
-    """Of phantoms drawn close around the real center."""
+    """Share of phantoms that are drawn close to the real center."""
     harshness: float = 1.0
     """Divides signal to noise; held-out phantoms use more than 1."""
     backgrounds: tuple[str, ...] = ()
@@ -318,7 +319,7 @@ def config_for(imaging: str, difficulty: float, **fields: Any) -> DrawConfig:
     Difficulty 0 has no noise to speak of, and nothing that is not labelled.
 
     Raises:
-        InputError: there is no such imaging, or the difficulty is no number from 0 upwards.
+        InputError: there is no such imaging, or the difficulty is not a number from 0 upwards.
     """
     if not (math.isfinite(difficulty) and difficulty >= 0):
         raise InputError(f"the difficulty is {difficulty}; expected a number from 0 (no noise) upwards")

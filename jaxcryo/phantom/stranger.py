@@ -1,7 +1,7 @@
-"""Another way to a tomogram, for evaluation alone: projections of every tilt, and weighted back-projection.
+"""Another simulator, for evaluation only: projections of every tilt, and weighted back-projection.
 
-It shares no line of imaging with `microscope`: points are projected one tilt at a time, each image gets its own defocus
-and noise, a ramp weights it, and real-space back-projection ends at a box of tilts. What denoises is a Gaussian, a
+It shares no imaging code with `microscope`: points are projected one tilt at a time, each image gets its own defocus
+and noise, a ramp weights it, and real-space back-projection ends at a box of tilts. Denoising is by a Gaussian, a
 median or nothing.
 """
 

@@ -39,7 +39,7 @@ _CELLS_OF_A_GLOBULE_ANGSTROM = 20.0
 
 
 def ignore(message: str) -> None:
-    """For callers who do not want to hear what was assumed."""
+    """For callers that need no notes on what was assumed."""
 
 
 def structure_beads(source: str, *, note: Callable[[str], object] = ignore) -> BeadModel:
@@ -84,7 +84,7 @@ def atoms_to_beads(path: pathlib.Path, note: Callable[[str], object] = ignore) -
     Waters are left out; an atom counts by its mass (hydrogens, which files lack, by a tenth).
 
     Raises:
-        InputError: it is no such file, or names no atoms.
+        InputError: it is not such a file, or names no atoms.
     """
     import gemmi  # only here: half a second that nobody else should wait for
 
@@ -139,11 +139,11 @@ def map_to_beads(
 ) -> BeadModel:
     """The beads of a density map: what lies above the contour, by its own voxel size, around its center of mass.
 
-    Density may be bright or dark; which one it is is recognised by the heavier tail and said. Without a mass, the
-    space within the contour counts as protein's.
+    Density may be bright or dark; this is recognized by the heavier tail, with a note. Without a mass, the space
+    within the contour counts as protein.
 
     Raises:
-        InputError: it is no such map, or nothing lies above the contour.
+        InputError: it is not such a map, or nothing lies above the contour.
     """
     density, spacing = _read_map(path)
     middle = float(np.median(density))
@@ -153,7 +153,7 @@ def map_to_beads(
     density = sign * (density - middle)
     level = _CONTOUR_SHARE * float(density.max()) if contour is None else sign * (contour - middle)
     if contour is None:
-        note(f"{path.name}: no contour given; {sign * level + middle:.3g} is taken, a tenth of the brightest voxel")
+        note(f"{path.name}: no contour given; {sign * level + middle:.3g} is used, a tenth of the brightest voxel")
     density = _cropped(density, max(level, 0.0))
     factor = max(1, round(spacing / _FINE_ANGSTROM))
     if factor > 1:

@@ -145,10 +145,10 @@ function keptBefore() {
   let text = null;
   try {
     text = localStorage.getItem(storageName);
-    return text ? { ...editsOf(text), about: "What was decided here before is back." } : {};
+    return text ? { ...editsOf(text), about: "Your earlier decisions on this page are restored." } : {};
   } catch (error) {
     unread = text;
-    return text ? { about: `What was decided here before does not fit this page (${error.message}). This browser keeps it.` } : {};
+    return text ? { about: `Your earlier decisions do not fit this page (${error.message}). This browser keeps them.` } : {};
   }
 }
 

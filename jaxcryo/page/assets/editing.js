@@ -46,7 +46,7 @@ function nextDoubtful() {
   const left = doubtful(type);
   if (!left.length) {
     change({ review: false, selected: null });
-    say(`No candidate of ${type.name} is left undecided.`);
+    say(`All candidates of ${type.name} are decided.`);
     return;
   }
   const skipped = state.selected && lastDoubtful === state.selected.key ? left.indexOf(state.selected.i) : -1;
@@ -168,7 +168,7 @@ element("open-corrections").addEventListener("change", async (event) => {
   if (!file) return;
   try {
     const opened = editsOf(await file.text());
-    if (!state.edits.length || state.saved || confirm(`Open ${file.name} in place of what was decided here and is not saved?`)) {
+    if (!state.edits.length || state.saved || confirm(`Open ${file.name} and lose the unsaved decisions on this page?`)) {
       change({ ...opened, saved: true, selected: null });
       say(`${file.name} is open.`);
     }
@@ -178,7 +178,7 @@ element("open-corrections").addEventListener("change", async (event) => {
   event.target.value = "";
 });
 element("anew").addEventListener("click", () => {
-  if (confirm("Take back all that was decided here?")) change({ edits: [], saved: false, selected: null });
+  if (confirm("Undo all decisions on this page?")) change({ edits: [], saved: false, selected: null });
 });
 
 Object.assign(KEYS, {

@@ -114,12 +114,12 @@ element("best").addEventListener("click", () => {
   change({ thresholds: types.map((t) => (t.truth.count ? bestThreshold(t) : state.thresholds[t.index])) });
 });
 
-const THEMES = { auto: ["◐", "Light or dark: as the system has it"], light: ["☀", "Light"], dark: ["☾", "Dark"] };
+const THEMES = { auto: ["◐", "Light or dark, like the system"], light: ["☀", "Light"], dark: ["☾", "Dark"] };
 function showTheme(name) {
   document.documentElement.dataset.theme = name;
   [element("theme").textContent] = THEMES[name];
   element("theme").title = THEMES[name][1];
-  element("theme").setAttribute("aria-label", `Colours: ${THEMES[name][1]}`);
+  element("theme").setAttribute("aria-label", `Colors: ${THEMES[name][1]}`);
 }
 element("theme").addEventListener("click", () => {
   const names = Object.keys(THEMES);

@@ -33,7 +33,7 @@ const cards = types.map((type) => {
   card.style.setProperty("--own", css(type.color));
   if (type.leftOut) {
     card.append(own("p", { className: "warn" },
-      `The best ${type.picks.count} candidates are here, ${type.leftOut} more are not: thresholds end at ${short(type.lowest)}.`));
+      `Only the best ${type.picks.count} candidates are shown, ${type.leftOut} more are not: thresholds end at ${short(type.lowest)}.`));
   }
   document.getElementById("types").append(card);
   const moveLine = drawChart(type, chart);
@@ -103,8 +103,8 @@ function buildTable() {
   }
   document.getElementById("numbers").append(own("thead", {}, head), body, foot);
   document.getElementById("numbers-note").textContent = content.known
-    ? "As the challenge counts: hits are particles of the truth that a pick is near; false is found less hits, so a second pick at a particle is false though its circle is drawn as a hit."
-    : "The truth of this run is not known.";
+    ? "Counted as in the challenge: hits are particles of the ground truth with a pick near them; false picks are all others, so a second pick at a particle is false although its circle is drawn as a hit."
+    : "The ground truth of this run is not known.";
 }
 
 function showNumbers() {
