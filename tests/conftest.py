@@ -34,8 +34,8 @@ from jaxtyping import install_import_hook
 sys.path.extend(str(pathlib.Path(__file__).parent / name) for name in (".", "bindings", "fuzzing", "page"))
 
 CHECKED = (
-    "calibration", "convert", "data", "domain", "metric", "models", "page", "phantom", "picking", "picks", "project",
-    "report", "runtime", "tomogram", "training",
+    "calibration", "convert", "data", "domain", "metric", "page", "phantom", "picks", "project", "report", "runtime",
+    "tomogram",
 )  # fmt: skip
 """Folders and modules of the package in which the shapes and kinds of arrays are checked in every call."""
 install_import_hook([f"jaxcryo.{room}" for room in CHECKED], "annotations.checked")

@@ -89,7 +89,7 @@ def _binned_slices(volume: Volume, bin_zyx: tuple[int, int, int]) -> Iterator[Fl
 
 def _mean_of_boxes(
     voxels: Float[NDArray[np.float32], "z y x"], bin_zyx: tuple[int, int, int]
-) -> Float[NDArray[np.float32], "z y x"]:
+) -> Float[NDArray[np.float32], "z2 y2 x2"]:
     if bin_zyx == (1, 1, 1):
         return voxels
     counts = [n // b for n, b in zip(voxels.shape, bin_zyx, strict=True)]

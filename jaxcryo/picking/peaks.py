@@ -205,7 +205,7 @@ def _largest_of_cells(block: Float[Array, "c z y x"], *, side: int) -> tuple[Flo
 @jax.jit
 def _candidates(
     cells: Float[Array, "c z y x"], limits: Float[Array, "c"]
-) -> tuple[Bool[Array, "c z y x"], Int[Array, ""]]:
+) -> tuple[Bool[Array, "c z2 y2 x2"], Int[Array, ""]]:
     """Which blocks of 2 x 2 x 2 cells may hold a peak, and how many they are."""
     may_hold = _unexceeded(cells) & (cells > limits[:, None, None, None])
     pairs, odd = (1, 2, 2, 2), [(0, n % 2) for n in cells.shape]
@@ -281,7 +281,7 @@ def _unexceeded(cells: Float[Array, "c z y x"]) -> Bool[Array, "c z y x"]:
     return (cells > around[:, :-2]) & (cells >= around[:, 1:-1]) & (cells >= around[:, 2:])
 
 
-def _maximum_of_groups(values: Float[Array, "c z y x"], size: int, axis: int) -> Float[Array, "c z y x"]:
+def _maximum_of_groups(values: Float[Array, "c z y x"], size: int, axis: int) -> Float[Array, "c z2 y2 x2"]:
     """The maximum of each `size` voxels along an axis; the last group may be shorter.
 
     On CPUs XLA is twice as fast with maxima of strided slices as with `reduce_window`, and ten times as fast as with

@@ -56,7 +56,7 @@ class WindowPlan:
 
     def starts_of_layer(
         self, layer: int, among: Bool[NDArray[np.bool_], "n"] | None = None
-    ) -> Int[NDArray[np.int32], "n 2"]:
+    ) -> Int[NDArray[np.int32], "chosen 2"]:
         """The starts of the windows to compute at one start in z; those `among` others if given."""
         starts = self.starts_yx()
         wanted = np.ones(len(starts), np.bool_) if self.chosen is None else self.chosen[layer]

@@ -20,7 +20,7 @@ _CHUNK_SIZE = 64
 
 def write_ome_zarr(
     path: str | pathlib.Path,
-    voxels: Float[NDArray[np.float32], "z y x"],
+    voxels: Float[NDArray[np.float32], "..."],
     spacing_zyx_angstrom: Sequence[float],
     *,
     levels: int = 3,
