@@ -34,7 +34,7 @@ from jaxtyping import install_import_hook
 sys.path.extend(str(pathlib.Path(__file__).parent / name) for name in (".", "bindings", "fuzzing", "page"))
 
 CHECKED = (
-    "calibration", "convert", "data", "domain", "metric", "page", "phantom", "picks", "project", "report", "runtime",
+    "calibration", "convert", "data", "domain", "metric", "page", "phantom", "picks", "project", "report",
     "tomogram",
 )  # fmt: skip
 """Folders and modules of the package in which the shapes and kinds of arrays are checked in every call."""
