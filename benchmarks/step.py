@@ -78,22 +78,23 @@ def _ours(
     rule = optimizer(config.optim)
 
     @jax.jit
-    def step(params: Weights, stats: Weights, state: Any) -> tuple[Weights, Weights, Any]:
+    def step(params: Weights, stats: Weights, state: Any, x: jax.Array, y: jax.Array) -> tuple[Weights, Weights, Any]:
         def value(p: Weights) -> tuple[jax.Array, Weights]:
-            predicted, moved = network.apply_train(p, stats, jnp.asarray(windows))
-            return loss(predicted, jnp.asarray(targets), LossConfig()), moved
+            predicted, moved = network.apply_train(p, stats, x)
+            return loss(predicted, y, LossConfig()), moved
 
         gradient, stats = jax.grad(value, has_aux=True)(params)
         updates, state = rule.update(gradient, state, params)
         return optax.apply_updates(params, jax.tree.map(lambda u: -1e-3 * u, updates)), stats, state  # type: ignore[return-value]
 
     tree: tuple[Weights, Weights, Any] = (params, stats, rule.init(params))
+    batch = (jnp.asarray(windows), jnp.asarray(targets))
 
     def run() -> None:
         nonlocal tree
-        tree = jax.block_until_ready(step(*tree))
+        tree = jax.block_until_ready(step(*tree, *batch))
 
-    return run, lambda: step.lower(*tree).compile().as_text() or ""
+    return run, lambda: step.lower(*tree, *batch).compile().as_text() or ""
 
 
 def _print_longest(call: Callable[[], None], program: str, count: int) -> None:
