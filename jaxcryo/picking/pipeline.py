@@ -66,10 +66,10 @@ def peaks_of_slices(
     mask: Volume | None = None,
     note: Callable[[str], object] = lambda sentence: None,
 ) -> Peaks:
-    """The peaks of `find_picks`, and the slabs, in the slices from one up to another of those of `z_ranges`.
+    """The peaks of `find_picks` in a range of slices, one of `z_ranges`; `on_slab` gets these slices alone.
 
-    They are the very ones that all slices give: windows and peaks that reach in from beside them are computed too.
-    Raises as `find_picks` does.
+    They equal those of the whole volume: windows that reach into the range, and the voxels beside it that its peaks are
+    compared with, are computed too. Raises as `find_picks` does.
     """
     for model in models:
         if model.classes != len(types):
