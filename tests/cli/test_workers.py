@@ -25,6 +25,7 @@ from jaxcryo.cli.plan import DEMO_MODELS
 from jaxcryo.domain import CZII_TYPES
 from jaxcryo.errors import InputError
 from jaxcryo.picks.copick_json import read_copick_folder
+from jaxcryo.picks.folder import Settings
 from jaxcryo.progress import RunsBar
 from jaxcryo.runtime import cluster
 from jaxcryo.runtime.manifest import read_manifest
@@ -216,6 +217,7 @@ def test_other_models_or_another_precision_are_refused_by_name(engines) -> None:
         types=CZII_TYPES,
         out=pathlib.Path("picks"),
         reading=Reading(),
+        settings=Settings(),
     )
     other = dataclasses.replace(entries[1], weights_sha256="0" * 64)
     with pytest.raises(InputError, match=f"{other.name} .*copy the folder"):
