@@ -32,6 +32,9 @@ _OTHER_PICKS = 25.0
 _CLUSTERED = {"apo-ferritin": 0.65, "ribosome": 0.35}
 """Chance to touch one of the own type, from the nearest neighbors in those runs."""
 
+_STRETCHED, _STRETCH = 0.6, (0.65, 1.4)
+"""Share of other assemblies that are stretched, and how far along each of three axes: a picker that knew a dozen bodies
+by heart would take every new one for a particle."""
 _PIECES = 60
 """Different fragments in one phantom; each occurs in many directions."""
 _PIECE_KILODALTON = (25.0, 350.0)
@@ -79,6 +82,8 @@ def draw_contents(
         _add_body(cloud, model, center, float(rng.uniform(*contrast)), rng)
     for _ in range(_count(rng, ranges.company, share)):
         model = company[int(rng.integers(len(company)))]
+        if rng.uniform() < _STRETCHED:
+            model = _stretched(model, rng)
         _try_body(cloud, placer, model, extent, ice, clearance, float(rng.uniform(*contrast)), rng)
     for _ in range(_count(rng, ranges.aggregates, share)):
         _add_aggregate(cloud, placer, company, extent, ice, rng)
@@ -182,6 +187,13 @@ def _try_body(
                 placer.add(center, radius)
             _add_body(cloud, model, center, factor, rng)
             return
+
+
+def _stretched(model: BeadModel, rng: np.random.Generator) -> BeadModel:
+    """A body that nobody has seen, as dense as the one it is made from."""
+    turned, factors = _turned(model, rng), rng.uniform(*_STRETCH, 3)
+    mass = model.mass_kilodalton * float(np.prod(factors))
+    return dataclasses.replace(model, xyz_angstrom=turned * factors, mass_kilodalton=mass)
 
 
 def _piece_mass(rng: np.random.Generator) -> float:

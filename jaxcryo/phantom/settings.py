@@ -229,9 +229,9 @@ class ContentRanges:
     """Least distance of two particles against the sum of their radii; real picks come closer than touching."""
     fragments: Range = (500.0, 9000.0)
     """Pieces and small proteins, 10 to 300 kDa (log)."""
-    company: Range = (10.0, 400.0)
+    company: Range = (30.0, 600.0)
     """Whole assemblies that are none of the types (log)."""
-    aggregates: Range = (5.0, 150.0)
+    aggregates: Range = (10.0, 400.0)
     """Clumps of pieces, far darker than noise (log)."""
     vesicles: Range = (0.5, 25.0)
     filaments: Range = (0.2, 20.0)

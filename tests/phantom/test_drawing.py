@@ -106,6 +106,21 @@ def test_the_center_of_mass_of_what_is_drawn_is_the_pick(spacing: float, name: s
 COMPANY_BEADS = [packaged_beads(n) for n in COMPANY[:2]]
 
 
+def test_assemblies_nobody_has_seen_are_as_dense_as_known_ones() -> None:
+    ranges = dataclasses.replace(ALONE, company=(400.0, 400.0), clearance=(0.1, 0.1))
+    model, rng = COMPANY_BEADS[0], np.random.default_rng(3)
+    contents = draw_contents(ranges, (1.0, 1.0), [], [model], np.full(3, 4000.0), rng)
+    bodies = contents.points_zyx_angstrom.reshape(-1, *model.xyz_angstrom.shape)
+    masses = contents.mass_kilodalton.reshape(len(bodies), -1).sum(axis=1) / model.total_kilodalton
+    known, volumes = model.xyz_angstrom - model.xyz_angstrom.mean(axis=0), []
+    for body in bodies:
+        linear, *_ = np.linalg.lstsq(known, body[:, ::-1] - body[:, ::-1].mean(axis=0), rcond=None)
+        volumes.append(abs(np.linalg.det(linear)))
+    np.testing.assert_allclose(masses, volumes, rtol=1e-6)
+    assert 0.3 < np.mean(np.isclose(masses, 1)) < 0.5
+    assert masses.min() < 0.8 and masses.max() > 1.25
+
+
 def test_particles_are_dark_where_they_are() -> None:
     types = (CZII_TYPES[0], CZII_TYPES[5])
     config = DrawConfig(types=types, imaging=CLEAR, contents=ALONE, center_share=0.0)
