@@ -30,7 +30,9 @@ _NORMAL_QUARTILES = 1.3489795
 """The distance between the quartiles of a normal distribution with standard deviation 1."""
 _BLOCK_ANGSTROM = 120.0
 """Skewness is that of means over blocks as large as a particle: smaller details are mostly symmetric noise."""
-_LEAST_SKEWNESS = 0.3
+_FARTHEST_BLOCK = 4.0
+"""Deviations at which block means are clipped: a few gold beads, there or erased, say nothing of protein's contrast."""
+_LEAST_SKEWNESS = 0.25
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -262,6 +264,9 @@ class _Surveying:
         blocks = (self.sums / np.maximum(self.counts, 1))[2 * self.counts >= math.prod(self.block_zyx)]
         skewness = 0.0
         if len(blocks):
+            quarter, middle, three = np.quantile(blocks, (0.25, 0.5, 0.75))
+            reach = _FARTHEST_BLOCK * (three - quarter) / _NORMAL_QUARTILES or np.inf
+            blocks = np.clip(blocks, middle - reach, middle + reach)
             centered = (blocks - blocks.mean()) / (blocks.std() or 1.0)
             skewness = float((centered**3).mean())
         return Statistics(

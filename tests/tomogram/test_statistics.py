@@ -25,6 +25,15 @@ def test_particles_of_a_phantom_are_dark_and_of_its_negative_bright(difficulty: 
     assert of_opposite_contrast({"a": own.skewness, "b": negative.skewness, "c": own.skewness}) == ["b"]
 
 
+def test_erased_gold_does_not_hide_the_contrast_of_protein() -> None:
+    volume, _ = make_phantom(PhantomConfig(shape_zyx=(48, 160, 160), difficulty=0.3), seed=3)
+    voxels = -np.asarray(volume.voxels)
+    for y, x in ((30, 30), (80, 120), (130, 60)):  # as dark as gold, wider than a bead
+        voxels[18:30, y : y + 12, x : x + 12] = np.median(voxels) - 15 * voxels.std()
+    with_gold = surveyed(dataclasses.replace(volume, voxels=voxels)).statistics.skewness
+    assert are_opposite(with_gold, surveyed(volume).statistics.skewness)
+
+
 def test_mean_and_deviation_and_noise_without_a_side() -> None:
     voxels = np.random.default_rng(0).normal(3, 2, (33, 60, 61)).astype(np.float32)
     volume = Volume(name="R", voxels=voxels, grid=VoxelGrid(shape_zyx=voxels.shape, spacing_zyx_angstrom=(10.0,) * 3))
