@@ -102,6 +102,7 @@ def check_same(found: Peaks, expected: Peaks) -> None:
         np.testing.assert_array_equal(getattr(found, field.name), getattr(expected, field.name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("depth", "count", "nms_voxel", "gaps", "masked"), [(40, 3, 19, False, False), (53, 3, 3, True, True)]
 )
@@ -132,6 +133,7 @@ def test_their_peaks_are_those_of_the_whole(depth: int, count: int, nms_voxel: i
     np.testing.assert_array_equal(picks.score, alone.score)
 
 
+@pytest.mark.slow
 def test_a_range_computes_the_windows_that_reach_into_it_and_says_which_it_left_out() -> None:
     volume = volume_of(64, gaps=True)
     said: list[str] = []

@@ -1,6 +1,7 @@
 """Precision and parts of a batch follow from the device when a training begins, and stay."""
 
 import dataclasses
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -160,7 +161,8 @@ def test_a_training_keeps_what_it_began_with_on_another_device(tmp_path, descrip
     began = read_description(RunFolder(tmp_path)).config
     assert (began.precision, began.optim.accumulate) == ("float16", most)
 
-    (tmp_path / "best.safetensors").unlink()  # not finished
+    (tmp_path / "best.safetensors").unlink()
+    shutil.rmtree(tmp_path / "checkpoints")  # as if it had been stopped before the first one
     said = train(plain, A100)
     assert all(fact in said for fact in ("float16", f"{most} parts", "A100", "bfloat16"))
     assert read_description(RunFolder(tmp_path)).config == began

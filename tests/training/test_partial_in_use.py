@@ -56,7 +56,7 @@ def test_a_single_tomogram_with_a_few_marks_is_enough(world, tmp_path, capsys) -
     common = [*of(folder), "--steps", "3", "--batch", "2"]
     assert train([*map(str, [*common, "--picks", marks, "--from-scratch", "--out", tmp_path / "first"])]) == 0
     said = capsys.readouterr()
-    assert "held out with" in said.err and "partial labels" in said.err and "0.1 as background" in said.err
+    assert "held out with" in said.err and "partial labels" in said.err and "weight 0.1" in said.err
     first = load_model(tmp_path / "first" / "last.safetensors")
     assert first.config.partial is not None and [t.name for t in first.types] == [
         "ribosome",
