@@ -156,7 +156,8 @@ def test_thresholds_come_back_and_what_cannot_be_read_is_kept_aside(browser, pag
     set_range(browser, "threshold-2", 0.7)
     show(browser, page)
     assert element(browser, "threshold-2").get_attribute("value") == "0.7"
-    (name,) = browser.execute_script(f"return Object.keys(localStorage).filter((k) => k.includes('{page.parent.name}'))")
+    own = f"return Object.keys(localStorage).filter((k) => k.includes('{page.parent.name}'))"
+    (name,) = browser.execute_script(own)
     text = browser.execute_script("return localStorage[arguments[0]]", name)
     foreign = text.replace('"run": "PH_000"', '"run": "TS_9"')
     kept = "return [localStorage[arguments[0]], localStorage[`${arguments[0]} aside`]]"
