@@ -35,6 +35,8 @@ class TypeDecision:
     """The level of the given tomograms, or the calibration's if they have too few scores; None without calibration."""
     adapted: bool
     """Whether the level is that of the given tomograms."""
+    best_chance: float | None = None
+    """Of the most certain candidate, where even it is less certain than the aim asks, so that nothing is picked."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,19 @@ class Decision:
 
     def sentence(self) -> str:
         """The decision in words."""
+        return self._thresholds() + self._out_of_reach()
+
+    def _out_of_reach(self) -> str:
+        pairs = zip(self.types, self.decided, strict=True)
+        listed = ", ".join(f"{t.name} {d.best_chance:.0%}" for t, d in pairs if d.best_chance is not None)
+        if not listed:
+            return ""
+        return (
+            f"; none is picked of the types whose most certain candidate is less than {PRECISION:.0%} certain to be "
+            f"right: {listed} (the aim balanced takes less certain ones)"
+        )
+
+    def _thresholds(self) -> str:
         listed = ", ".join(
             f"{t.name} {t.threshold:.2f}" + ("" if d.adapted or self.calibration is None else "*")
             for t, d in zip(self.types, self.decided, strict=True)
@@ -124,7 +139,9 @@ def decide(
             [np.zeros(0), *(p.score[p.type_index == index] for p in candidates if p.score is not None)]
         )
         own = _decide_type(np.sort(score)[::-1], len(candidates), kind, known, aim)
-        decided.append(dataclasses.replace(own, threshold=given.get(kind.name, own.threshold)))
+        if kind.name in given:
+            own = dataclasses.replace(own, threshold=given[kind.name], best_chance=None)
+        decided.append(own)
     return Decision(
         types=tuple(dataclasses.replace(t, threshold=d.threshold) for t, d in zip(types, decided, strict=True)),
         decided=tuple(decided),
@@ -150,7 +167,9 @@ def _decide_type(
     reach = _FARTHEST_SPREADS * max(known.level_spread, _LEAST_SPREAD)
     level = known.level * math.exp(min(max(math.log(measured / known.level), -reach), reach))
     chance = known.probability(score, level)
-    return TypeDecision(threshold=threshold_for(aim, score, chance), level=level, adapted=True)
+    threshold = threshold_for(aim, score, chance)
+    best = float(chance[0]) if aim == "precision" and threshold >= score[0] else None
+    return TypeDecision(threshold=threshold, level=level, adapted=True, best_chance=best)
 
 
 def threshold_for(aim: Aim, score: Float[NDArray[np.float64], " n"], chance: Float[NDArray[np.float64], " n"]) -> float:

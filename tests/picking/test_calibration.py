@@ -128,6 +128,22 @@ def test_precision_takes_as_many_as_it_may() -> None:
     assert threshold_for("precision", score, np.full(10, 0.5)) == score[0]
 
 
+def test_precision_that_nothing_reaches_is_said(calibration: Calibration) -> None:
+    candidates, _ = _tomogram(12)
+    doubtful = tuple(dataclasses.replace(c, intercept=c.intercept - 20) for c in calibration.types if c is not None)
+    doubting = dataclasses.replace(calibration, types=doubtful)
+    decision = decide([candidates], _TYPES, doubting, aim="precision")
+    assert len(decision.select(candidates)) == 0
+    said = decision.sentence()
+    assert "95%" in said and all(
+        f"{t.name} {d.best_chance:.0%}" in said for t, d in zip(_TYPES, decision.decided, strict=True)
+    )
+    given = decide([candidates], _TYPES, doubting, aim="precision", given={_TYPES[0].name: 0.5})
+    assert given.decided[0].best_chance is None and given.decided[1].best_chance is not None
+    for aim, known in (("balanced", doubting), ("precision", calibration)):
+        assert "95%" not in decide([candidates], _TYPES, known, aim=aim).sentence()
+
+
 def test_few_candidates_keep_the_models_thresholds(calibration: Calibration) -> None:
     few = _tomogram(4)[0].select(np.arange(10))
     decision = decide([few], _TYPES, calibration)
