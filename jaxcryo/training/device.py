@@ -115,6 +115,11 @@ def possible_parts(config: TrainConfig, devices: int) -> tuple[int, ...]:
     return tuple(n for n in fitting if not (paired and batch // (devices * n) % 2))
 
 
+def nearest_parts(config: TrainConfig, devices: int) -> int:
+    """The recipe's number of parts, or the next lower one where a batch cannot be split so on these devices."""
+    return max((n for n in possible_parts(config, devices) if n <= config.optim.parts), default=config.optim.parts)
+
+
 def parts_that_fit(
     possible: Sequence[int],
     measure: Callable[[int], StepMemory],
@@ -144,7 +149,16 @@ def parts_that_fit(
         parts = first_enough(more, parts * memory.passing_bytes)
 
 
-def step_said(in_precision: str, memory: StepMemory, config: TrainConfig, device: Device, devices: int) -> str:
+def step_said(
+    in_precision: str,
+    memory: StepMemory,
+    config: TrainConfig,
+    device: Device,
+    devices: int,
+    *,
+    is_new: bool,
+    given: bool,
+) -> str:
     """How steps are computed and what they take of the memory, for people; a warning where that is too much."""
     parts, room = config.optim.parts, device.room_bytes
     there = "" if device.memory_bytes is None else f" of {_gb(device.memory_bytes)}"
@@ -155,9 +169,12 @@ def step_said(in_precision: str, memory: StepMemory, config: TrainConfig, device
     )
     if room is None or memory.total_bytes <= room:
         return said
-    return (
-        f"warning: {said}. That may be too much: leave out --accumulate, or give --rematerialize or a smaller --batch"
-    )
+    advice = "give --rematerialize or a smaller --batch"
+    if not is_new:
+        advice = f"start a new training in another folder (--out), and {advice}"
+    elif given:
+        advice = f"leave out --accumulate, or {advice}"
+    return f"warning: {said}. That may be too much: {advice}"
 
 
 def _gb(count: float) -> str:

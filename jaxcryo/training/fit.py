@@ -25,6 +25,7 @@ from jaxcryo.training.checkpoint import Checkpoints
 from jaxcryo.training.device import (
     Device,
     StepMemory,
+    nearest_parts,
     parts_that_fit,
     possible_parts,
     step_said,
@@ -115,9 +116,12 @@ def fit(
     device = _like_all_processes(device or Device.at_hand())
     before = config_of(folder)
     config, in_precision = with_precision(config, before, device)
+    given = config.optim.accumulate is not None
     if before is not None:
         config = with_parts(config, config.optim.accumulate or before.optim.parts)
     description = dataclasses.replace(description, config=config)
+    if before is not None and not given:
+        config = with_parts(config, nearest_parts(config, jax.device_count()))
     distributed.check_same("data and options", description.to_json())
     if before is not None:
         _enter(folder, description)
@@ -162,7 +166,13 @@ def fit(
             if before is None:
                 description = dataclasses.replace(description, config=with_parts(config, parts))
                 _enter(folder, description)
-            say(step_said(in_precision, memory, description.config, device, jax.device_count()))
+            elif parts != before.optim.parts:
+                say(
+                    f"where this training began, a batch was split into {before.optim.parts} parts; over "
+                    f"{jax.device_count()} devices it is split into {parts}"
+                )
+            told = with_parts(config, parts)
+            say(step_said(in_precision, memory, told, device, jax.device_count(), is_new=before is None, given=given))
         else:  # all steps are done, and the end is missing
             step = over_devices(network, config, sigma_voxel)
         record = Record(folder, types, first, writes=distributed.is_first())

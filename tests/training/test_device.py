@@ -1,6 +1,7 @@
 """Precision and parts of a batch follow from the device when a training begins, and stay."""
 
 import dataclasses
+import json
 import shutil
 
 import jax
@@ -16,6 +17,7 @@ from jaxcryo.recipes import recipe
 from jaxcryo.training.device import (
     Device,
     StepMemory,
+    nearest_parts,
     parts_that_fit,
     possible_parts,
     step_said,
@@ -82,6 +84,9 @@ def test_parts_divide_the_batch_and_leave_pairs_to_mixup() -> None:
     assert possible_parts(paper, 3) == ()
     alone = dataclasses.replace(paper, augment=dataclasses.replace(paper.augment, mixup_probability=0.0))
     assert possible_parts(alone, 1) == (1, 2, 4, 8, 16, 32)
+    began = with_parts(paper, 8)
+    assert [nearest_parts(began, devices) for devices in (1, 2, 4, 16)] == [8, 8, 4, 1]
+    assert nearest_parts(began, 3) == 8  # no number of parts will do, which the step says
 
 
 @pytest.mark.parametrize(
@@ -110,11 +115,15 @@ def test_as_few_parts_as_fit_are_found_with_few_compilations(room, kept, parts, 
 def test_too_much_is_warned_of() -> None:
     config = with_parts(recipe("yu4u"), 4)
     fits, too_much = (StepMemory(lasting_bytes=int(2e9), passing_bytes=int(n)) for n in (5e9, 9e9))
-    said = step_said("in float16", fits, config, T4, 2)
+    said = step_said("in float16", fits, config, T4, 2, is_new=True, given=True)
     assert all(fact in said for fact in ("float16", "4 samples", "each device", "4 parts", "7.0 GB", "11.0 GB"))
     assert "warning" not in said
-    warned = step_said("in float16", too_much, config, T4, 1)
+    warned = step_said("in float16", too_much, config, T4, 1, is_new=True, given=True)
     assert warned.startswith("warning") and all(f in warned for f in ("--accumulate", "--rematerialize", "--batch"))
+    chosen, continued = (
+        step_said("in float16", too_much, config, T4, 1, is_new=is_new, given=False) for is_new in (True, False)
+    )
+    assert "--accumulate" not in chosen and "--accumulate" not in continued and "--out" in continued
 
 
 def test_memory_is_what_the_program_takes() -> None:
@@ -166,5 +175,15 @@ def test_a_training_keeps_what_it_began_with_on_another_device(tmp_path, descrip
     said = train(plain, A100)
     assert all(fact in said for fact in ("float16", f"{most} parts", "A100", "bfloat16"))
     assert read_description(RunFolder(tmp_path)).config == began
+
+    (tmp_path / "best.safetensors").unlink()
+    shutil.rmtree(tmp_path / "checkpoints")
+    record = json.loads((tmp_path / "config.json").read_text())
+    record["config"]["optim"]["accumulate"] = 4 * most  # as on fewer devices
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    said = train(plain, A100)
+    assert f"{4 * most} parts" in said and f"{most} parts" in said
+    record["config"]["optim"]["accumulate"] = most
+    (tmp_path / "config.json").write_text(json.dumps(record))
     with pytest.raises(InputError, match=rf"optim\.accumulate.*{most}.*1"):
         train(dataclasses.replace(plain, config=with_parts(alone, 1)), A100)
