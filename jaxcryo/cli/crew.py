@@ -53,17 +53,24 @@ def settle_runs(
     """Writes what a decision changes of these runs, where they are picked; `on_settled` is told each one's place.
 
     Raises:
-        InputError: of the first run that cannot be settled.
+        InputError: runs cannot be settled; all others are then.
     """
     run_of = {run.name: run for run in plan.runs}
     tasks = [RunTask(run=run_of[name], label=name, truth=plan.truth.get(name)) for name in runs]
     steps = [Step(task=task, run=place) for place, task in enumerate(tasks)]
     settling = Settling(out=plan.job.out, reading=plan.job.reading, decision=decision)
     open_work = functools.partial(open_settling, settling)
+    failures = []
     for outcome in _done(plan, client, steps, open_work, lambda index, done, total: None):
         if outcome.failure:
-            raise InputError(f"{runs[outcome.index]}: {outcome.failure}")
-        on_settled(outcome.index)
+            failures.append(f"{runs[outcome.index]}: {outcome.failure}")
+        else:
+            on_settled(outcome.index)
+    if failures:
+        raise InputError(
+            f"{'; '.join(failures)}. The picks of {len(failures)} of {len(runs)} runs are still at the models' own "
+            "thresholds; give the same command again"
+        )
 
 
 def _done(

@@ -88,6 +88,7 @@ def _announce(plan: Plan) -> None:
     for number, run in enumerate(plan.runs, 1):
         if run.name not in to_do:
             print(f"[{number}/{len(plan.runs)}] {run.name}: already done, skipping")
+            remove_parts(plan.job.out, run.name)  # of a command that was ended in between
 
 
 def _picked(plan: Plan, client: Client | None) -> tuple[dict[str, str], list[pathlib.Path]]:

@@ -18,6 +18,7 @@ from jaxcryo.files import atomic_path, read_json, write_text
 from jaxcryo.picking.peaks import Peaks
 from jaxcryo.picks.folder import Settings
 from jaxcryo.picks.origin import Origin
+from jaxcryo.project.mask import mask_place
 from jaxcryo.serialize import from_plain, to_plain
 from jaxcryo.tomogram.statistics import Survey
 
@@ -44,9 +45,15 @@ class Parts:
 
     @classmethod
     def of(cls, out: pathlib.Path, run: str, settings: Settings, origin: Origin, *, count: int, pages: bool) -> Parts:
-        """Those that fit these settings, this tomogram and this number of ranges; others are left where they are."""
+        """Those that fit these settings, this tomogram, its mask as it is and this number of ranges; others are left
+        where they are.
+
+        Raises:
+            InputError: there is no mask for the run.
+        """
         moved = dataclasses.replace(origin, path="") if origin.sample else origin
-        plain = [__version__, to_plain(settings), to_plain(moved), count, pages]
+        mask = None if settings.mask is None else Origin.of(mask_place(settings.mask, run))
+        plain = [__version__, to_plain(settings), to_plain(moved), to_plain(mask), count, pages]
         digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
         return cls(run=run, folder=out / _FOLDER / run / digest[:16])
 

@@ -124,6 +124,7 @@ class _Picker:
 
     def _survey(self, task: SurveyTask, listener: Listener, parts: Parts) -> None:
         if parts.has_surveys():
+            listener.advance(1, 1)
             return
         surveys = []
 
@@ -139,7 +140,9 @@ class _Picker:
     def _search_range(self, task: RangeTask, listener: Listener, parts: Parts) -> None:
         volume, mask = self._open(task, listener, parts)
         slices = self._ranges(volume, task.ranges)[task.index]
-        if not parts.has(slices):
+        if parts.has(slices):
+            listener.advance(1, 1)
+        else:
             parts.write(slices, self._search(volume, mask, slices, listener))
 
     def _pick(self, task: RunTask, origin: Origin, listener: Listener, parts: Parts | None) -> PickedRun:

@@ -31,7 +31,8 @@ class Settling:
 def open_settling(settling: Settling) -> Work[RunTask, int]:
     """A function that writes the picks of a run anew, tells its page, draws its picture, and gives their number.
 
-    The function raises InputError where candidates, page or tomogram cannot be read, or a file cannot be written.
+    A picture that cannot be drawn, since the tomogram cannot be read, is a note. The function raises InputError where
+    candidates or a page cannot be read, or a file cannot be written.
     """
     out, decision = settling.out, settling.decision
 
@@ -49,8 +50,11 @@ def open_settling(settling: Settling) -> Work[RunTask, int]:
             change_thresholds(page, thresholds, {"Thresholds": facts_of(decision, [picks])}, chances)
         with warnings.catch_warnings():  # all was said when it was picked
             warnings.simplefilter("ignore", UserWarning)
-            volume = settling.reading.open(task.run.volume_path, name)
-            draw_picks(out / "pictures" / f"{name}.png", volume, picks, task.truth)
+            try:
+                volume = settling.reading.open(task.run.volume_path, name)
+                draw_picks(out / "pictures" / f"{name}.png", volume, picks, task.truth)
+            except InputError as error:  # the picks are written, and count
+                listener.note(f"{name}: its picture still shows the picks at the models' own thresholds: {error}")
         return len(picks)
 
     return settle

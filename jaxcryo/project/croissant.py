@@ -41,6 +41,8 @@ def open_manifest(place: str) -> Portal:
         InputError: it or one of its tables cannot be read, or is not what copick writes.
     """
     manifest = location(place)
+    if not isinstance(manifest, Address):
+        manifest = manifest.absolute()  # its project is the folder above its own
     try:
         content = json.loads(_text(manifest))
     except (ValueError, RecursionError) as error:
@@ -92,16 +94,19 @@ def open_manifest(place: str) -> Portal:
 
 def _table(place: Location, columns: Sequence[str]) -> list[dict[str, str]]:
     """The rows of a table; raises InputError where it lacks a column, or a row a value in one."""
-    reader = csv.DictReader(io.StringIO(_text(place)))
-    lacking = [c for c in columns if c not in (reader.fieldnames or ())]
-    if lacking:
-        raise InputError(f"{place}: has no column {', '.join(lacking)}; {_EXPECTED}")
-    rows = []
-    for number, row in enumerate(reader, 2):
-        empty = [c for c in columns if not row[c]]
-        if empty:
-            raise InputError(f"{place}: line {number} has no {', '.join(empty)}; {_EXPECTED}")
-        rows.append(row)
+    reader = csv.DictReader(io.StringIO(_text(place), newline=""))
+    try:
+        lacking = [c for c in columns if c not in (reader.fieldnames or ())]
+        if lacking:
+            raise InputError(f"{place}: has no column {', '.join(lacking)}; {_EXPECTED}")
+        rows = []
+        for number, row in enumerate(reader, 2):
+            empty = [c for c in columns if not row[c]]
+            if empty:
+                raise InputError(f"{place}: line {number} has no {', '.join(empty)}; {_EXPECTED}")
+            rows.append(row)
+    except csv.Error as error:
+        raise InputError(f"{place}: is not CSV ({error}); {_EXPECTED}") from error
     return rows
 
 

@@ -19,8 +19,21 @@ from jaxcryo.tomogram.volumes import is_tomogram, open_volume
 _SLICES = 32
 
 
+def mask_place(path: str | pathlib.Path, run: str) -> Location:
+    """Where the mask of a run is: the volume at `path`, or the one of the run's name in a folder of volumes.
+
+    Raises:
+        InputError: the folder has none for this run.
+    """
+    path = pathlib.Path(path)
+    if not path.is_dir() or is_tomogram(path):
+        return path
+    (place,) = (r.volume_path for r in find_runs(path, names=[run]))
+    return place
+
+
 def open_mask(path: str | pathlib.Path, run: str, grid: VoxelGrid) -> Volume:
-    """The mask of a run: the volume at `path`, or the one of the run's name in a folder of volumes.
+    """The mask of a run, at `mask_place`.
 
     A mask of the tomogram's shape is taken to lie on its grid, whatever its header says. Any other mask keeps its own
     grid, over the same box.
@@ -28,10 +41,7 @@ def open_mask(path: str | pathlib.Path, run: str, grid: VoxelGrid) -> Volume:
     Raises:
         InputError: the folder has none for this run, or it cannot be opened.
     """
-    path = pathlib.Path(path)
-    place: Location = path
-    if path.is_dir() and not is_tomogram(path):
-        (place,) = (r.volume_path for r in find_runs(path, names=[run]))
+    place = mask_place(path, run)
     name = f"mask of {run}"
     # Bytes of a mask are unsigned: 255 is above 0, as 1 is.
     mask = open_volume(place, name=name, spacing_angstrom=grid.spacing_angstrom, bytes_are="unsigned")

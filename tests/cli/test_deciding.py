@@ -58,6 +58,10 @@ def test_a_batch_is_decided_written_and_decided_anew(folder: pathlib.Path) -> No
         task = RunTask(run=Run(name=run, volume_path=place), label=run, truth=None)
         assert settle(task, listener) == len(found[run])
         assert (folder / "pictures" / f"{run}.png").is_file()
+    told: list[str] = []
+    gone = RunTask(run=Run(name="run5", volume_path=folder / "gone.zarr"), label="run5", truth=None)
+    assert settle(gone, Listener(advance=lambda done, total: None, note=told.append)) == len(found["run5"])
+    assert len(told) == 1 and "run5" in told[0] and "gone.zarr" in told[0]  # for want of a picture no pick is lost
     write_decision(folder, decision)
     assert decision.types[1].threshold == 0.6
     assert len(found["run5"]) > 70 and found["run5"].probability is not None

@@ -116,7 +116,14 @@ def test_parts_made_otherwise_are_not_those(tmp_path) -> None:
     parts_of(tmp_path).write_surveys([SURVEY])
     moved = dataclasses.replace(ORIGIN, path="/elsewhere/TS_1.mrc")
     assert parts_of(tmp_path, origin=moved).has_surveys()
+    mask = tmp_path / "mask.mrc"
+    masked = Settings(thresholds={"ribosome": 0.5}, mask=str(mask))
+    mask.write_bytes(b"before")
+    parts_of(tmp_path, settings=masked).write_surveys([SURVEY])
+    assert parts_of(tmp_path, settings=masked).has_surveys()
+    mask.write_bytes(b"changed")
     for other in (
+        parts_of(tmp_path, settings=masked),
         parts_of(tmp_path, settings=Settings(thresholds={"ribosome": 0.5}, tta=True)),
         parts_of(tmp_path, origin=dataclasses.replace(ORIGIN, modified_ns=9)),
         parts_of(tmp_path, count=3),

@@ -73,10 +73,19 @@ def test_a_manifest_on_this_machine(tmp_path: pathlib.Path) -> None:
     check_picks(manifest)
 
 
+def test_a_manifest_named_from_its_own_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(pathlib.Path(write_manifest(tmp_path)).parent)
+    check_picks("metadata.json")
+
+
 @pytest.mark.parametrize("scheme", ["", "file://"])
 def test_a_project_that_lies_elsewhere(tmp_path: pathlib.Path, scheme: str) -> None:
     write_manifest(tmp_path / "data")
     check_picks(write_manifest(tmp_path / "moved", f"{scheme}{tmp_path / 'data'}/"))
+
+
+def test_tables_of_old_line_ends(tmp_path: pathlib.Path) -> None:
+    check_picks(write_manifest(tmp_path, **{name: text.replace("\n", "\r") for name, text in TABLES.items()}))
 
 
 def test_a_manifest_on_a_server(tmp_path: pathlib.Path) -> None:
@@ -104,6 +113,7 @@ def test_picks_of_a_user_and_a_session(tmp_path: pathlib.Path) -> None:
     ("tables", "said"),
     [
         ({"runs": "run\nTS_1\n"}, r"runs\.csv: has no column name"),
+        ({"runs": f"name\nTS_1{'1' * 200_000}\n"}, r"runs\.csv: is not CSV"),
         ({"runs": "name\n../TS_1\n"}, r"'\.\./TS_1'"),
         ({"tomograms": "run,voxel_size,tomo_type,url\nTS_1,ten,wbp,a.zarr\n"}, "'ten'"),
         ({"picks": "run,user_id,session_id,object_name,url\nTS_1,ann,1,ribosome,\n"}, "line 2 has no url"),
