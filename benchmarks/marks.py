@@ -16,6 +16,7 @@ import dataclasses
 import itertools
 import json
 import pathlib
+import shutil
 import time
 from typing import Any
 
@@ -74,6 +75,7 @@ def main() -> None:
     parser.add_argument("--shape", type=int, nargs=3, default=(96, 320, 320), metavar=("Z", "Y", "X"))
     parser.add_argument("--picture", type=pathlib.Path, metavar="PNG")
     args = parser.parse_args()
+    _check_same(args)
     results = args.out / "results.jsonl"
     done = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     if args.minutes or args.steps:
@@ -91,11 +93,26 @@ def main() -> None:
         _draw(done, args.picture)
 
 
+def _check_same(args: argparse.Namespace) -> None:
+    """Ends where the folder has results of trainings of another length or size."""
+    if not (args.minutes or args.steps):
+        return
+    own = {"minutes": args.minutes, "steps": args.steps, "size": args.size, "shape": list(args.shape)}
+    file = args.out / "trainings.json"
+    if file.exists() and json.loads(file.read_text()) != own:
+        raise SystemExit(f"{args.out} has results of {file.read_text()}; choose another OUT for {json.dumps(own)}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(own))
+
+
 def _data(out: pathlib.Path, shape_zyx: tuple[int, int, int]) -> dict[str, Picks]:
     """Makes both phantoms; the particles of each."""
     folder = out / "phantoms"
-    if not (folder / "train").is_dir():
-        write_dataset(folder, DrawConfig(shape_zyx=shape_zyx, family="stranger"), seed=SEED, runs=2, progress=True)
+    if not folder.is_dir():
+        fresh = out / "phantoms-unfinished"
+        shutil.rmtree(fresh, ignore_errors=True)
+        write_dataset(fresh, DrawConfig(shape_zyx=shape_zyx, family="stranger"), seed=SEED, runs=2, progress=True)
+        fresh.rename(folder)
     run = find_runs(folder, split="train")[0]
     (out / "one").mkdir(exist_ok=True)
     link = out / "one" / f"{run.name}.zarr"

@@ -79,7 +79,8 @@ def main() -> None:
         by_models.append(find_picks(fitted, models, types, config=entries[0].inference, floor=floor_of(types)))
         seconds["models"] += time.perf_counter() - began
         began = time.perf_counter()
-        by_templates.append(_match(volume, types, structures, phantom.imaging.tilt_range_degree, options.angles))
+        plain = Volume(name=name, voxels=phantom.voxels, grid=grid)
+        by_templates.append(_match(plain, types, structures, phantom.imaging.tilt_range_degree, options.angles))
         seconds["templates"] += time.perf_counter() - began
         print(f"{name}: {len(truths[-1])} particles", flush=True)
     decision = decide(by_models, types, calibration)

@@ -16,7 +16,6 @@ _ROOM_GPU, _ROOM_CPU = 0.92, 0.8
 """Shares of the memory that a step may take: a GPU's is not in one piece, and a CPU's has other programs in it."""
 _KEPT_AT_LEAST = 0.5
 """Of what the backward pass asks to be kept, XLA keeps so much or more: what is cheap it computes again."""
-_CONTAINER_LIMIT = pathlib.Path("/sys/fs/cgroup/memory.max")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +35,7 @@ class Device:
         """The first of those that JAX computes on."""
         device = jax.local_devices()[0]
         if device.platform == "cpu":
-            memory = _memory_of_machine()
+            memory = memory_of_machine()
             shared = None if memory is None else memory // jax.local_device_count()
             return cls(platform="cpu", name="CPU", memory_bytes=shared)
         statistics = device.memory_stats() or {}
@@ -181,14 +180,35 @@ def _gb(count: float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e9:.2f} GB"
 
 
-def _memory_of_machine() -> int | None:
-    """Of the container where it has less than the machine."""
+def memory_of_machine(root: pathlib.Path = pathlib.Path("/")) -> int | None:
+    """In bytes: of the control group that this process is in (a container, a job of SLURM) where that has less than the
+    machine; None where nobody says. Files are looked up below `root`.
+    """
     try:
         machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
         return None
     try:
-        limit = _CONTAINER_LIMIT.read_text().strip()
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
         return machine
-    return min(machine, int(limit)) if limit.isdigit() else machine
+    limits: list[int | None] = [machine]
+    for group in groups:
+        _, controllers, path = group.split(":", 2)
+        if controllers == "":  # version 2
+            top, file = root / "sys/fs/cgroup", "memory.max"
+        elif "memory" in controllers.split(","):
+            top, file = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+        else:
+            continue
+        own = top / path.lstrip("/")  # limits of the groups around it hold too
+        limits += [_limit(place / file) for place in (own, *own.parents) if place.is_relative_to(top)]
+    return min(limit for limit in limits if limit is not None)
+
+
+def _limit(path: pathlib.Path) -> int | None:
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None  # no group of its own, or one that lies outside the container
+    return int(text) if text.isdigit() else None

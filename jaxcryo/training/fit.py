@@ -218,11 +218,9 @@ def _enter(folder: RunFolder, description: RunDescription) -> None:
 
 
 def _like_all_processes(device: Device) -> Device:
-    """With the memory that every process's device has, so that all decide alike."""
-    if device.memory_bytes is None:
-        return device
-    (least,) = distributed.agree(-(device.memory_bytes >> 20))
-    return dataclasses.replace(device, memory_bytes=-least << 20)
+    """With the memory that every process's device has (None where one does not say), so that all decide alike."""
+    unknown, least = distributed.agree(int(device.memory_bytes is None), -((device.memory_bytes or 0) >> 20))
+    return dataclasses.replace(device, memory_bytes=None if unknown else -least << 20)
 
 
 def _compiled(

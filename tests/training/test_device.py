@@ -17,6 +17,7 @@ from jaxcryo.recipes import recipe
 from jaxcryo.training.device import (
     Device,
     StepMemory,
+    memory_of_machine,
     nearest_parts,
     parts_that_fit,
     possible_parts,
@@ -64,6 +65,28 @@ def test_a_precision_is_as_given_then_as_before_then_as_the_device_wants() -> No
     assert fresh.precision == "float16"
     assert all(fact in said for fact in ("float16", "loss scaling", "T4", "7.5"))
     assert with_precision(plain, None, CPU)[0].precision == "float32"
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        ("0::/\n", {"": "max"}, None),
+        ("0::/\n", {"": "3000"}, 3000),
+        ("0::/slurm/job_7/step_0\n", {"slurm/job_7": "2000", "slurm/job_7/step_0": "max", "": "3000"}, 2000),
+        ("0::/../outside\n", {"": "3000"}, 3000),
+        ("4:memory:/job\n3:cpuset:/job\n0::/\n", {"memory/job": "1000", "memory": "9223372036854771712"}, 1000),
+    ],
+)
+def test_memory_is_that_of_the_control_group(tmp_path, groups: str, files: dict[str, str], expected) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(groups)
+    for name, limit in files.items():
+        folder = tmp_path / "sys/fs/cgroup" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ("memory.limit_in_bytes" if name.startswith("memory") else "memory.max")).write_text(f"{limit}\n")
+    machine = memory_of_machine(tmp_path / "empty")
+    assert machine is not None and machine > 3000
+    assert memory_of_machine(tmp_path) == (expected or machine)
 
 
 def test_options_go_before_the_device() -> None:
